@@ -1,0 +1,144 @@
+"""Settings of adversarial training: those of TRL's GRPO, and the discriminator's."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import SchedulerType, TrainingArguments
+from transformers.training_args import OptimizerNames
+from trl import GRPOConfig
+
+from .data import TRANSLATION_TEMPLATE
+from .objectives import LOSSES, REWARDS
+
+
+@dataclass
+class AdversarialConfig(GRPOConfig):
+    r"""
+    Configuration of [`AdversarialTrainer`].
+
+    Everything of [`~trl.GRPOConfig`] keeps its meaning and its default, unless it stands below. The rest belongs to the
+    discriminator or to the making of prompts.
+
+    Args:
+        discriminator_loss (`str`, *optional*, defaults to `"bce"`): What the discriminator minimises: `"bce"`,
+            `"bradley_terry"` (each completion against the reference of its own prompt) or `"relativistic_average"`.
+        discriminator_reward (`str`, *optional*, defaults to `"minimax"`): What a logit is worth to the generator: `"log_d"`,
+            `"minimax"`, `"logit"` or `"probability"`.
+        discriminator_weight (`float`, *optional*, defaults to 1.0): Weight of this reward beside those of `reward_funcs`.
+        discriminator_learning_rate (`float`, *optional*, defaults to 5e-5): Learning rate of the discriminator's optimizer.
+        discriminator_optim (`str`, *optional*, defaults to `"adamw_torch"`): Any name that `optim` takes.
+        discriminator_weight_decay (`float`, *optional*, defaults to 0.0): Weight decay of the discriminator's matrices.
+        discriminator_lr_scheduler_type (`str`, *optional*, defaults to `"constant"`): Any name that `lr_scheduler_type` takes.
+            The schedule runs over all updates of the discriminator.
+        discriminator_max_grad_norm (`float`, *optional*, defaults to 1.0): Largest norm of the discriminator's gradient.
+        discriminator_max_length (`int`, *optional*): Texts are cut to this many of the discriminator's tokens. The most that
+            the discriminator can take by default.
+        discriminator_batch_size (`int`, *optional*): Texts a forward pass of the discriminator, if all of them at once are too
+            many for the memory. The update stays the same.
+        discriminator_steps (`int`, *optional*, defaults to 1): Updates of the discriminator per generation batch. The reward
+            is taken before the first; each draws real texts of its own.
+        discriminator_warmup_steps (`int`, *optional*, defaults to 0): Updates of the discriminator alone, on completions of
+            the generator as it starts, before the generator's first step. They are not counted in `max_steps`.
+        discriminator_label (`str`, *optional*): Name or index of the label that means real, for a classifier of two labels or
+            more.
+        min_prompt_tokens (`int`, *optional*, defaults to 0): For datasets with a `text` column: the prompt is the start of the
+            sequence and the first k tokens of the text, k drawn uniformly from this number to `max_prompt_tokens`.
+        max_prompt_tokens (`int`, *optional*, defaults to 0): The greatest k. With 0 the generator writes whole texts.
+        source_lang (`str`, *optional*): For datasets with a `translation` column: language of the prompt; its first key by
+            default.
+        target_lang (`str`, *optional*): Language of the completion; the second key by default.
+        translation_template (`str`, *optional*): The prompt, with the fields `source_lang`, `target_lang` and `source`.
+        learning_rate (`float`, *optional*, defaults to 1e-5): Learning rate of the generator. TRL's 1e-6 is meant for whole
+            models; adapters want more.
+    """
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of the generator."})
+    discriminator_loss: str = field(
+        default="bce", metadata={"help": "What the discriminator minimises.", "choices": sorted(LOSSES)}
+    )
+    discriminator_reward: str = field(
+        default="minimax", metadata={"help": "What a logit is worth to the generator.", "choices": sorted(REWARDS)}
+    )
+    discriminator_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the discriminator's reward beside those of `reward_funcs`."}
+    )
+    discriminator_learning_rate: float = field(
+        default=5e-5, metadata={"help": "Learning rate of the discriminator's optimizer."}
+    )
+    discriminator_optim: str = field(default="adamw_torch", metadata={"help": "Any name that `optim` takes."})
+    discriminator_weight_decay: float = field(
+        default=0.0, metadata={"help": "Weight decay of the discriminator's matrices."}
+    )
+    discriminator_lr_scheduler_type: str = field(
+        default="constant", metadata={"help": "Any name that `lr_scheduler_type` takes."}
+    )
+    discriminator_max_grad_norm: float = field(
+        default=1.0, metadata={"help": "Largest norm of the discriminator's gradient."}
+    )
+    discriminator_max_length: int | None = field(
+        default=None, metadata={"help": "Texts are cut to this many of the discriminator's tokens."}
+    )
+    discriminator_batch_size: int | None = field(
+        default=None, metadata={"help": "Texts a forward pass of the discriminator. All of them by default."}
+    )
+    discriminator_steps: int = field(
+        default=1, metadata={"help": "Updates of the discriminator per generation batch."}
+    )
+    discriminator_warmup_steps: int = field(
+        default=0, metadata={"help": "Updates of the discriminator alone, before the generator's first step."}
+    )
+    discriminator_label: str | None = field(
+        default=None, metadata={"help": "Name or index of the label that means real, where there are several."}
+    )
+    min_prompt_tokens: int = field(
+        default=0, metadata={"help": "Least number of tokens of a `text` that become its prompt."}
+    )
+    max_prompt_tokens: int = field(
+        default=0, metadata={"help": "Greatest number of tokens of a `text` that become its prompt."}
+    )
+    source_lang: str | None = field(default=None, metadata={"help": "Language of the prompt of a `translation`."})
+    target_lang: str | None = field(default=None, metadata={"help": "Language of the completion of a `translation`."})
+    translation_template: str = field(
+        default=TRANSLATION_TEMPLATE,
+        metadata={"help": "Prompt of a `translation`, with the fields source_lang, target_lang and source."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.discriminator_loss not in LOSSES:
+            raise ValueError(f"discriminator_loss must be one of {sorted(LOSSES)}, got {self.discriminator_loss!r}.")
+        if self.discriminator_reward not in REWARDS:
+            raise ValueError(
+                f"discriminator_reward must be one of {sorted(REWARDS)}, got {self.discriminator_reward!r}."
+            )
+        self._check_at_least("discriminator_steps", 1)
+        for name in ("discriminator_warmup_steps", "discriminator_weight_decay", "discriminator_learning_rate"):
+            self._check_at_least(name, 0)
+        if self.discriminator_max_grad_norm <= 0:
+            raise ValueError(
+                f"discriminator_max_grad_norm must be greater than 0, got {self.discriminator_max_grad_norm}."
+            )
+        if not 0 <= self.min_prompt_tokens <= self.max_prompt_tokens:
+            raise ValueError(
+                "The prompt takes from min_prompt_tokens to max_prompt_tokens tokens of a text, so they must be "
+                f"0 <= min <= max, got {self.min_prompt_tokens} and {self.max_prompt_tokens}."
+            )
+        self.discriminator_arguments()  # the names of optimizer and schedule are checked while nothing is loaded yet
+
+    def _check_at_least(self, name: str, least: Literal[0, 1]) -> None:
+        if getattr(self, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+
+    def discriminator_arguments(self) -> TrainingArguments:
+        """Return the arguments of the discriminator's optimizer and schedule, under the names transformers reads."""
+        args = copy.copy(self)
+        # Betas, epsilon and the like are shared by the two players; arguments of the generator's own optimizer are not.
+        args.optim = OptimizerNames(self.discriminator_optim)
+        args.learning_rate = self.discriminator_learning_rate
+        args.weight_decay = self.discriminator_weight_decay
+        args.lr_scheduler_type = SchedulerType(self.discriminator_lr_scheduler_type)
+        args.lr_scheduler_kwargs = None
+        args.optim_args = None
+        args.warmup_steps = 0
+        return args

@@ -1,0 +1,540 @@
+"""The discriminator: a sequence classifier that learns to tell real text from generated text.
+
+In: plain texts, as (prompt, completion) or (prompt, reference). Out: one logit a text, higher = more real, and in `update` a
+step of its own optimizer. Both sides take the same way in, `encode`, and one forward pass over generated and real text
+together gives the logits that the reward and the loss are made of. That needs the pass to be the same function for both
+purposes, so dropout is off at all times.
+
+The discriminator knows nothing of the policy, of rewards or of datasets.
+"""
+
+import copy
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from peft import PeftConfig, PeftModel, TaskType, get_peft_model
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BatchEncoding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    get_scheduler,
+)
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from .objectives import LOSSES
+
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
+
+logger = logging.getLogger(__name__)
+
+FALLBACK_MAX_LENGTH = 512
+STATE_FILE = "training_state.pt"
+# transformers keeps the last linear layer in full precision only if it has no bias (it compares parameter names), so the
+# heads are named: the union of what its sequence classifiers call them.
+HEAD_MODULES = ["classifier", "score", "pooler", "head", "pre_classifier", "out_proj", "logits_proj", "summary"]
+
+
+@dataclass(frozen=True)
+class DiscriminatorOutput:
+    """What one update saw and did.
+
+    Attributes:
+        fake_logits (`Tensor` of shape `(B,)`): Logits of the generated texts *before* the step, float32, detached: the
+            discriminator had not been trained on these texts, so a reward made of them is out of sample.
+        real_logits (`Tensor` of shape `(R,)`): Logits of the real texts before the step.
+        loss (`Tensor` of shape `()`): The loss before the step.
+        grad_norm (`Tensor` of shape `()`): Norm of the gradient before clipping.
+        learning_rate (`float`): Learning rate of the step.
+        fake_length (`Tensor` of shape `()`): Mean number of tokens the discriminator sees of a generated text and its prompt.
+        real_length (`Tensor` of shape `()`): The same of a real text.
+    """
+
+    fake_logits: Tensor
+    real_logits: Tensor
+    loss: Tensor
+    grad_norm: Tensor
+    learning_rate: float
+    fake_length: Tensor
+    real_length: Tensor
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Generated and real texts, encoded together; every different text once."""
+
+    batches: list[BatchEncoding]
+    places: Tensor  # Shape (B + R,): the place of each text among the different ones, generated texts first
+    num_fake: int
+
+    def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Deal out a value for each different text to the generated (B,) and the real texts (R,)."""
+        dealt = values[self.places.to(values.device)]
+        return dealt[: self.num_fake], dealt[self.num_fake :]
+
+    def output(
+        self, fake: Tensor, real: Tensor, loss: Tensor, grad_norm: Tensor, learning_rate: float
+    ) -> DiscriminatorOutput:
+        lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self.batches]).float()
+        fake_lengths, real_lengths = self.split(lengths)
+        return DiscriminatorOutput(
+            fake_logits=fake.detach(),
+            real_logits=real.detach(),
+            loss=loss.detach(),
+            grad_norm=grad_norm.detach(),
+            learning_rate=learning_rate,
+            fake_length=fake_lengths.mean(),
+            real_length=real_lengths.mean(),
+        )
+
+
+class Discriminator:
+    """A sequence classifier with its tokenizer, its optimizer and its schedule.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): A sequence classifier with one label or more.
+        processing_class (`PreTrainedTokenizerBase`): Its tokenizer. A copy is kept, with padding on the right.
+        label (`str` or `int`, *optional*): Which label means "real": name or index. With one label there is nothing to say;
+            with more the logit is the log-odds of that label, z_real - logsumexp(z_others).
+        loss (`str`, *optional*, defaults to `"bce"`): A key of [`~objectives.LOSSES`].
+        max_length (`int`, *optional*): Texts are cut to this many tokens of the discriminator's tokenizer. The most the
+            model can take by default.
+        batch_size (`int`, *optional*): Texts a forward pass. All of them by default. A smaller number saves memory at the
+            price of a second forward pass in `update`; the step is the same.
+        bf16 (`bool`, *optional*, defaults to `False`): Whether to run the model under bfloat16 autocast. Weights, losses
+            and optimizer stay in float32.
+        max_grad_norm (`float`, *optional*, defaults to 1.0): Largest norm of a gradient; `TrainingArguments`' default.
+
+    Attributes:
+        num_updates (`int`): Optimizer steps so far.
+
+    Raises:
+        TypeError: If `model` is no sequence classifier or `processing_class` no tokenizer.
+        ValueError: If a value is out of range or the label is missing or unknown.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        processing_class: PreTrainedTokenizerBase,
+        label: str | int | None = None,
+        loss: str = "bce",
+        max_length: int | None = None,
+        batch_size: int | None = None,
+        bf16: bool = False,
+        max_grad_norm: float = 1.0,
+    ) -> None:
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        if not isinstance(base, PreTrainedModel) or "ForSequenceClassification" not in type(base).__name__:
+            raise TypeError(
+                f"The discriminator must be a sequence classifier, got {type(base).__name__}. Load it with "
+                "AutoModelForSequenceClassification.from_pretrained(..., num_labels=1), or give its id."
+            )
+        if not isinstance(processing_class, PreTrainedTokenizerBase):
+            raise TypeError(
+                f"The discriminator's processing_class must be a tokenizer, got {type(processing_class).__name__}."
+            )
+        if loss not in LOSSES:
+            raise ValueError(f"The discriminator loss must be one of {sorted(LOSSES)}, got {loss!r}.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"The discriminator's batch_size must be at least 1, got {batch_size}.")
+        self.model = model.eval()
+        self.processing_class = copy.deepcopy(processing_class)
+        self.processing_class.padding_side = "right"
+        self.label = real_label_index(base.config, label)
+        self.loss = LOSSES[loss]
+        self.max_length = _checked_max_length(base.config, processing_class, max_length)
+        self.batch_size = batch_size
+        self.bf16 = bf16
+        self.max_grad_norm = max_grad_norm
+        self.num_updates = 0
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.lr_scheduler: Any = None
+        self._trained: nn.Module = model  # what `update` calls: the model, or the model within DistributedDataParallel
+        self._prepare_special_tokens(base)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        quantization_config: "BitsAndBytesConfig | None" = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **kwargs: Any,
+    ) -> "Discriminator":
+        """Load a discriminator by Hub id or from a folder.
+
+        A model without a trained classification head (an encoder, a language model) gets a fresh one with one label. A
+        folder that `save_pretrained` wrote, adapters included, is continued.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `Path`): Hub id or folder.
+            processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded from the same place by default.
+            peft_config (`PeftConfig`, *optional*): Adapters to train in place of the whole model; the head is trained too.
+            quantization_config (`BitsAndBytesConfig`, *optional*): Quantisation of the base. The head is kept in full
+                precision. Needs adapters.
+            revision (`str`, *optional*): Branch, tag or commit.
+            trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the model.
+            **kwargs: Arguments of [`Discriminator`].
+
+        Returns:
+            [`Discriminator`]: Its weights in float32, whatever they were saved in.
+
+        Raises:
+            ValueError: If quantisation is asked for without adapters, or adapters on top of saved adapters.
+        """
+        name = str(pretrained_model_name_or_path)
+        source = {"revision": revision, "trust_remote_code": trust_remote_code}
+        tokenizer = processing_class or AutoTokenizer.from_pretrained(name, **source)
+        adapter = find_adapter_config_file(name, revision=revision) is not None
+        if adapter and peft_config is not None:
+            raise ValueError(
+                f"{name} holds adapters already, which are trained on; discriminator_peft_config would add others. Leave "
+                "it out, or merge the saved adapters first."
+            )
+        if quantization_config is not None and peft_config is None and not adapter:
+            raise ValueError(
+                "A quantised discriminator cannot be trained as it is. Give discriminator_peft_config, for example "
+                "LoraConfig(task_type='SEQ_CLS', target_modules='all-linear')."
+            )
+        # Spelt out, since the default would train a classifier that was saved in bfloat16 in pure bfloat16.
+        arguments: dict[str, Any] = {"dtype": torch.float32, **source}
+        if quantization_config is not None:
+            arguments["quantization_config"] = _with_head_in_full_precision(quantization_config)
+        base_name = PeftConfig.from_pretrained(name).base_model_name_or_path if adapter else name
+        config = AutoConfig.from_pretrained(base_name, **source)
+        if not any("ForSequenceClassification" in architecture for architecture in config.architectures or []):
+            arguments["num_labels"] = 1
+        model = AutoModelForSequenceClassification.from_pretrained(base_name, **arguments)
+        if adapter:
+            model = PeftModel.from_pretrained(model, name, is_trainable=True)
+        elif peft_config is not None:
+            model = with_adapters(model, peft_config)
+        return cls(model, tokenizer, **kwargs)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write model (or adapters) and tokenizer as an ordinary Hub folder.
+
+        Args:
+            save_directory (`str` or `Path`): `AutoModelForSequenceClassification` loads it, or PEFT where there are adapters.
+        """
+        self.model.save_pretrained(save_directory)
+        self.processing_class.save_pretrained(save_directory)
+
+    def encode(self, prompts: Sequence[str], completions: Sequence[str]) -> BatchEncoding:
+        """Tokenise texts: the one way in for real and generated text.
+
+        A prompt and its completion are a text pair where the tokenizer has pairs, one text where it has none; an empty
+        prompt leaves the completion alone. What is too long is cut: of a pair the longer text first, of one text its
+        beginning.
+
+        Args:
+            prompts (`Sequence[str]`): Plain text, "" for none.
+            completions (`Sequence[str]`): Plain text.
+
+        Returns:
+            `BatchEncoding`: Tensors of shape `(B, T)` on the model's device, T at most `max_length`.
+        """
+        if self._has_pairs:
+            firsts, seconds = list(prompts), list(completions)
+        else:
+            firsts = [""] * len(completions)
+            seconds = [prompt + completion + self._end for prompt, completion in zip(prompts, completions, strict=True)]
+        settings: dict[str, Any] = {"truncation": True, "max_length": self.max_length}
+        if not any(firsts):
+            encoded = self.processing_class(seconds, padding=True, return_tensors="pt", **settings)
+        elif all(firsts):
+            encoded = self.processing_class(firsts, seconds, padding=True, return_tensors="pt", **settings)
+        else:  # row by row, so that a text is encoded alike whatever stands beside it
+            rows = [
+                self.processing_class(*([first] if first else []), second, **settings)
+                for first, second in zip(firsts, seconds, strict=True)
+            ]
+            encoded = self.processing_class.pad(rows, return_tensors="pt")
+        return encoded.to(self.model.device)
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """Compute the logits of texts. Changes nothing.
+
+        Args:
+            prompts (`Sequence[str]`): Plain text, "" for none.
+            completions (`Sequence[str]`): Plain text, generated or real.
+
+        Returns:
+            `Tensor` of shape `(B,)`: float32; higher = more real.
+        """
+        texts, places = _unique(prompts, completions)
+        return torch.cat([self._logits(self.model, batch) for batch in self._batches(texts)])[places.to(self.model.device)]
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: Sequence[str],
+        reference_prompts: Sequence[str] | None = None,
+    ) -> DiscriminatorOutput:
+        """Compute what `update` computes, and change nothing. Arguments as there; the figures of the step are nan."""
+        sides = self._encoded(prompts, completions, references, reference_prompts)
+        logits = torch.cat([self._logits(self.model, batch) for batch in sides.batches])
+        fake, real = sides.split(logits)
+        return sides.output(fake, real, self.loss(real, fake), torch.tensor(float("nan")), float("nan"))
+
+    def update(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: Sequence[str],
+        reference_prompts: Sequence[str] | None = None,
+    ) -> DiscriminatorOutput:
+        """Take one optimizer step on generated against real text.
+
+        Args:
+            prompts (`Sequence[str]` of length B): Prompts of the completions, "" for none.
+            completions (`Sequence[str]` of length B): Generated texts.
+            references (`Sequence[str]` of length R): Real texts. For a paired loss the i-th belongs to the i-th completion.
+            reference_prompts (`Sequence[str]` of length R, *optional*): Their prompts; `prompts` by default.
+
+        Returns:
+            [`DiscriminatorOutput`]: The logits of both sides before the step, and the figures of the step.
+
+        Raises:
+            RuntimeError: If `create_optimizer` has not been called.
+            FloatingPointError: If the loss is not finite. Nothing has been changed then.
+        """
+        if self.optimizer is None:
+            raise RuntimeError("The discriminator has no optimizer yet: call create_optimizer(args, num_steps) first.")
+        sides = self._encoded(prompts, completions, references, reference_prompts)
+        whole = len(sides.batches) == 1
+        with nullcontext() if whole else torch.no_grad():
+            model = self._trained if whole else self.model
+            logits = torch.cat([self._logits(model, batch) for batch in sides.batches])
+        if not whole:
+            logits.requires_grad_()
+        fake, real = sides.split(logits)
+        loss = self.loss(real, fake)
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"The discriminator's loss is {loss.item()} at its update {self.num_updates}; the first of the completions is "
+                f"{completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
+            )
+        if whole:
+            loss.backward()
+        else:
+            self._backward_in_batches(sides.batches, torch.autograd.grad(loss, logits)[0])
+
+        grad_norm = nn.utils.clip_grad_norm_(self._trainable(), self.max_grad_norm)
+        learning_rate = self.lr_scheduler.get_last_lr()[0]
+        self.optimizer.step()
+        self.lr_scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.num_updates += 1
+        return sides.output(fake, real, loss, grad_norm, learning_rate)
+
+    def create_optimizer(self, args: TrainingArguments, num_training_steps: int) -> None:
+        """Make the optimizer and its schedule.
+
+        They are deliberately not prepared by accelerate: a prepared optimizer only steps together with the generator's, so
+        with gradient accumulation the discriminator would stand still.
+
+        Args:
+            args (`TrainingArguments`): `optim` with its arguments, `learning_rate`, `weight_decay`, `lr_scheduler_type` and
+                the warm-up of the schedule are read.
+            num_training_steps (`int`): Number of updates over which the schedule runs.
+        """
+        optimizer_class, arguments = Trainer.get_optimizer_cls_and_kwargs(args, self.model)
+        groups = [
+            {"params": [p for p in self._trainable() if p.ndim > 1], "weight_decay": args.weight_decay},
+            {"params": [p for p in self._trainable() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = optimizer_class([group for group in groups if group["params"]], **arguments)
+        self.lr_scheduler = get_scheduler(
+            args.lr_scheduler_type,
+            self.optimizer,
+            num_warmup_steps=args.get_warmup_steps(num_training_steps),
+            num_training_steps=num_training_steps,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+
+    def to(self, device: torch.device) -> "Discriminator":
+        """Move the model to a device; in a distributed run wrap it so that its gradients are averaged over processes."""
+        if not getattr(self.model, "is_quantized", False):  # a quantised model is placed when it is loaded
+            self.model.to(device)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            self._trained = DistributedDataParallel(self.model)
+        return self
+
+    def save_state(self, folder: str | Path) -> None:
+        """Write optimizer, schedule and number of updates, as tensors and plain values, into `folder`."""
+        if self.optimizer is None:
+            raise RuntimeError("There is no training state to save: create_optimizer has not been called.")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "num_updates": self.num_updates,
+        }
+        torch.save(state, Path(folder) / STATE_FILE)
+
+    def load_state(self, folder: str | Path, model_folder: str | Path) -> None:
+        """Restore what `save_state` wrote to `folder` and the weights that `save_pretrained` wrote to `model_folder`.
+
+        Raises:
+            RuntimeError: If `create_optimizer` has not been called.
+        """
+        if self.optimizer is None:
+            raise RuntimeError("Call create_optimizer before load_state: it restores the optimizer's state.")
+        if isinstance(self.model, PeftModel):
+            self.model.load_adapter(model_folder, self.model.active_adapter, is_trainable=True)
+            self.model.eval()
+        else:
+            saved = type(self.model).from_pretrained(model_folder, dtype=torch.float32)
+            self.model.load_state_dict(saved.state_dict())
+        state = torch.load(Path(folder) / STATE_FILE, map_location=self.model.device, weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        self.num_updates = state["num_updates"]
+
+    def _prepare_special_tokens(self, base: PreTrainedModel) -> None:
+        tokenizer = self.processing_class
+        special = tokenizer.num_special_tokens_to_add(pair=False)
+        self._has_pairs = tokenizer.num_special_tokens_to_add(pair=True) > special
+        if not self._has_pairs:
+            tokenizer.truncation_side = "left"
+        # A tokenizer that adds nothing turns an empty completion into an empty row, so a text is given an end.
+        self._end = "" if special else tokenizer.eos_token or tokenizer.pad_token or ""
+        if tokenizer.pad_token is None:
+            if tokenizer.eos_token is None:
+                raise ValueError(
+                    "The discriminator's tokenizer has no padding token and no EOS token to take its place. Set "
+                    "tokenizer.pad_token and give the tokenizer as discriminator_processing_class."
+                )
+            tokenizer.pad_token = tokenizer.eos_token
+        base.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+    def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:
+        size = self.batch_size or len(texts)
+        return [
+            self.encode(*zip(*texts[start : start + size], strict=True)) for start in range(0, len(texts), size)
+        ]
+
+    def _trainable(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def _encoded(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: Sequence[str],
+        reference_prompts: Sequence[str] | None,
+    ) -> "_Sides":
+        real_prompts = prompts if reference_prompts is None else reference_prompts
+        texts, places = _unique([*prompts, *real_prompts], [*completions, *references])
+        return _Sides(self._batches(texts), places, len(completions))
+
+    def _logits(self, model: nn.Module, batch: BatchEncoding) -> Tensor:
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = model(**batch).logits.float()  # Shape (B, labels)
+        if logits.size(1) == 1:
+            return logits[:, 0]
+        others = [index for index in range(logits.size(1)) if index != self.label]
+        return logits[:, self.label] - logits[:, others].logsumexp(1)
+
+    def _backward_in_batches(self, batches: list[BatchEncoding], gradient: Tensor) -> None:
+        """Run the backward pass a batch at a time, given the gradient of the loss with respect to all logits.
+
+        It is exact for losses that do not fall apart into a sum over texts, such as `relativistic_average`.
+        """
+        parts = gradient.split([len(batch["input_ids"]) for batch in batches])
+        for number, (batch, part) in enumerate(zip(batches, parts, strict=True)):
+            last = number == len(batches) - 1
+            with nullcontext() if last else self._without_sync():
+                self._logits(self._trained, batch).backward(part)
+
+    def _without_sync(self) -> AbstractContextManager[None]:
+        return self._trained.no_sync() if isinstance(self._trained, DistributedDataParallel) else nullcontext()
+
+
+def real_label_index(config: Any, label: str | int | None) -> int:
+    """Return the index of the label that means "real".
+
+    Args:
+        config (`PreTrainedConfig`): The classifier's configuration.
+        label (`str` or `int`, *optional*): Name or index; a string of digits counts as an index.
+
+    Returns:
+        `int`: In [0, number of labels).
+
+    Raises:
+        ValueError: If the classifier has several labels and none is named, or it has no such label.
+    """
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    if label is None:
+        if config.num_labels == 1:
+            return 0
+        raise ValueError(
+            f"The discriminator has the labels {names}: say which of them means real text with discriminator_label, a name or "
+            "an index. (Or load it with num_labels=1 for a fresh head.)"
+        )
+    if label in names:
+        return names.index(str(label))
+    if str(label).isdecimal() and int(label) < config.num_labels:
+        return int(label)
+    raise ValueError(f"discriminator_label is {label!r}, and the discriminator has the labels {names}. Give a name or an index.")
+
+
+def with_adapters(model: PreTrainedModel, peft_config: PeftConfig) -> PeftModel:
+    """Add adapters to a classifier, its head trained and saved with them; the configuration given is not changed."""
+    config = copy.deepcopy(peft_config)
+    if config.task_type is None:
+        config.task_type = TaskType.SEQ_CLS
+    if config.task_type != TaskType.SEQ_CLS:
+        raise ValueError(
+            f"discriminator_peft_config has the task type {config.task_type!r}, and a discriminator is a sequence classifier: "
+            "use task_type='SEQ_CLS' or leave it out."
+        )
+    return get_peft_model(model, config)
+
+
+def _with_head_in_full_precision(config: "BitsAndBytesConfig") -> "BitsAndBytesConfig":
+    if config.llm_int8_skip_modules is not None:
+        return config
+    config = copy.deepcopy(config)
+    config.llm_int8_skip_modules = HEAD_MODULES
+    return config
+
+
+def _checked_max_length(config: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int:
+    """Return the number of tokens to cut texts to, no more than tokenizer and model can take."""
+    # A tokenizer without a limit states a number with thirty digits; position tables can be longer than what may be used.
+    limits = [tokenizer.model_max_length, getattr(config.get_text_config(), "max_position_embeddings", None)]
+    limit = min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
+    if max_length is None:
+        return limit or FALLBACK_MAX_LENGTH
+    if max_length < 1 or (limit is not None and max_length > limit):
+        raise ValueError(f"discriminator_max_length must lie between 1 and the model's limit of {limit}, got {max_length}.")
+    return max_length
+
+
+def _unique(prompts: Sequence[str], completions: Sequence[str]) -> tuple[list[tuple[str, str]], Tensor]:
+    """Return the different texts, and the place of every given text among them, so that each is run through only once."""
+    index: dict[tuple[str, str], int] = {}
+    places = [index.setdefault(text, len(index)) for text in zip(prompts, completions, strict=True)]
+    return list(index), torch.tensor(places, dtype=torch.int64)

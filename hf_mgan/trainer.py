@@ -1,0 +1,504 @@
+"""Adversarial training: TRL's GRPO, with a reward that is learnt at the same time.
+
+One generation batch flows so. TRL draws rows, generates completions and asks for their rewards (`_calculate_rewards`). There
+completions and real texts are written as plain text in the same way (`data`), run through the discriminator together, and
+the logits of the completions are their reward; in training the discriminator then takes its step. TRL turns the rewards into
+advantages and moves the generator. Everything else is TRL's.
+"""
+
+import copy
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.trainer_callback import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOTrainer
+
+from .config import AdversarialConfig
+from .data import RealSampler, as_completions, as_prompts, dataset_columns, plain_text, prepare_dataset
+from .discriminator import Discriminator, DiscriminatorOutput, with_adapters
+from .model_card import extend_model_card
+from .objectives import PAIRED, REWARDS
+
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import BitsAndBytesConfig, ProcessorMixin
+
+FOLDER = "discriminator"
+STATE_FILE = "adversarial_state.json"
+
+
+class AdversarialTrainer(GRPOTrainer):
+    """
+    Trainer for generative adversarial fine-tuning of a language model.
+
+    The generator is any causal language model; the discriminator is any sequence classifier, trained at the same time to tell
+    its completions from real text:
+
+    min_G max_D V(D, G) = E_t[log D(t)] + E_s[log(1 - D(G(s)))]
+
+    (Goodfellow et al. 2014, [1406.2661](https://huggingface.co/papers/1406.2661)). The generator descends by policy gradient,
+    since text is discrete (SeqGAN, [1609.05473](https://huggingface.co/papers/1609.05473)), here that of
+    [`~trl.GRPOTrainer`], from which everything is inherited that is not named below.
+
+    These members of TRL and transformers are overridden; each calls `super()`:
+
+    - `_calculate_rewards`: sees completions and rows once per generation batch, so here the discriminator scores and learns;
+    - `_prepare_inputs`: comes before the first generation, so here the discriminator's warm-up takes place;
+    - `create_scheduler`: learns the number of steps, which the discriminator's schedule needs;
+    - `_set_signature_columns_if_needed`: keeps the references when unused columns are dropped;
+    - `_get_train_sampler`, `_load_from_checkpoint`: a resumed run goes on in the order of its epoch (see there);
+    - `save_model`, `_save_optimizer_and_scheduler`, `_load_optimizer_and_scheduler`: save and load the second player;
+    - `create_model_card`: adds the discriminator to the card.
+
+    Example:
+
+    ```python
+    from datasets import load_dataset
+    from hf_mgan import AdversarialTrainer
+    from peft import LoraConfig
+
+    trainer = AdversarialTrainer(
+        model="Qwen/Qwen2.5-0.5B",
+        discriminator="distilbert/distilbert-base-uncased",
+        train_dataset=load_dataset("roneneldan/TinyStories", split="train"),
+        peft_config=LoraConfig(),
+    )
+    trainer.train()
+    ```
+
+    Args:
+        model (`str`, `PreTrainedModel` or `PeftModel`): The generator, as in [`~trl.GRPOTrainer`].
+        reward_funcs (*optional*): *Further* rewards beside the discriminator's, as in [`~trl.GRPOTrainer`]; `reward_weights` and
+            `reward_processing_classes` belong to them.
+        args ([`AdversarialConfig`], *optional*): Settings; the defaults with `output_dir` `<model>-GAN` if missing.
+        train_dataset (`Dataset` or `IterableDataset`): Rows with `text`, `prompt` and `completion`, `messages` or `translation`;
+            see [`prepare_dataset`].
+        eval_dataset (*optional*): The same, one set or a dict of sets.
+        processing_class, reward_processing_classes, callbacks, optimizers, quantization_config, peft_config, tools, rollout_func,
+            environment_factory: As in [`~trl.GRPOTrainer`]; all of them concern the generator.
+        discriminator (`str`, `PreTrainedModel` or `PeftModel`): The discriminator: Hub id or folder of a classifier or of any
+            model that can carry a classification head, or a sequence classifier.
+        discriminator_processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded with it by default.
+        discriminator_peft_config (`PeftConfig`, *optional*): Adapters to train in place of the whole discriminator.
+        discriminator_quantization_config (`BitsAndBytesConfig`, *optional*): Its quantisation; needs adapters.
+        real_dataset (`Dataset`, *optional*): Real texts (column `text`) that belong to no prompt, in place of the references.
+            The discriminator then sees completions without their prompts.
+
+    Raises:
+        TypeError: If `args` or a player is of the wrong type.
+        ValueError: If the discriminator or the real texts are missing, or settings contradict each other.
+    """
+
+    _tag_names = ["trl", "hf-mgan", "gan"]
+    _name = "adversarial training"
+    _paper = {
+        "title": "Generative Adversarial Networks",
+        "id": "1406.2661",
+        "citation": (
+            "@inproceedings{goodfellow2014generative,\n"
+            "    title     = {{Generative Adversarial Nets}},\n"
+            "    author    = {Goodfellow, Ian and Pouget-Abadie, Jean and Mirza, Mehdi and Xu, Bing and Warde-Farley, David and "
+            "Ozair, Sherjil and Courville, Aaron and Bengio, Yoshua},\n"
+            "    booktitle = {Advances in Neural Information Processing Systems},\n"
+            "    year      = {2014}\n"
+            "}"
+        ),
+    }
+
+    def __init__(
+        self,
+        model: "str | PreTrainedModel | PeftModel",
+        reward_funcs: Any = None,
+        args: AdversarialConfig | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Any = None,
+        processing_class: "PreTrainedTokenizerBase | ProcessorMixin | None" = None,
+        reward_processing_classes: "PreTrainedTokenizerBase | list[PreTrainedTokenizerBase] | None" = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: "BitsAndBytesConfig | None" = None,
+        peft_config: "PeftConfig | None" = None,
+        tools: list[Callable] | None = None,
+        rollout_func: Callable | None = None,
+        environment_factory: Any = None,
+        *,
+        discriminator: "str | PreTrainedModel | PeftModel | None" = None,
+        discriminator_processing_class: PreTrainedTokenizerBase | None = None,
+        discriminator_peft_config: "PeftConfig | None" = None,
+        discriminator_quantization_config: "BitsAndBytesConfig | None" = None,
+        real_dataset: Dataset | None = None,
+    ) -> None:
+        if args is None:
+            name = model if isinstance(model, str) else model.config._name_or_path
+            args = AdversarialConfig(f"{name.rstrip('/').split('/')[-1]}-GAN")
+        if not isinstance(args, AdversarialConfig):
+            raise TypeError(
+                f"args must be an AdversarialConfig, got {type(args).__name__}. It takes the same arguments: "
+                "`from hf_mgan import AdversarialConfig`."
+            )
+        if discriminator is None:
+            raise ValueError(
+                "AdversarialTrainer needs a discriminator: the id of any sequence classifier or encoder, for example "
+                "discriminator='distilbert/distilbert-base-uncased'. For fixed rewards alone there is trl.GRPOTrainer."
+            )
+        reward_funcs = _as_list(reward_funcs)
+        reward_processing_classes = _matching(reward_processing_classes, reward_funcs, "reward processing classes")
+        weights = _matching(args.reward_weights, reward_funcs, "reward weights")
+
+        if processing_class is None:
+            processing_class = _generator_processing_class(model, args)
+        tokenizer = getattr(processing_class, "tokenizer", processing_class)
+        if train_dataset is not None:
+            train_dataset = _prepare(train_dataset, tokenizer, args)
+            _check_real_texts(train_dataset, real_dataset, args)
+        if isinstance(eval_dataset, dict):
+            eval_dataset = type(eval_dataset)({key: _prepare(one, tokenizer, args) for key, one in eval_dataset.items()})
+        elif eval_dataset is not None:
+            eval_dataset = _prepare(eval_dataset, tokenizer, args)
+
+        set_seed(args.seed)  # a fresh classification head is random
+        player = _load_discriminator(
+            discriminator, discriminator_processing_class, discriminator_peft_config, discriminator_quantization_config, args
+        )
+
+        # TRL gets its own arguments without the weights, which it would compare with the number of all rewards.
+        trl_args = copy.copy(args)
+        trl_args.reward_weights = None
+        super().__init__(
+            model=model,
+            reward_funcs=[*reward_funcs, self._reward_function()],
+            args=trl_args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            reward_processing_classes=[*reward_processing_classes, None],
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+            tools=tools,
+            rollout_func=rollout_func,
+            environment_factory=environment_factory,
+        )
+        self.args.reward_weights = args.reward_weights
+        self.reward_weights[: len(weights)] = torch.tensor([1.0 if weight is None else weight for weight in weights])
+        self.reward_weights[len(weights)] = args.discriminator_weight
+        if self.reward_func_names.count(FOLDER) > 1:
+            raise ValueError("A reward function is called 'discriminator', which names this trainer's own: rename it.")
+
+        self.discriminator = player.to(self.accelerator.device)
+        self.real_dataset = real_dataset
+        self._real_sampler = self._sampler_of_reals(args.seed)
+        self._rewards: list[float] = []
+        self._resumed_epoch = 0
+        self._warming_up = False
+
+    def _reward_function(self) -> Callable[..., list[float]]:
+        def discriminator(**_: Any) -> list[float]:
+            return self._rewards
+
+        return discriminator  # its name is the metric's: rewards/discriminator/mean
+
+    def _sampler_of_reals(self, seed: int) -> RealSampler | None:
+        """Return a sampler over the real texts; `None` where each completion meets the reference of its own prompt."""
+        source = self.real_dataset if self.real_dataset is not None else self.train_dataset
+        if not isinstance(source, Dataset) or (self.real_dataset is None and self.args.discriminator_loss in PAIRED):
+            return None
+        return RealSampler(len(source), seed, self.accelerator.process_index, self.accelerator.num_processes)
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
+    ) -> Tensor:
+        fakes = [plain_text(completion) for completion in completions]
+        fake_prompts = self._shown_prompts(prompts)
+        if self.model.training:
+            output = self.discriminator.update(fake_prompts, fakes, *self._real_texts(inputs))
+            for _ in range(self._extra_updates()):
+                self.discriminator.update(fake_prompts, fakes, *self._real_texts(inputs))
+        else:
+            output = self.discriminator.evaluate(fake_prompts, fakes, *self._held_out_texts(inputs))
+        self._rewards = REWARDS[self.args.discriminator_reward](output.fake_logits).tolist()
+        self._log_discriminator(output)
+        if self._warming_up:
+            # The generator does not learn from this batch, so the user's rewards, which may cost money, are not asked for.
+            shape = len(prompts) * self.accelerator.num_processes, len(self.reward_funcs)
+            return torch.zeros(shape, device=self.accelerator.device)
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    def _extra_updates(self) -> int:
+        return 0 if self._warming_up else self.args.discriminator_steps - 1
+
+    def _shown_prompts(self, prompts: list) -> list[str]:
+        """Return the prompts as the discriminator sees them: not at all where real texts belong to no prompt."""
+        return [""] * len(prompts) if self.real_dataset is not None else as_prompts(prompts, self._tokenizer)
+
+    def _real_texts(self, inputs: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+        """Return real texts and the prompts to show with them, as many as there are rows."""
+        if self._real_sampler is None:
+            return self._references_of(inputs)
+        source = self.real_dataset if self.real_dataset is not None else self.train_dataset
+        rows = source[self._real_sampler.draw(len(inputs))]
+        if self.real_dataset is not None:
+            return as_completions(rows["text"], self._tokenizer, self.max_completion_length), [""] * len(inputs)
+        references = as_completions(rows["completion"], self._tokenizer, self.max_completion_length)
+        return references, as_prompts(rows["prompt"], self._tokenizer)
+
+    def _held_out_texts(self, inputs: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+        """Return the references of an evaluation batch, or real texts drawn apart from training where there are none."""
+        if "completion" in inputs[0]:
+            return self._references_of(inputs)
+        training, self._real_sampler = self._real_sampler, self._sampler_of_reals(self.args.seed + 1)
+        drawn = self._real_texts(inputs)
+        self._real_sampler = training
+        return drawn
+
+    def _references_of(self, inputs: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+        references = [row["completion"] for row in inputs]
+        prompts = self._shown_prompts([row["prompt"] for row in inputs])
+        return as_completions(references, self._tokenizer, self.max_completion_length), prompts
+
+    def _log_discriminator(self, output: DiscriminatorOutput) -> None:
+        """Add the figures of a batch to TRL's metrics, averaged over processes; TRL leaves out what is nan."""
+        real, fake = output.real_logits, output.fake_logits
+        value = nn.functional.logsigmoid(real).mean() + nn.functional.logsigmoid(-fake).mean()
+        figures = {
+            "loss": output.loss,
+            "real_prob": real.sigmoid().mean(),
+            "fake_prob": fake.sigmoid().mean(),
+            "accuracy": torch.cat([real > 0, fake <= 0]).float().mean(),
+            "value": value,
+            "grad_norm": output.grad_norm,
+            "learning_rate": torch.tensor(output.learning_rate),
+            "real_length": output.real_length,
+            "fake_length": output.fake_length,
+        }
+        device = self.accelerator.device
+        stacked = torch.stack([figure.float().to(device) for figure in figures.values()])
+        means = self.accelerator.gather(stacked[None]).mean(0).tolist()
+        mode = "train" if self.model.training else "eval"
+        for name, mean in zip(figures, means, strict=True):
+            if mode == "train" or mean == mean:  # an evaluation has no gradient and no learning rate
+                self._metrics[mode][f"discriminator/{name}"].append(mean)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        if self.model.training and self.discriminator.num_updates < self.args.discriminator_warmup_steps:
+            self._warm_up(generation_batch)
+        return super()._prepare_inputs(generation_batch)
+
+    def _warm_up(self, generation_batch: list[dict[str, Any]]) -> None:
+        """Train the discriminator alone on completions of the generator as it stands, for prompts drawn from the data."""
+        metrics, self._metrics["train"] = self._metrics["train"], defaultdict(list)
+        prompts = None
+        if isinstance(self.train_dataset, Dataset):
+            prompts = RealSampler(
+                len(self.train_dataset), self.args.seed + 2, self.accelerator.process_index, self.accelerator.num_processes
+            )
+        self._warming_up = True
+        while (count := self.discriminator.num_updates) < self.args.discriminator_warmup_steps:
+            rows = generation_batch
+            if prompts is not None:
+                rows = [self.train_dataset[index] for index in prompts.draw(len(generation_batch))]
+            self._generate_and_score_completions(rows)
+            if (count + 1) % max(int(self.state.logging_steps), 1) == 0:
+                self.log({"discriminator/warmup_step": count + 1})
+        self._warming_up = False
+        self._metrics["train"] = metrics
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        per_batch = self.args.steps_per_generation * self.num_iterations
+        batches = -(-num_training_steps * self.args.gradient_accumulation_steps // per_batch)
+        updates = self.args.discriminator_warmup_steps + batches * self.args.discriminator_steps
+        self.discriminator.create_optimizer(self.args.discriminator_arguments(), updates)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "completion" not in self._signature_columns:
+            self._signature_columns += ["completion"]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._resumed_epoch = int(_read_state(resume_from_checkpoint)["epoch"])
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
+        # TRL's RepeatSampler draws the order of every epoch from one generator and has no set_epoch, so a run resumed in
+        # epoch k would repeat the order of epoch 0. Drawing k orders first puts it right; a sampler with set_epoch would not
+        # need it.
+        sampler = super()._get_train_sampler(dataset)
+        if self.shuffle_dataset:
+            for _ in range(self._resumed_epoch):
+                torch.randperm(sampler.num_samples, generator=sampler.generator)
+        return sampler
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            # PEFT's weights right below a checkpoint would be taken for adapters of the generator, hence one level deeper.
+            deeper = "model" if folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-") else ""
+            self.discriminator.save_pretrained(folder / FOLDER / deeper)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            folder = Path(output_dir) / FOLDER
+            self.discriminator.save_state(folder)
+            state = {
+                "micro_steps": self._step,
+                "epoch": self.state.epoch,
+                "real_texts_drawn": self._real_sampler.drawn if self._real_sampler else 0,
+            }
+            (folder / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        state = _read_state(checkpoint)
+        self.discriminator.load_state(Path(checkpoint) / FOLDER, Path(checkpoint) / FOLDER / "model")
+        self._step = state["micro_steps"]
+        if self._real_sampler is not None:
+            self._real_sampler.drawn = state["real_texts_drawn"]
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        super().create_model_card(model_name, dataset_name, tags)
+        if not self.is_world_process_zero():
+            return
+        logged = [entry for entry in self.state.log_history if "discriminator/value" in entry]
+        extend_model_card(
+            Path(self.args.output_dir) / "README.md",
+            model_name=self.hub_model_id or self.args.output_dir,
+            discriminator=self.discriminator.model.config._name_or_path or "a model made in code",
+            loss=self.args.discriminator_loss,
+            reward=self.args.discriminator_reward,
+            adapters=isinstance(self.discriminator.model, PeftModel),
+            metrics=logged[-1] if logged else {},
+        )
+
+
+def _as_list(value: Any) -> list:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _matching(values: Any, reward_funcs: list, what: str) -> list:
+    """Return one value a reward function, `None` for each where none are given; the words of the error are TRL's."""
+    values = _as_list(values) if values is not None else [None] * len(reward_funcs)
+    if len(values) != len(reward_funcs):
+        raise ValueError(
+            f"Number of {what} ({len(values)}) must match number of reward functions ({len(reward_funcs)}). The "
+            "discriminator is not among them: its weight is discriminator_weight."
+        )
+    return values
+
+
+def _generator_processing_class(model: "str | PreTrainedModel | PeftModel", args: AdversarialConfig) -> Any:
+    """Load the generator's tokenizer as TRL does; needed before TRL, to make prompts."""
+    return AutoProcessor.from_pretrained(
+        model if isinstance(model, str) else model.config._name_or_path,
+        revision=(args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None,
+        truncation_side="left",
+        padding_side="left",
+        trust_remote_code=args.trust_remote_code,
+    )
+
+
+def _prepare(dataset: Any, tokenizer: PreTrainedTokenizerBase, args: AdversarialConfig) -> Any:
+    return prepare_dataset(
+        dataset,
+        tokenizer,
+        prompt_tokens=(args.min_prompt_tokens, args.max_prompt_tokens),
+        source_lang=args.source_lang,
+        target_lang=args.target_lang,
+        translation_template=args.translation_template,
+        seed=args.seed,
+    )
+
+
+def _check_real_texts(train_dataset: Any, real_dataset: Dataset | None, args: AdversarialConfig) -> None:
+    """Fail where the discriminator would find no real texts."""
+    paired = args.discriminator_loss in PAIRED
+    if real_dataset is not None:
+        if not isinstance(real_dataset, Dataset) or "text" not in real_dataset.column_names:
+            raise ValueError("real_dataset must be a map-style Dataset with a `text` column: texts that belong to no prompt.")
+        if paired:
+            raise ValueError(
+                f"The loss {args.discriminator_loss!r} compares a completion with the reference of its own prompt, and the texts "
+                "of real_dataset belong to no prompt. Use 'bce' or 'relativistic_average', or leave real_dataset out."
+            )
+    elif "completion" not in dataset_columns(train_dataset):
+        raise ValueError(
+            "train_dataset has prompts but no `completion` column, so the discriminator has no real texts. Add the references "
+            "as `completion`, or give real texts as real_dataset=."
+        )
+    elif not paired and not isinstance(train_dataset, Dataset):
+        raise ValueError(
+            f"The loss {args.discriminator_loss!r} draws real texts from all of the training set, which a streaming dataset does "
+            "not allow. Use discriminator_loss='bradley_terry', or give real texts as a map-style real_dataset=."
+        )
+
+
+def _load_discriminator(
+    discriminator: "str | PreTrainedModel | PeftModel",
+    processing_class: PreTrainedTokenizerBase | None,
+    peft_config: "PeftConfig | None",
+    quantization_config: "BitsAndBytesConfig | None",
+    args: AdversarialConfig,
+) -> Discriminator:
+    settings = {
+        "label": args.discriminator_label,
+        "loss": args.discriminator_loss,
+        "max_length": args.discriminator_max_length,
+        "batch_size": args.discriminator_batch_size,
+        "bf16": args.bf16,
+        "max_grad_norm": args.discriminator_max_grad_norm,
+    }
+    if isinstance(discriminator, (str, Path)):
+        return Discriminator.from_pretrained(
+            discriminator,
+            processing_class,
+            peft_config,
+            quantization_config,
+            trust_remote_code=args.trust_remote_code,
+            **settings,
+        )
+    if not isinstance(discriminator, (PreTrainedModel, PeftModel)):
+        raise TypeError(
+            "discriminator must be a Hub id, a folder or a sequence classifier, got "
+            f"{type(discriminator).__name__}."
+        )
+    if quantization_config is not None:
+        raise ValueError(
+            "discriminator_quantization_config has no effect on a discriminator that is loaded already. Give its id, or load it "
+            "with quantization_config= yourself and leave this out."
+        )
+    if processing_class is None:
+        processing_class = AutoProcessor.from_pretrained(discriminator.config._name_or_path)
+    if peft_config is not None:
+        discriminator = with_adapters(discriminator, peft_config)
+    return Discriminator(discriminator, processing_class, **settings)
+
+
+def _read_state(checkpoint: str) -> dict[str, Any]:
+    path = Path(checkpoint) / FOLDER / STATE_FILE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{checkpoint} holds no state of a discriminator ({FOLDER}/{STATE_FILE}), so this run cannot go on from it. It may come "
+            "from another trainer, or from a run with save_only_model=True: start from its model instead."
+        )
+    return json.loads(path.read_text())
