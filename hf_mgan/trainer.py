@@ -23,7 +23,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
 from .config import AdversarialConfig
-from .data import RealSampler, as_completions, as_prompts, dataset_columns, plain_text, prepare_dataset
+from .data import RealSampler, RealTexts, plain_text, prepare_dataset
 from .discriminator import Discriminator, DiscriminatorOutput, with_adapters
 from .model_card import extend_model_card
 from .objectives import PAIRED, REWARDS
@@ -160,11 +160,21 @@ class AdversarialTrainer(GRPOTrainer):
         tokenizer = getattr(processing_class, "tokenizer", processing_class)
         if train_dataset is not None:
             train_dataset = _prepare(train_dataset, tokenizer, args)
-            _check_real_texts(train_dataset, real_dataset, args)
         if isinstance(eval_dataset, dict):
             eval_dataset = type(eval_dataset)({key: _prepare(one, tokenizer, args) for key, one in eval_dataset.items()})
         elif eval_dataset is not None:
             eval_dataset = _prepare(eval_dataset, tokenizer, args)
+
+        real_texts = RealTexts(
+            train_dataset,
+            real_dataset,
+            paired=args.discriminator_loss in PAIRED,
+            tokenizer=tokenizer,
+            max_completion_length=args.max_completion_length,
+            seed=args.seed,
+            rank=args.process_index,
+            world_size=args.world_size,
+        )
 
         set_seed(args.seed)  # a fresh classification head is random
         player = _load_discriminator(
@@ -197,8 +207,7 @@ class AdversarialTrainer(GRPOTrainer):
             raise ValueError("A reward function is called 'discriminator', which names this trainer's own: rename it.")
 
         self.discriminator = player.to(self.accelerator.device)
-        self.real_dataset = real_dataset
-        self._real_sampler = self._sampler_of_reals(args.seed)
+        self._real_texts = real_texts
         self._rewards: list[float] = []
         self._resumed_epoch = 0
         self._warming_up = False
@@ -209,24 +218,17 @@ class AdversarialTrainer(GRPOTrainer):
 
         return discriminator  # its name is the metric's: rewards/discriminator/mean
 
-    def _sampler_of_reals(self, seed: int) -> RealSampler | None:
-        """Return a sampler over the real texts; `None` where each completion meets the reference of its own prompt."""
-        source = self.real_dataset if self.real_dataset is not None else self.train_dataset
-        if not isinstance(source, Dataset) or (self.real_dataset is None and self.args.discriminator_loss in PAIRED):
-            return None
-        return RealSampler(len(source), seed, self.accelerator.process_index, self.accelerator.num_processes)
-
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
     ) -> Tensor:
         fakes = [plain_text(completion) for completion in completions]
-        fake_prompts = self._shown_prompts(prompts)
+        fake_prompts = self._real_texts.shown_prompts(prompts)
         if self.model.training:
-            output = self.discriminator.update(fake_prompts, fakes, *self._real_texts(inputs))
+            output = self.discriminator.update(fake_prompts, fakes, *self._real_texts.draw(inputs))
             for _ in range(self._extra_updates()):
-                self.discriminator.update(fake_prompts, fakes, *self._real_texts(inputs))
+                self.discriminator.update(fake_prompts, fakes, *self._real_texts.draw(inputs))
         else:
-            output = self.discriminator.evaluate(fake_prompts, fakes, *self._held_out_texts(inputs))
+            output = self.discriminator.evaluate(fake_prompts, fakes, *self._real_texts.held_out(inputs))
         self._rewards = REWARDS[self.args.discriminator_reward](output.fake_logits).tolist()
         self._log_discriminator(output)
         if self._warming_up:
@@ -237,35 +239,6 @@ class AdversarialTrainer(GRPOTrainer):
 
     def _extra_updates(self) -> int:
         return 0 if self._warming_up else self.args.discriminator_steps - 1
-
-    def _shown_prompts(self, prompts: list) -> list[str]:
-        """Return the prompts as the discriminator sees them: not at all where real texts belong to no prompt."""
-        return [""] * len(prompts) if self.real_dataset is not None else as_prompts(prompts, self._tokenizer)
-
-    def _real_texts(self, inputs: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-        """Return real texts and the prompts to show with them, as many as there are rows."""
-        if self._real_sampler is None:
-            return self._references_of(inputs)
-        source = self.real_dataset if self.real_dataset is not None else self.train_dataset
-        rows = source[self._real_sampler.draw(len(inputs))]
-        if self.real_dataset is not None:
-            return as_completions(rows["text"], self._tokenizer, self.max_completion_length), [""] * len(inputs)
-        references = as_completions(rows["completion"], self._tokenizer, self.max_completion_length)
-        return references, as_prompts(rows["prompt"], self._tokenizer)
-
-    def _held_out_texts(self, inputs: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-        """Return the references of an evaluation batch, or real texts drawn apart from training where there are none."""
-        if "completion" in inputs[0]:
-            return self._references_of(inputs)
-        training, self._real_sampler = self._real_sampler, self._sampler_of_reals(self.args.seed + 1)
-        drawn = self._real_texts(inputs)
-        self._real_sampler = training
-        return drawn
-
-    def _references_of(self, inputs: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-        references = [row["completion"] for row in inputs]
-        prompts = self._shown_prompts([row["prompt"] for row in inputs])
-        return as_completions(references, self._tokenizer, self.max_completion_length), prompts
 
     def _log_discriminator(self, output: DiscriminatorOutput) -> None:
         """Add the figures of a batch to TRL's metrics, averaged over processes; TRL leaves out what is nan."""
@@ -358,7 +331,7 @@ class AdversarialTrainer(GRPOTrainer):
             state = {
                 "micro_steps": self._step,
                 "epoch": self.state.epoch,
-                "real_texts_drawn": self._real_sampler.drawn if self._real_sampler else 0,
+                "real_texts_drawn": self._real_texts.drawn,
             }
             (folder / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
 
@@ -369,8 +342,7 @@ class AdversarialTrainer(GRPOTrainer):
         state = _read_state(checkpoint)
         self.discriminator.load_state(Path(checkpoint) / FOLDER, Path(checkpoint) / FOLDER / "model")
         self._step = state["micro_steps"]
-        if self._real_sampler is not None:
-            self._real_sampler.drawn = state["real_texts_drawn"]
+        self._real_texts.drawn = state["real_texts_drawn"]
 
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
@@ -428,29 +400,6 @@ def _prepare(dataset: Any, tokenizer: PreTrainedTokenizerBase, args: Adversarial
         translation_template=args.translation_template,
         seed=args.seed,
     )
-
-
-def _check_real_texts(train_dataset: Any, real_dataset: Dataset | None, args: AdversarialConfig) -> None:
-    """Fail where the discriminator would find no real texts."""
-    paired = args.discriminator_loss in PAIRED
-    if real_dataset is not None:
-        if not isinstance(real_dataset, Dataset) or "text" not in real_dataset.column_names:
-            raise ValueError("real_dataset must be a map-style Dataset with a `text` column: texts that belong to no prompt.")
-        if paired:
-            raise ValueError(
-                f"The loss {args.discriminator_loss!r} compares a completion with the reference of its own prompt, and the texts "
-                "of real_dataset belong to no prompt. Use 'bce' or 'relativistic_average', or leave real_dataset out."
-            )
-    elif "completion" not in dataset_columns(train_dataset):
-        raise ValueError(
-            "train_dataset has prompts but no `completion` column, so the discriminator has no real texts. Add the references "
-            "as `completion`, or give real texts as real_dataset=."
-        )
-    elif not paired and not isinstance(train_dataset, Dataset):
-        raise ValueError(
-            f"The loss {args.discriminator_loss!r} draws real texts from all of the training set, which a streaming dataset does "
-            "not allow. Use discriminator_loss='bradley_terry', or give real texts as a map-style real_dataset=."
-        )
 
 
 def _load_discriminator(

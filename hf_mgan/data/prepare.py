@@ -3,25 +3,16 @@
 In: a dataset with one of the columns `text`, `prompt` (with or without `completion`), `messages` or `translation`. Out: the
 same rows with the columns `prompt` (what the generator is given) and `completion` (the reference: the real text that stands
 where the generator's completion stands), and every other column, for the reward functions.
-
-`as_completions` then makes a reference look as the generator would have written it. Together with the discriminator's own
-encoding it is the whole of the path that real and generated text share: what the two sides do not share, a discriminator
-learns instead of content.
 """
 
 import random
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import torch
 from datasets import Dataset, IterableDataset
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Messages: TypeAlias = list[dict[str, Any]]
-Text: TypeAlias = str | Messages
 
 FORMS = ("prompt", "text", "messages", "translation")
 TRANSLATION_TEMPLATE = "Translate from {source_lang} to {target_lang}.\n{source}\n"
@@ -125,7 +116,7 @@ def _split_text(
     return {"prompt": start + prompt, "completion": tokenizer.decode(ids[count:])}
 
 
-def _split_messages(row: dict[str, Any], index: int) -> dict[str, Messages]:
+def _split_messages(row: dict[str, Any], index: int) -> dict[str, list[dict[str, Any]]]:
     *prompt, answer = row["messages"]
     if not prompt or answer["role"] != "assistant":
         raise ValueError(
@@ -148,98 +139,3 @@ def _split_translation(
         )
     prompt = template.format(source_lang=source, target_lang=target, source=pair[source])
     return {"prompt": prompt, "completion": pair[target]}
-
-
-def plain_text(text: Text) -> str:
-    """Return the text of a string or of messages; the content of a message is a string or a list of blocks.
-
-    Args:
-        text (`str` or `list[dict]`): A text, or messages with `role` and `content`.
-
-    Returns:
-        `str`: The text itself; a single message without its role; several messages one a line, each after its role.
-    """
-    if isinstance(text, str):
-        return text
-    contents = []
-    for message in text:
-        content = message.get("content") or ""
-        if not isinstance(content, str):
-            content = "".join(block.get("text", "") for block in content)
-        contents.append(content)
-    if len(contents) == 1:
-        return contents[0]
-    return "\n".join(f"{message['role']}: {content}" for message, content in zip(text, contents, strict=True))
-
-
-def as_completions(
-    references: Sequence[Text], tokenizer: "PreTrainedTokenizerBase", max_completion_length: int | None
-) -> list[str]:
-    """Write references as the generator would have written them: its tokens, as many as it may write, decoded the same way.
-
-    Args:
-        references (`Sequence[str or list[dict]]`): Real texts or messages.
-        tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
-        max_completion_length (`int`, *optional*): The number of tokens at which completions are cut.
-
-    Returns:
-        `list[str]`: One plain text a reference.
-    """
-    ids = tokenizer([plain_text(reference) for reference in references], add_special_tokens=False)["input_ids"]
-    return tokenizer.batch_decode([row[:max_completion_length] for row in ids], skip_special_tokens=True)
-
-
-def as_prompts(prompts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """Write prompts as plain text without the generator's special tokens; a bare start of sequence becomes "".
-
-    Args:
-        prompts (`Sequence[str or list[dict]]`): Prompts as they stand in the dataset.
-        tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
-
-    Returns:
-        `list[str]`: One plain text a prompt.
-    """
-    ids = tokenizer([plain_text(prompt) for prompt in prompts], add_special_tokens=False)["input_ids"]
-    return tokenizer.batch_decode(ids, skip_special_tokens=True)
-
-
-class RealSampler:
-    """Draws rows of a map-style dataset without replacement, epoch after epoch, in an order set by a seed.
-
-    Its whole state is the number of rows drawn so far, so a checkpoint holds one integer. Ranks share the order and take
-    turns: no two of them draw the same row in an epoch.
-
-    Args:
-        size (`int`): Number of rows of the dataset.
-        seed (`int`): Seed of the order.
-        rank (`int`, *optional*, defaults to 0): This process.
-        world_size (`int`, *optional*, defaults to 1): Number of processes.
-
-    Attributes:
-        drawn (`int`): Rows drawn so far by all processes together.
-
-    Raises:
-        ValueError: If the dataset is empty.
-    """
-
-    def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        if size < 1:
-            raise ValueError("The dataset of real texts is empty: the discriminator needs at least one real text.")
-        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
-        self.drawn = 0
-        self._epoch = -1
-        self._order: list[int] = []
-
-    def draw(self, count: int) -> list[int]:
-        """Return the indices of the next `count` rows of this process."""
-        start = self.drawn + self.rank * count
-        self.drawn += count * self.world_size
-        return list(self._rows(start, count))
-
-    def _rows(self, start: int, count: int) -> Iterator[int]:
-        for position in range(start, start + count):
-            epoch, offset = divmod(position, self.size)
-            if epoch != self._epoch:
-                generator = torch.Generator().manual_seed(self.seed + epoch)
-                self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator).tolist()
-            yield self._order[offset]
