@@ -3,9 +3,9 @@
     python ../shared/tools/real_models.py MODELS
     python benchmarks/real_pair.py --models MODELS --data ../shared/data --output OUT
 
-It warm-starts the generator by maximum likelihood (TRL's SFTTrainer), plays the game, saves both players, loads them again
-in a new process, and writes OUT/real_pair.json with every curve, the samples before and after (the first ten of a fixed
-seed, unpicked) and the versions. The copy that the documentation quotes is benchmarks/results/real_pair.json.
+It warm-starts the generator by maximum likelihood (TRL's SFTTrainer), plays the game, saves both players, loads them
+again in a new process, and writes OUT/real_pair.json with every curve, the samples before and after (the first ten of
+a fixed seed, unpicked) and the versions. The copy that the documentation quotes is benchmarks/results/real_pair.json.
 """
 
 import argparse
@@ -158,16 +158,20 @@ def main() -> None:
     steps = [entry for entry in trainer.state.log_history if "discriminator/value" in entry and "loss" in entry]
     warmup = [entry for entry in trainer.state.log_history if "discriminator/warmup_step" in entry]
     result = {
-        "command": f"python benchmarks/real_pair.py --warm_start_steps {arguments.warm_start_steps} --steps {arguments.steps} "
-        f"--batch_size {arguments.batch_size} --seed {arguments.seed}",
+        "command": f"python benchmarks/real_pair.py --warm_start_steps {arguments.warm_start_steps} --steps "
+        f"{arguments.steps} --batch_size {arguments.batch_size} --seed {arguments.seed}",
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
-        "settings": {key: str(value) for key, value in vars(arguments).items() if key not in ("models", "data", "output")},
+        "settings": {
+            key: str(value) for key, value in vars(arguments).items() if key not in ("models", "data", "output")
+        },
         "warm_start_seconds": round(warm_start_seconds, 1),
         "adversarial_seconds": round(adversarial_seconds, 1),
         "peak_memory_gib": round(peak_memory(), 2),
-        "warmup": {name: [round(entry[key], 4) for entry in warmup] for name, key in CURVES.items() if key in warmup[0]}
+        "warmup": {
+            name: [round(entry[key], 4) for entry in warmup] for name, key in CURVES.items() if key in warmup[0]
+        }
         if warmup
         else {},
         "curves": {name: [round(entry[key], 4) for entry in steps] for name, key in CURVES.items()},

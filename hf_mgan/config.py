@@ -14,43 +14,49 @@ from .objectives import LOSSES, REWARDS
 
 @dataclass
 class AdversarialConfig(GRPOConfig):
-    r"""
-    Configuration of [`AdversarialTrainer`].
+    r"""Configuration of [`AdversarialTrainer`].
 
-    Everything of [`~trl.GRPOConfig`] keeps its meaning and its default, unless it stands below. The rest belongs to the
-    discriminator or to the making of prompts.
+    Everything of [`~trl.GRPOConfig`] keeps its meaning and its default, unless it stands below. The rest belongs to
+    the discriminator or to the making of prompts.
 
     Args:
         discriminator_loss (`str`, *optional*, defaults to `"bce"`): What the discriminator minimises: `"bce"`,
             `"bradley_terry"` (each completion against the reference of its own prompt) or `"relativistic_average"`.
-        discriminator_reward (`str`, *optional*, defaults to `"minimax"`): What a logit is worth to the generator: `"log_d"`,
-            `"minimax"`, `"logit"` or `"probability"`.
-        discriminator_weight (`float`, *optional*, defaults to 1.0): Weight of this reward beside those of `reward_funcs`.
-        discriminator_learning_rate (`float`, *optional*, defaults to 5e-5): Learning rate of the discriminator's optimizer.
+        discriminator_reward (`str`, *optional*, defaults to `"minimax"`): What a logit is worth to the generator:
+            `"log_d"`, `"minimax"`, `"logit"` or `"probability"`.
+        discriminator_weight (`float`, *optional*, defaults to 1.0): Weight of this reward beside those of
+            `reward_funcs`.
+        discriminator_learning_rate (`float`, *optional*, defaults to 5e-5): Learning rate of the discriminator's
+            optimizer.
         discriminator_optim (`str`, *optional*, defaults to `"adamw_torch"`): Any name that `optim` takes.
-        discriminator_weight_decay (`float`, *optional*, defaults to 0.0): Weight decay of the discriminator's matrices.
-        discriminator_lr_scheduler_type (`str`, *optional*, defaults to `"constant"`): Any name that `lr_scheduler_type` takes.
-            The schedule runs over all updates of the discriminator.
-        discriminator_max_grad_norm (`float`, *optional*, defaults to 1.0): Largest norm of the discriminator's gradient.
-        discriminator_max_length (`int`, *optional*): Texts are cut to this many of the discriminator's tokens. The most that
-            the discriminator can take by default.
-        discriminator_batch_size (`int`, *optional*): Texts a forward pass of the discriminator, if all of them at once are too
-            many for the memory. The update stays the same.
-        discriminator_steps (`int`, *optional*, defaults to 1): Updates of the discriminator per generation batch. The reward
-            is taken before the first; each draws real texts of its own.
-        discriminator_warmup_steps (`int`, *optional*, defaults to 0): Updates of the discriminator alone, on completions of
-            the generator as it starts, before the generator's first step. They are not counted in `max_steps`.
-        discriminator_label (`str`, *optional*): Name or index of the label that means real, for a classifier of two labels or
-            more.
-        min_prompt_tokens (`int`, *optional*, defaults to 0): For datasets with a `text` column: the prompt is the start of the
-            sequence and the first k tokens of the text, k drawn uniformly from this number to `max_prompt_tokens`.
+        discriminator_weight_decay (`float`, *optional*, defaults to 0.0): Weight decay of the discriminator's
+            matrices.
+        discriminator_lr_scheduler_type (`str`, *optional*, defaults to `"constant"`): Any name that
+            `lr_scheduler_type` takes. The schedule runs over all updates of the discriminator.
+        discriminator_max_grad_norm (`float`, *optional*, defaults to 1.0): Largest norm of the discriminator's
+            gradient.
+        discriminator_max_length (`int`, *optional*): Texts are cut to this many of the discriminator's tokens. The
+            most that the discriminator can take by default.
+        discriminator_batch_size (`int`, *optional*): Texts a forward pass of the discriminator, if all of them at once
+            are too many for the memory. The update stays the same.
+        discriminator_steps (`int`, *optional*, defaults to 1): Updates of the discriminator per generation batch. The
+            reward is taken before the first; each draws real texts of its own.
+        discriminator_warmup_steps (`int`, *optional*, defaults to 0): Updates of the discriminator alone, on
+            completions of the generator as it starts, before the generator's first step. They are not counted in
+            `max_steps`.
+        discriminator_label (`str`, *optional*): Name or index of the label that means real, for a classifier of two
+            labels or more.
+        min_prompt_tokens (`int`, *optional*, defaults to 0): For datasets with a `text` column: the prompt is the
+            start of the sequence and the first k tokens of the text, k drawn uniformly from this number to
+            `max_prompt_tokens`.
         max_prompt_tokens (`int`, *optional*, defaults to 0): The greatest k. With 0 the generator writes whole texts.
-        source_lang (`str`, *optional*): For datasets with a `translation` column: language of the prompt; its first key by
-            default.
+        source_lang (`str`, *optional*): For datasets with a `translation` column: language of the prompt; its first
+            key by default.
         target_lang (`str`, *optional*): Language of the completion; the second key by default.
-        translation_template (`str`, *optional*): The prompt, with the fields `source_lang`, `target_lang` and `source`.
-        learning_rate (`float`, *optional*, defaults to 1e-5): Learning rate of the generator. TRL's 1e-6 is meant for whole
-            models; adapters want more.
+        translation_template (`str`, *optional*): The prompt, with the fields `source_lang`, `target_lang` and
+            `source`.
+        learning_rate (`float`, *optional*, defaults to 1e-5): Learning rate of the generator. TRL's 1e-6 is meant for
+            whole models; adapters want more.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of the generator."})
@@ -133,7 +139,8 @@ class AdversarialConfig(GRPOConfig):
     def discriminator_arguments(self) -> TrainingArguments:
         """Return the arguments of the discriminator's optimizer and schedule, under the names transformers reads."""
         args = copy.copy(self)
-        # Betas, epsilon and the like are shared by the two players; arguments of the generator's own optimizer are not.
+        # Betas, epsilon and the like are shared by the two players; arguments of the generator's own optimizer are
+        # not.
         args.optim = OptimizerNames(self.discriminator_optim)
         args.learning_rate = self.discriminator_learning_rate
         args.weight_decay = self.discriminator_weight_decay

@@ -9,8 +9,8 @@ from huggingface_hub import ModelCard
 SECTION = """## The discriminator
 
 This generator was trained adversarially with `hf_mgan` against a discriminator, a sequence
-classifier that learnt at the same time to tell its completions from real text and paid its reward. The discriminator is
-saved beside it, in `discriminator/`.
+classifier that learnt at the same time to tell its completions from real text and paid its reward. The discriminator
+is saved beside it, in `discriminator/`.
 
 | | |
 |---|---|
@@ -53,7 +53,7 @@ def extend_model_card(
     extra = ", num_labels=1" if adapters else ""
     load = (
         f"from {source} import {loader}\n\n"
-        f"discriminator = {loader}.from_pretrained({json.dumps(model_name)}, subfolder=\"discriminator\"{extra})"
+        f'discriminator = {loader}.from_pretrained({json.dumps(model_name)}, subfolder="discriminator"{extra})'
     )
     section = SECTION.format(
         discriminator=discriminator, loss=loss, reward=reward, figures="\n".join(rows) + "\n" * bool(rows), load=load

@@ -1,9 +1,9 @@
 """Adversarial training: TRL's GRPO, with a reward that is learnt at the same time.
 
-One generation batch flows so. TRL draws rows, generates completions and asks for their rewards (`_calculate_rewards`). There
-completions and real texts are written as plain text in the same way (`data`), run through the discriminator together, and
-the logits of the completions are their reward; in training the discriminator then takes its step. TRL turns the rewards into
-advantages and moves the generator. Everything else is TRL's.
+One generation batch flows so. TRL draws rows, generates completions and asks for their rewards (`_calculate_rewards`).
+There completions and real texts are written as plain text in the same way (`data`), run through the discriminator
+together, and the logits of the completions are their reward; in training the discriminator then takes its step. TRL
+turns the rewards into advantages and moves the generator. Everything else is TRL's.
 """
 
 import copy
@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from datasets import Dataset, IterableDataset
@@ -38,21 +38,21 @@ STATE_FILE = "adversarial_state.json"
 
 
 class AdversarialTrainer(GRPOTrainer):
-    """
-    Trainer for generative adversarial fine-tuning of a language model.
+    """Trainer for generative adversarial fine-tuning of a language model.
 
-    The generator is any causal language model; the discriminator is any sequence classifier, trained at the same time to tell
-    its completions from real text:
+    The generator is any causal language model; the discriminator is any sequence classifier, trained at the same time
+    to tell its completions from real text:
 
     min_G max_D V(D, G) = E_t[log D(t)] + E_s[log(1 - D(G(s)))]
 
-    (Goodfellow et al. 2014, [1406.2661](https://huggingface.co/papers/1406.2661)). The generator descends by policy gradient,
-    since text is discrete (SeqGAN, [1609.05473](https://huggingface.co/papers/1609.05473)), here that of
+    (Goodfellow et al. 2014, [1406.2661](https://huggingface.co/papers/1406.2661)). The generator descends by policy
+    gradient, since text is discrete (SeqGAN, [1609.05473](https://huggingface.co/papers/1609.05473)), here that of
     [`~trl.GRPOTrainer`], from which everything is inherited that is not named below.
 
     These members of TRL and transformers are overridden; each calls `super()`:
 
-    - `_calculate_rewards`: sees completions and rows once per generation batch, so here the discriminator scores and learns;
+    - `_calculate_rewards`: sees completions and rows once per generation batch, so here the discriminator scores and
+      learns;
     - `_prepare_inputs`: comes before the first generation, so here the discriminator's warm-up takes place;
     - `create_scheduler`: learns the number of steps, which the discriminator's schedule needs;
     - `_set_signature_columns_if_needed`: keeps the references when unused columns are dropped;
@@ -61,7 +61,6 @@ class AdversarialTrainer(GRPOTrainer):
     - `create_model_card`: adds the discriminator to the card.
 
     Example:
-
     ```python
     from datasets import load_dataset
     from hf_mgan import AdversarialTrainer
@@ -78,37 +77,40 @@ class AdversarialTrainer(GRPOTrainer):
 
     Args:
         model (`str`, `PreTrainedModel` or `PeftModel`): The generator, as in [`~trl.GRPOTrainer`].
-        reward_funcs (*optional*): *Further* rewards beside the discriminator's, as in [`~trl.GRPOTrainer`]; `reward_weights` and
-            `reward_processing_classes` belong to them.
+        reward_funcs (*optional*): *Further* rewards beside the discriminator's, as in [`~trl.GRPOTrainer`];
+            `reward_weights` and `reward_processing_classes` belong to them.
         args ([`AdversarialConfig`], *optional*): Settings; the defaults with `output_dir` `<model>-GAN` if missing.
-        train_dataset (`Dataset` or `IterableDataset`): Rows with `text`, `prompt` and `completion`, `messages` or `translation`;
-            see [`prepare_dataset`].
+        train_dataset (`Dataset` or `IterableDataset`): Rows with `text`, `prompt` and `completion`, `messages` or
+            `translation`; see [`prepare_dataset`].
         eval_dataset (*optional*): The same, one set or a dict of sets.
-        processing_class, reward_processing_classes, callbacks, optimizers, quantization_config, peft_config, tools, rollout_func,
+        processing_class, reward_processing_classes, callbacks, optimizers, quantization_config, peft_config, tools,
+        rollout_func,
             environment_factory: As in [`~trl.GRPOTrainer`]; all of them concern the generator.
-        discriminator (`str`, `PreTrainedModel` or `PeftModel`): The discriminator: Hub id or folder of a classifier or of any
-            model that can carry a classification head, or a sequence classifier.
-        discriminator_processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded with it by default.
+        discriminator (`str`, `PreTrainedModel` or `PeftModel`): The discriminator: Hub id or folder of a classifier or
+            of any model that can carry a classification head, or a sequence classifier.
+        discriminator_processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded with it by
+            default.
         discriminator_peft_config (`PeftConfig`, *optional*): Adapters to train in place of the whole discriminator.
         discriminator_quantization_config (`BitsAndBytesConfig`, *optional*): Its quantisation; needs adapters.
-        real_dataset (`Dataset`, *optional*): Real texts (column `text`) that belong to no prompt, in place of the references.
-            The discriminator then sees completions without their prompts.
+        real_dataset (`Dataset`, *optional*): Real texts (column `text`) that belong to no prompt, in place of the
+            references. The discriminator then sees completions without their prompts.
 
     Raises:
         TypeError: If `args` or a player is of the wrong type.
         ValueError: If the discriminator or the real texts are missing, or settings contradict each other.
     """
 
-    _tag_names = ["trl", "hf-mgan", "gan"]
+    args: AdversarialConfig  # narrower than in transformers
+    _tag_names: ClassVar = ["trl", "hf-mgan", "gan"]
     _name = "adversarial training"
-    _paper = {
+    _paper: ClassVar = {
         "title": "Generative Adversarial Networks",
         "id": "1406.2661",
         "citation": (
             "@inproceedings{goodfellow2014generative,\n"
             "    title     = {{Generative Adversarial Nets}},\n"
-            "    author    = {Goodfellow, Ian and Pouget-Abadie, Jean and Mirza, Mehdi and Xu, Bing and Warde-Farley, David and "
-            "Ozair, Sherjil and Courville, Aaron and Bengio, Yoshua},\n"
+            "    author    = {Goodfellow, Ian and Pouget-Abadie, Jean and Mirza, Mehdi and Xu, Bing and "
+            "Warde-Farley, David and Ozair, Sherjil and Courville, Aaron and Bengio, Yoshua},\n"
             "    booktitle = {Advances in Neural Information Processing Systems},\n"
             "    year      = {2014}\n"
             "}"
@@ -161,7 +163,9 @@ class AdversarialTrainer(GRPOTrainer):
         if train_dataset is not None:
             train_dataset = _prepare(train_dataset, tokenizer, args)
         if isinstance(eval_dataset, dict):
-            eval_dataset = type(eval_dataset)({key: _prepare(one, tokenizer, args) for key, one in eval_dataset.items()})
+            eval_dataset = type(eval_dataset)(
+                {key: _prepare(one, tokenizer, args) for key, one in eval_dataset.items()}
+            )
         elif eval_dataset is not None:
             eval_dataset = _prepare(eval_dataset, tokenizer, args)
 
@@ -178,7 +182,11 @@ class AdversarialTrainer(GRPOTrainer):
 
         set_seed(args.seed)  # a fresh classification head is random
         player = _load_discriminator(
-            discriminator, discriminator_processing_class, discriminator_peft_config, discriminator_quantization_config, args
+            discriminator,
+            discriminator_processing_class,
+            discriminator_peft_config,
+            discriminator_quantization_config,
+            args,
         )
 
         # TRL gets its own arguments without the weights, which it would compare with the number of all rewards.
@@ -232,7 +240,8 @@ class AdversarialTrainer(GRPOTrainer):
         self._rewards = REWARDS[self.args.discriminator_reward](output.fake_logits).tolist()
         self._log_discriminator(output)
         if self._warming_up:
-            # The generator does not learn from this batch, so the user's rewards, which may cost money, are not asked for.
+            # The generator does not learn from this batch, so the user's rewards, which may cost money, are not asked
+            # for.
             shape = len(prompts) * self.accelerator.num_processes, len(self.reward_funcs)
             return torch.zeros(shape, device=self.accelerator.device)
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -269,12 +278,15 @@ class AdversarialTrainer(GRPOTrainer):
         return super()._prepare_inputs(generation_batch)
 
     def _warm_up(self, generation_batch: list[dict[str, Any]]) -> None:
-        """Train the discriminator alone on completions of the generator as it stands, for prompts drawn from the data."""
+        """Train the discriminator alone on completions of the generator as it stands."""
         metrics, self._metrics["train"] = self._metrics["train"], defaultdict(list)
         prompts = None
         if isinstance(self.train_dataset, Dataset):
             prompts = RealSampler(
-                len(self.train_dataset), self.args.seed + 2, self.accelerator.process_index, self.accelerator.num_processes
+                len(self.train_dataset),
+                self.args.seed + 2,
+                self.accelerator.process_index,
+                self.accelerator.num_processes,
             )
         self._warming_up = True
         while (count := self.discriminator.num_updates) < self.args.discriminator_warmup_steps:
@@ -290,6 +302,7 @@ class AdversarialTrainer(GRPOTrainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Make the generator's schedule as always, and the discriminator's optimizer and schedule."""
         per_batch = self.args.steps_per_generation * self.num_iterations
         batches = -(-num_training_steps * self.args.gradient_accumulation_steps // per_batch)
         updates = self.args.discriminator_warmup_steps + batches * self.args.discriminator_steps
@@ -306,9 +319,9 @@ class AdversarialTrainer(GRPOTrainer):
         self._resumed_epoch = int(_read_state(resume_from_checkpoint)["epoch"])
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
-        # TRL's RepeatSampler draws the order of every epoch from one generator and has no set_epoch, so a run resumed in
-        # epoch k would repeat the order of epoch 0. Drawing k orders first puts it right; a sampler with set_epoch would not
-        # need it.
+        # TRL's RepeatSampler draws the order of every epoch from one generator and has no set_epoch, so a run resumed
+        # in epoch k would repeat the order of epoch 0. Drawing k orders first puts it right; a sampler with set_epoch
+        # would not need it.
         sampler = super()._get_train_sampler(dataset)
         if self.shuffle_dataset:
             for _ in range(self._resumed_epoch):
@@ -316,10 +329,12 @@ class AdversarialTrainer(GRPOTrainer):
         return sampler
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the generator as always, and the discriminator in `discriminator/` beside it."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
-            # PEFT's weights right below a checkpoint would be taken for adapters of the generator, hence one level deeper.
+            # PEFT's weights right below a checkpoint would be taken for adapters of the generator, hence one level
+            # deeper.
             deeper = "model" if folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-") else ""
             self.discriminator.save_pretrained(folder / FOLDER / deeper)
 
@@ -347,6 +362,7 @@ class AdversarialTrainer(GRPOTrainer):
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
+        """Write TRL's card with a section on the discriminator."""
         super().create_model_card(model_name, dataset_name, tags)
         if not self.is_world_process_zero():
             return
@@ -428,13 +444,12 @@ def _load_discriminator(
         )
     if not isinstance(discriminator, (PreTrainedModel, PeftModel)):
         raise TypeError(
-            "discriminator must be a Hub id, a folder or a sequence classifier, got "
-            f"{type(discriminator).__name__}."
+            f"discriminator must be a Hub id, a folder or a sequence classifier, got {type(discriminator).__name__}."
         )
     if quantization_config is not None:
         raise ValueError(
-            "discriminator_quantization_config has no effect on a discriminator that is loaded already. Give its id, or load it "
-            "with quantization_config= yourself and leave this out."
+            "discriminator_quantization_config has no effect on a discriminator that is loaded already. Give its id, "
+            "or load it with quantization_config= yourself and leave this out."
         )
     if processing_class is None:
         processing_class = AutoProcessor.from_pretrained(discriminator.config._name_or_path)
@@ -447,7 +462,8 @@ def _read_state(checkpoint: str) -> dict[str, Any]:
     path = Path(checkpoint) / FOLDER / STATE_FILE
     if not path.exists():
         raise FileNotFoundError(
-            f"{checkpoint} holds no state of a discriminator ({FOLDER}/{STATE_FILE}), so this run cannot go on from it. It may come "
-            "from another trainer, or from a run with save_only_model=True: start from its model instead."
+            f"{checkpoint} holds no state of a discriminator ({FOLDER}/{STATE_FILE}), so this run cannot go on from "
+            "it. It may come from another trainer, or from a run with save_only_model=True: start from its model "
+            "instead."
         )
     return json.loads(path.read_text())

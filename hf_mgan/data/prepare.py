@@ -1,8 +1,8 @@
 """Datasets in, prompts and references out.
 
-In: a dataset with one of the columns `text`, `prompt` (with or without `completion`), `messages` or `translation`. Out: the
-same rows with the columns `prompt` (what the generator is given) and `completion` (the reference: the real text that stands
-where the generator's completion stands), and every other column, for the reward functions.
+In: a dataset with one of the columns `text`, `prompt` (with or without `completion`), `messages` or `translation`.
+Out: the same rows with the columns `prompt` (what the generator is given) and `completion` (the reference: the real
+text that stands where the generator's completion stands), and every other column, for the reward functions.
 """
 
 import random
@@ -25,7 +25,8 @@ def start_of_sequence(tokenizer: "PreTrainedTokenizerBase") -> str:
         tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
 
     Returns:
-        `str`: "" where the tokenizer adds a start token by itself, or else its BOS token, or else its EOS token (GPT-2).
+        `str`: "" where the tokenizer adds a start token by itself, or else its BOS token, or else its EOS token
+        (GPT-2).
 
     Raises:
         ValueError: If the tokenizer has none of them.
@@ -64,17 +65,19 @@ def prepare_dataset(
             - `messages`: the last message, the assistant's, becomes the completion, those before it the prompt;
             - `translation`, a dict of two or more languages.
         processing_class (`PreTrainedTokenizerBase`): The generator's tokenizer, which counts the tokens of a prompt.
-        prompt_tokens (`tuple[int, int]`, *optional*, defaults to `(0, 0)`): For `text`: the least and the greatest k, drawn
-            uniformly for each row. The prompt is the start of the sequence followed by k tokens; with k = 0 nothing
-            follows, and the generator writes the whole text. At least one token is left to the completion.
+        prompt_tokens (`tuple[int, int]`, *optional*, defaults to `(0, 0)`): For `text`: the least and the greatest k,
+            drawn uniformly for each row. The prompt is the start of the sequence followed by k tokens; with k = 0
+            nothing follows, and the generator writes the whole text. At least one token is left to the completion.
         source_lang (`str`, *optional*): For `translation`: the language of the prompt; the first key by default.
         target_lang (`str`, *optional*): For `translation`: the language of the completion; the second key by default.
         translation_template (`str`, *optional*): For `translation`: the prompt, with the fields `source_lang`,
             `target_lang` and `source`.
-        seed (`int`, *optional*, defaults to 42): Seed of the draws of k. A row's draw depends on the seed and its index.
+        seed (`int`, *optional*, defaults to 42): Seed of the draws of k. A row's draw depends on the seed and its
+            index.
 
     Returns:
-        `Dataset` or `IterableDataset`: The rows in the same order. The column that was split is gone, the others are kept.
+        `Dataset` or `IterableDataset`: The rows in the same order. The column that was split is gone, the others are
+        kept.
 
     Raises:
         ValueError: If the dataset has none of the columns above, the range is no range, a text is empty, or a
@@ -92,14 +95,19 @@ def prepare_dataset(
     if form == "text":
         low, high = prompt_tokens
         if not 0 <= low <= high:
-            raise ValueError(f"prompt_tokens must be a range (least, greatest) with 0 <= least <= greatest, got {prompt_tokens}.")
+            raise ValueError(
+                f"prompt_tokens must be a range (least, greatest) with 0 <= least <= greatest, got {prompt_tokens}."
+            )
         arguments = {"tokenizer": processing_class, "low": low, "high": high, "seed": seed}
         split: Any = _split_text
         arguments["start"] = start_of_sequence(processing_class)
     elif form == "messages":
         arguments, split = {}, _split_messages
     else:
-        arguments, split = {"source": source_lang, "target": target_lang, "template": translation_template}, _split_translation
+        arguments, split = (
+            {"source": source_lang, "target": target_lang, "template": translation_template},
+            _split_translation,
+        )
     return dataset.map(split, with_indices=True, fn_kwargs=arguments, remove_columns=[form])
 
 
@@ -130,12 +138,12 @@ def _split_translation(
     row: dict[str, Any], index: int, source: str | None, target: str | None, template: str
 ) -> dict[str, str]:
     pair = row["translation"]
-    first, second = (list(pair) + [None, None])[:2]
+    first, second = [*pair, None, None][:2]
     source, target = source or first, target or second
     if source not in pair or target not in pair or source == target:
         raise ValueError(
-            f"Row {index} has the languages {list(pair)}, so it cannot be translated from {source!r} to {target!r}. Set "
-            "source_lang and target_lang to two of them."
+            f"Row {index} has the languages {list(pair)}, so it cannot be translated from {source!r} to {target!r}. "
+            "Set source_lang and target_lang to two of them."
         )
     prompt = template.format(source_lang=source, target_lang=target, source=pair[source])
     return {"prompt": prompt, "completion": pair[target]}

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class RealSampler:
     """Draws rows of a map-style dataset without replacement, epoch after epoch, in an order set by a seed.
 
-    Its whole state is the number of rows drawn so far, so a checkpoint holds one integer. Ranks share the order and take
-    turns: no two of them draw the same row in an epoch.
+    Its whole state is the number of rows drawn so far, so a checkpoint holds one integer. Ranks share the order and
+    take turns: no two of them draw the same row in an epoch.
 
     Args:
         size (`int`): Number of rows of the dataset.
@@ -59,10 +59,10 @@ class RealSampler:
 class RealTexts:
     """Gives the discriminator as many real texts as it has completions, each with the prompt to show beside it.
 
-    Where the loss is paired they are the references of the batch, each of its own prompt. Otherwise they are drawn from the
-    whole training set: the rows of a batch repeat each prompt `num_generations` times, so its references would be few, and a
-    single one where all texts start from the start of the sequence. A dataset of real texts that belong to no prompt takes
-    the place of the training set, and then no prompt is shown on either side.
+    Where the loss is paired they are the references of the batch, each of its own prompt. Otherwise they are drawn
+    from the whole training set: the rows of a batch repeat each prompt `num_generations` times, so its references
+    would be few, and a single one where all texts start from the start of the sequence. A dataset of real texts that
+    belong to no prompt takes the place of the training set, and then no prompt is shown on either side.
 
     Args:
         train_dataset (`Dataset` or `IterableDataset`, *optional*): Rows with `prompt` and `completion`.
@@ -118,14 +118,14 @@ class RealTexts:
         return self._references_of(rows) if self._sampler is None else self._next(self._sampler, len(rows))
 
     def held_out(self, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-        """Return real texts for an evaluation batch: its references, or a draw that leaves the training order alone."""
+        """Return real texts for an evaluation batch: its references, or draws apart from training's."""
         if "completion" in rows[0]:
             return self._references_of(rows)
         sampler = self._new_sampler(self._seed + 1)
         if sampler is None:
             raise ValueError(
-                "eval_dataset has prompts but no `completion` column, so there are no real texts to evaluate against. Add the "
-                "references as `completion`."
+                "eval_dataset has prompts but no `completion` column, so there are no real texts to evaluate "
+                "against. Add the references as `completion`."
             )
         return self._next(sampler, len(rows))
 
@@ -153,22 +153,24 @@ class RealTexts:
                 )
             if paired:
                 raise ValueError(
-                    "A paired loss such as 'bradley_terry' compares a completion with the reference of its own prompt, and the "
-                    "texts of real_dataset belong to no prompt. Use 'bce' or 'relativistic_average', or leave it out."
+                    "A paired loss such as 'bradley_terry' compares a completion with the reference of its own "
+                    "prompt, and the texts of real_dataset belong to no prompt. Use 'bce' or 'relativistic_average', "
+                    "or leave it out."
                 )
             return real_dataset
         if train_dataset is None:
             return None
         if "completion" not in dataset_columns(train_dataset):
             raise ValueError(
-                "train_dataset has prompts but no `completion` column, so the discriminator has no real texts. Add the "
-                "references as `completion`, or give real texts as real_dataset=."
+                "train_dataset has prompts but no `completion` column, so the discriminator has no real texts. Add "
+                "the references as `completion`, or give real texts as real_dataset=."
             )
         if paired:
             return None
         if not isinstance(train_dataset, Dataset):
             raise ValueError(
-                "An unpaired loss such as 'bce' draws real texts from all of the training set, which a streaming dataset does "
-                "not allow. Use discriminator_loss='bradley_terry', or give real texts as a map-style real_dataset=."
+                "An unpaired loss such as 'bce' draws real texts from all of the training set, which a streaming "
+                "dataset does not allow. Use discriminator_loss='bradley_terry', or give real texts as a map-style "
+                "real_dataset=."
             )
         return train_dataset

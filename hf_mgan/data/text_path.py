@@ -1,8 +1,9 @@
 """The path from datasets and completions to plain text, shared by real and generated text.
 
-A discriminator learns whatever tells its two sides apart, so the sides may differ in nothing but content. Generated text
-comes as TRL decodes it: the generator's tokens, at most `max_completion_length`, without special tokens. `as_completions`
-puts a reference through the same steps. What follows, the discriminator's own encoding, is one function for both.
+A discriminator learns whatever tells its two sides apart, so the sides may differ in nothing but content. Generated
+text comes as TRL decodes it: the generator's tokens, at most `max_completion_length`, without special tokens.
+`as_completions` puts a reference through the same steps. What follows, the discriminator's own encoding, is one
+function for both.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ def plain_text(text: Text) -> str:
 def as_completions(
     references: Sequence[Text], tokenizer: "PreTrainedTokenizerBase", max_completion_length: int | None
 ) -> list[str]:
-    """Write references as the generator would have written them: its tokens, as many as it may write, decoded the same way.
+    """Write references as the generator would have: in its tokens, as many as it may write, decoded the same way.
 
     Args:
         references (`Sequence[str or list[dict]]`): Real texts or messages.

@@ -1,9 +1,9 @@
 """The discriminator: a sequence classifier that learns to tell real text from generated text.
 
-In: plain texts, as (prompt, completion) or (prompt, reference). Out: one logit a text, higher = more real, and in `update` a
-step of its own optimizer. Both sides take the same way in, `encode`, and one forward pass over generated and real text
-together gives the logits that the reward and the loss are made of. That needs the pass to be the same function for both
-purposes, so dropout is off at all times.
+In: plain texts, as (prompt, completion) or (prompt, reference). Out: one logit a text, higher = more real, and in
+`update` a step of its own optimizer. Both sides take the same way in, `encode`, and one forward pass over generated
+and real text together gives the logits that the reward and the loss are made of. That needs the pass to be the same
+function for both purposes, so dropout is off at all times.
 
 The discriminator knows nothing of the policy, of rewards or of datasets.
 """
@@ -51,7 +51,8 @@ class DiscriminatorOutput:
         loss (`Tensor` of shape `()`): The loss before the step.
         grad_norm (`Tensor` of shape `()`): Norm of the gradient before clipping.
         learning_rate (`float`): Learning rate of the step.
-        fake_length (`Tensor` of shape `()`): Mean number of tokens the discriminator sees of a generated text and its prompt.
+        fake_length (`Tensor` of shape `()`): Mean number of tokens the discriminator sees of a generated text and its
+            prompt.
         real_length (`Tensor` of shape `()`): The same of a real text.
     """
 
@@ -99,15 +100,15 @@ class Discriminator:
     Args:
         model (`PreTrainedModel` or `PeftModel`): A sequence classifier with one label or more.
         processing_class (`PreTrainedTokenizerBase`): Its tokenizer. A copy is kept, with padding on the right.
-        label (`str` or `int`, *optional*): Which label means "real": name or index. With one label there is nothing to say;
-            with more the logit is the log-odds of that label, z_real - logsumexp(z_others).
+        label (`str` or `int`, *optional*): Which label means "real": name or index. With one label there is nothing to
+            say; with more the logit is the log-odds of that label, z_real - logsumexp(z_others).
         loss (`str`, *optional*, defaults to `"bce"`): A key of [`~objectives.LOSSES`].
-        max_length (`int`, *optional*): Texts are cut to this many tokens of the discriminator's tokenizer. The most the
-            model can take by default.
-        batch_size (`int`, *optional*): Texts a forward pass. All of them by default. A smaller number saves memory at the
-            price of a second forward pass in `update`; the step is the same.
-        bf16 (`bool`, *optional*, defaults to `False`): Whether to run the model under bfloat16 autocast. Weights, losses
-            and optimizer stay in float32.
+        max_length (`int`, *optional*): Texts are cut to this many tokens of the discriminator's tokenizer. The most
+            the model can take by default.
+        batch_size (`int`, *optional*): Texts a forward pass. All of them by default. A smaller number saves memory at
+            the price of a second forward pass in `update`; the step is the same.
+        bf16 (`bool`, *optional*, defaults to `False`): Whether to run the model under bfloat16 autocast. Weights,
+            losses and optimizer stay in float32.
         max_grad_norm (`float`, *optional*, defaults to 1.0): Largest norm of a gradient; `TrainingArguments`' default.
 
     Attributes:
@@ -176,8 +177,10 @@ class Discriminator:
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`): Hub id or folder.
-            processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded from the same place by default.
-            peft_config (`PeftConfig`, *optional*): Adapters to train in place of the whole model; the head is trained too.
+            processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded from the same place by
+                default.
+            peft_config (`PeftConfig`, *optional*): Adapters to train in place of the whole model; the head is trained
+                too.
             quantization_config (`BitsAndBytesConfig`, *optional*): Quantisation of the base. The head is kept in full
                 precision. Needs adapters.
             revision (`str`, *optional*): Branch, tag or commit.
@@ -202,7 +205,8 @@ class Discriminator:
         """Write model (or adapters) and tokenizer as an ordinary Hub folder.
 
         Args:
-            save_directory (`str` or `Path`): `AutoModelForSequenceClassification` loads it, or PEFT where there are adapters.
+            save_directory (`str` or `Path`): `AutoModelForSequenceClassification` loads it, or PEFT where there are
+                adapters.
         """
         self.model.save_pretrained(save_directory)
         self.processing_class.save_pretrained(save_directory)
@@ -225,7 +229,9 @@ class Discriminator:
             firsts, seconds = list(prompts), list(completions)
         else:
             firsts = [""] * len(completions)
-            seconds = [prompt + completion + self._end for prompt, completion in zip(prompts, completions, strict=True)]
+            seconds = [
+                prompt + completion + self._end for prompt, completion in zip(prompts, completions, strict=True)
+            ]
         settings: dict[str, Any] = {"truncation": True, "max_length": self.max_length}
         if not any(firsts):
             encoded = self.processing_class(seconds, padding=True, return_tensors="pt", **settings)
@@ -251,7 +257,9 @@ class Discriminator:
             `Tensor` of shape `(B,)`: float32; higher = more real.
         """
         texts, places = _unique(prompts, completions)
-        return torch.cat([self._logits(self.model, batch) for batch in self._batches(texts)])[places.to(self.model.device)]
+        return torch.cat([self._logits(self.model, batch) for batch in self._batches(texts)])[
+            places.to(self.model.device)
+        ]
 
     @torch.no_grad()
     def evaluate(
@@ -279,7 +287,8 @@ class Discriminator:
         Args:
             prompts (`Sequence[str]` of length B): Prompts of the completions, "" for none.
             completions (`Sequence[str]` of length B): Generated texts.
-            references (`Sequence[str]` of length R): Real texts. For a paired loss the i-th belongs to the i-th completion.
+            references (`Sequence[str]` of length R): Real texts. For a paired loss the i-th belongs to the i-th
+                completion.
             reference_prompts (`Sequence[str]` of length R, *optional*): Their prompts; `prompts` by default.
 
         Returns:
@@ -302,8 +311,8 @@ class Discriminator:
         loss = self.loss(real, fake)
         if not loss.isfinite():
             raise FloatingPointError(
-                f"The discriminator's loss is {loss.item()} at its update {self.num_updates}; the first of the completions is "
-                f"{completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
+                f"The discriminator's loss is {loss.item()} at its update {self.num_updates}; the first of the "
+                f"completions is {completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
             )
         if whole:
             loss.backward()
@@ -321,12 +330,12 @@ class Discriminator:
     def create_optimizer(self, args: TrainingArguments, num_training_steps: int) -> None:
         """Make the optimizer and its schedule.
 
-        They are deliberately not prepared by accelerate: a prepared optimizer only steps together with the generator's, so
-        with gradient accumulation the discriminator would stand still.
+        They are deliberately not prepared by accelerate: a prepared optimizer only steps together with the
+        generator's, so with gradient accumulation the discriminator would stand still.
 
         Args:
-            args (`TrainingArguments`): `optim` with its arguments, `learning_rate`, `weight_decay`, `lr_scheduler_type` and
-                the warm-up of the schedule are read.
+            args (`TrainingArguments`): `optim` with its arguments, `learning_rate`, `weight_decay`,
+                `lr_scheduler_type` and the warm-up of the schedule are read.
             num_training_steps (`int`): Number of updates over which the schedule runs.
         """
         optimizer_class, arguments = Trainer.get_optimizer_cls_and_kwargs(args, self.model)
@@ -344,7 +353,7 @@ class Discriminator:
         )
 
     def to(self, device: torch.device) -> "Discriminator":
-        """Move the model to a device; in a distributed run wrap it so that its gradients are averaged over processes."""
+        """Move the model to a device, and average its gradients over the processes of a distributed run."""
         if not getattr(self.model, "is_quantized", False):  # a quantised model is placed when it is loaded
             self.model.to(device)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -401,9 +410,7 @@ class Discriminator:
 
     def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:
         size = self.batch_size or len(texts)
-        return [
-            self.encode(*zip(*texts[start : start + size], strict=True)) for start in range(0, len(texts), size)
-        ]
+        return [self.encode(*zip(*texts[start : start + size], strict=True)) for start in range(0, len(texts), size)]
 
     def _trainable(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -443,7 +450,7 @@ class Discriminator:
 
 
 def _unique(prompts: Sequence[str], completions: Sequence[str]) -> tuple[list[tuple[str, str]], Tensor]:
-    """Return the different texts, and the place of every given text among them, so that each is run through only once."""
+    """Return the different texts, and the place of each given text among them: none is run through twice."""
     index: dict[tuple[str, str], int] = {}
     places = [index.setdefault(text, len(index)) for text in zip(prompts, completions, strict=True)]
     return list(index), torch.tensor(places, dtype=torch.int64)

@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 FALLBACK_MAX_LENGTH = 512
-# transformers keeps the last linear layer in full precision only if it has no bias (it compares parameter names), so the
-# heads are named: the union of what its sequence classifiers call them.
+# transformers keeps the last linear layer in full precision only if it has no bias (it compares parameter names), so
+# the heads are named: the union of what its sequence classifiers call them.
 HEAD_MODULES = ["classifier", "score", "pooler", "head", "pre_classifier", "out_proj", "logits_proj", "summary"]
-
 
 
 def load_classifier(
@@ -73,14 +72,16 @@ def real_label_index(config: Any, label: str | int | None) -> int:
         if config.num_labels == 1:
             return 0
         raise ValueError(
-            f"The discriminator has the labels {names}: say which of them means real text with discriminator_label, a name or "
-            "an index. (Or load it with num_labels=1 for a fresh head.)"
+            f"The discriminator has the labels {names}: say which of them means real text with discriminator_label, "
+            "a name or an index. (Or load it with num_labels=1 for a fresh head.)"
         )
     if label in names:
         return names.index(str(label))
     if str(label).isdecimal() and int(label) < config.num_labels:
         return int(label)
-    raise ValueError(f"discriminator_label is {label!r}, and the discriminator has the labels {names}. Give a name or an index.")
+    raise ValueError(
+        f"discriminator_label is {label!r}, and the discriminator has the labels {names}. Give a name or an index."
+    )
 
 
 def with_adapters(model: PreTrainedModel, peft_config: PeftConfig) -> PeftModel:
@@ -90,8 +91,8 @@ def with_adapters(model: PreTrainedModel, peft_config: PeftConfig) -> PeftModel:
         config.task_type = TaskType.SEQ_CLS
     if config.task_type != TaskType.SEQ_CLS:
         raise ValueError(
-            f"discriminator_peft_config has the task type {config.task_type!r}, and a discriminator is a sequence classifier: "
-            "use task_type='SEQ_CLS' or leave it out."
+            f"discriminator_peft_config has the task type {config.task_type!r}, and a discriminator is a sequence "
+            "classifier: use task_type='SEQ_CLS' or leave it out."
         )
     return get_peft_model(model, config)
 
@@ -106,11 +107,14 @@ def _with_head_in_full_precision(config: "BitsAndBytesConfig") -> "BitsAndBytesC
 
 def checked_max_length(config: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int:
     """Return the number of tokens to cut texts to, no more than tokenizer and model can take."""
-    # A tokenizer without a limit states a number with thirty digits; position tables can be longer than what may be used.
+    # A tokenizer without a limit states a number with thirty digits; position tables can be longer than what may be
+    # used.
     limits = [tokenizer.model_max_length, getattr(config.get_text_config(), "max_position_embeddings", None)]
     limit = min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
     if max_length is None:
         return limit or FALLBACK_MAX_LENGTH
     if max_length < 1 or (limit is not None and max_length > limit):
-        raise ValueError(f"discriminator_max_length must lie between 1 and the model's limit of {limit}, got {max_length}.")
+        raise ValueError(
+            f"discriminator_max_length must lie between 1 and the model's limit of {limit}, got {max_length}."
+        )
     return max_length

@@ -1,8 +1,8 @@
 """Reward shapes: what a logit of the discriminator is worth to the generator.
 
-Notation as in `losses`: `logit` is raw, higher means more real, D = sigmoid(logit). Every shape grows with the logit, works
-element by element, and returns float32. They differ in how much they pay at the two ends, and so in which divergence the
-generator descends against the best discriminator, for which logit = log p_real(x) - log p_G(x).
+Notation as in `losses`: `logit` is raw, higher means more real, D = sigmoid(logit). Every shape grows with the logit,
+works element by element, and returns float32. They differ in how much they pay at the two ends, and so in which
+divergence the generator descends against the best discriminator, for which logit = log p_real(x) - log p_G(x).
 """
 
 from collections.abc import Callable
@@ -18,8 +18,9 @@ RewardShape: TypeAlias = Callable[[Tensor], Tensor]
 def log_d(fake_logits: Tensor) -> Tensor:
     """Compute the non-saturating reward, log D.
 
-    The generator's objective that Goodfellow et al. 2014 ([1406.2661](https://huggingface.co/papers/1406.2661), section 3)
-    train with in practice: bounded above by 0, and steep where the discriminator is sure that a text is generated.
+    The generator's objective that Goodfellow et al. 2014 ([1406.2661](https://huggingface.co/papers/1406.2661),
+    section 3) train with in practice: bounded above by 0, and steep where the discriminator is sure that a text is
+    generated.
 
     Args:
         fake_logits (`Tensor` of any shape): Logits of generated texts.
@@ -39,9 +40,10 @@ def log_d(fake_logits: Tensor) -> Tensor:
 def minimax(fake_logits: Tensor) -> Tensor:
     """Compute the reward of the minimax game, -log(1 - D).
 
-    The generator's side of equation 1 of Goodfellow et al. 2014 ([1406.2661](https://huggingface.co/papers/1406.2661)).
-    Against the best discriminator its policy gradient is the gradient of the Jensen-Shannon divergence, up to a
-    factor. It is bounded below by 0, so that one hopeless text cannot dominate a batch.
+    The generator's side of equation 1 of Goodfellow et al. 2014
+    ([1406.2661](https://huggingface.co/papers/1406.2661)). Against the best discriminator its policy gradient is the
+    gradient of the Jensen-Shannon divergence, up to a factor. It is bounded below by 0, so that one hopeless text
+    cannot dominate a batch.
 
     Args:
         fake_logits (`Tensor` of any shape): Logits of generated texts.
@@ -82,8 +84,8 @@ def logit(fake_logits: Tensor) -> Tensor:
 def probability(fake_logits: Tensor) -> Tensor:
     """Compute the probability reward, D, as in SeqGAN (Yu et al. 2016, equation 4 at the last token).
 
-    [1609.05473](https://huggingface.co/papers/1609.05473). Bounded on both sides; its gradient with respect to the logit
-    vanishes at both.
+    [1609.05473](https://huggingface.co/papers/1609.05473). Bounded on both sides; its gradient with respect to the
+    logit vanishes at both.
 
     Args:
         fake_logits (`Tensor` of any shape): Logits of generated texts.

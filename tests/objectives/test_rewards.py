@@ -1,0 +1,64 @@
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from hf_mgan.objectives import REWARDS, bce, log_d, logit, minimax, probability
+
+
+# logit log 3 is D = 3/4
+@pytest.mark.parametrize(
+    ("reward", "expected"),
+    [(log_d, math.log(3 / 4)), (minimax, math.log(4)), (logit, math.log(3)), (probability, 0.75)],
+)
+def test_known_value(reward, expected):
+    assert_close(reward(torch.tensor([math.log(3)])), torch.tensor([expected]))
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+def test_more_real_text_earns_more(name):
+    rewards = REWARDS[name](torch.tensor([-30.0, -3.0, 0.0, 3.0, 9.0]))
+    assert (rewards.diff() > 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+def test_extreme_logits_stay_finite_and_shapes_are_kept(name):
+    rewards = REWARDS[name](torch.tensor([[-1e4, 1e4]]))
+    assert rewards.isfinite().all()
+    assert rewards.shape == (1, 2)
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+def test_bfloat16_logits_give_float32_rewards(name):
+    logits = torch.tensor([0.5, -2.0])
+    assert REWARDS[name](logits.bfloat16()).dtype == torch.float32
+    assert_close(REWARDS[name](logits.bfloat16()), REWARDS[name](logits))
+
+
+def test_minimax_is_the_generators_side_of_the_value():
+    # V's second term is E[log(1 - D)]; the reward is its negative, so bce's fake term equals the mean reward.
+    logits = torch.randn(8)
+    undecided = torch.full((1,), 40.0)  # -log D = 0 to float precision: only the fake term is left
+    assert_close(bce(undecided, logits), minimax(logits).mean())
+
+
+def test_policy_gradient_of_minimax_descends_the_jensen_shannon_divergence():
+    """Against the best D, E_q[reward * grad log q] = -2 grad JS(p, q) - worked on three outcomes by finite differences."""
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    theta = torch.tensor([0.1, -0.4, 0.7], dtype=torch.float64, requires_grad=True)
+    q = theta.softmax(0)
+    logits = (p.log() - q.log()).detach()
+    reward = torch.nn.functional.softplus(logits)
+    (gradient,) = torch.autograd.grad((q.detach() * reward * q.log()).sum(), theta)
+
+    def js(weights):
+        q = weights.softmax(0)
+        m = (p + q) / 2
+        return (p * (p / m).log()).sum() / 2 + (q * (q / m).log()).sum() / 2
+
+    step = 1e-6
+    finite = torch.stack(
+        [(js(theta + step * unit) - js(theta - step * unit)) / (2 * step) for unit in torch.eye(3).double()]
+    )
+    assert_close(gradient, -2 * finite.detach(), atol=1e-6, rtol=1e-4)
