@@ -239,10 +239,11 @@ class Discriminator:
             encoded = self.processing_class(firsts, seconds, padding=True, return_tensors="pt", **settings)
         else:  # row by row, so that a text is encoded alike whatever stands beside it
             rows = [
-                self.processing_class(*([first] if first else []), second, **settings)
+                self.processing_class(*([first], [second]) if first else ([second],), **settings)
                 for first, second in zip(firsts, seconds, strict=True)
             ]
-            encoded = self.processing_class.pad(rows, return_tensors="pt")
+            merged = {name: [row[name][0] for row in rows] for name in rows[0]}
+            encoded = self.processing_class.pad(merged, return_tensors="pt")
         return encoded.to(self.model.device)
 
     @torch.no_grad()

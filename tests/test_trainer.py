@@ -1,0 +1,430 @@
+import copy
+import inspect
+import json
+import math
+from collections import Counter
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import AutoPeftModelForCausalLM, LoraConfig
+from torch.testing import assert_close
+from transformers import AutoModelForSequenceClassification
+from trl import GRPOConfig, GRPOTrainer
+
+from hf_mgan import AdversarialConfig, AdversarialTrainer
+
+from .conftest import bert_classifier, texts
+
+
+@pytest.fixture
+def make_trainer(generator, tokenizer, classifier, pair_tokenizer, dataset, make_config):
+    def make(config=None, **changes):
+        arguments = {
+            "model": generator,
+            "args": config or make_config(),
+            "train_dataset": dataset,
+            "processing_class": tokenizer,
+            "discriminator": classifier,
+            "discriminator_processing_class": pair_tokenizer,
+        }
+        return AdversarialTrainer(**{**arguments, **changes})
+
+    return make
+
+
+def weights(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def moved(before, model):
+    return {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
+
+
+def test_both_players_move_and_a_frozen_base_does_not(make_trainer):
+    trainer = make_trainer(peft_config=LoraConfig(r=2, target_modules=["c_attn"]))
+    generator, discriminator = weights(trainer.model), weights(trainer.discriminator.model)
+    trainer.train()
+    assert moved(generator, trainer.model) == {name for name in generator if "lora_" in name}
+    # An embedding of a position or word that occurs moves too; only the pooler's unused parts could stay behind.
+    assert len(moved(discriminator, trainer.discriminator.model)) == len(discriminator)
+
+
+def test_the_parameters_of_the_discriminator_are_not_the_generators_optimizers(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    theirs = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert theirs.isdisjoint(id(p) for p in trainer.discriminator.model.parameters())
+    assert not any("discriminator" in name for name, _ in trainer.model.named_modules())
+
+
+@pytest.mark.parametrize("discriminator_steps", [1, 3])
+def test_the_discriminator_is_updated_once_per_generation_batch_and_never_in_evaluation(
+    make_trainer, make_config, dataset, discriminator_steps
+):
+    """accumulation 2, steps_per_generation 4, iterations 2: a generation batch serves 8 micro-steps = 4 optimizer steps.
+
+    12 optimizer steps are 24 micro-steps are 3 generation batches are 3 * discriminator_steps updates.
+    """
+    config = make_config(
+        gradient_accumulation_steps=2,
+        steps_per_generation=4,
+        num_iterations=2,
+        max_steps=12,
+        discriminator_steps=discriminator_steps,
+        eval_strategy="steps",
+        eval_steps=3,
+        per_device_eval_batch_size=4,
+    )
+    trainer = make_trainer(config, eval_dataset=dataset.select(range(4)))
+    discriminator = trainer.discriminator
+    events, evaluations = [], []
+    update, evaluate = discriminator.update, trainer.evaluate
+
+    def counted_update(*args):
+        events.append((trainer._step, trainer.model.training))
+        before = weights(discriminator.model)
+        output = update(*args)
+        assert moved(before, discriminator.model)
+        return output
+
+    def compared_evaluate(*args, **kwargs):
+        before = weights(discriminator.model)
+        metrics = evaluate(*args, **kwargs)
+        assert not moved(before, discriminator.model)
+        evaluations.append(metrics)
+        return metrics
+
+    discriminator.update, trainer.evaluate = counted_update, compared_evaluate
+    trainer.train()
+    assert Counter(events) == {(step, True): discriminator_steps for step in (0, 8, 16)}
+    assert discriminator.num_updates == 3 * discriminator_steps
+    assert len(evaluations) == 4
+
+
+def test_metrics_of_training_and_evaluation_carry_the_names_others_rely_on(make_trainer, make_config, dataset):
+    trainer = make_trainer(make_config(eval_strategy="steps", eval_steps=4), eval_dataset=dataset.select(range(8)))
+    trainer.train()
+    names = {"loss", "real_prob", "fake_prob", "accuracy", "value", "real_length", "fake_length"}
+    train = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    assert {f"discriminator/{name}" for name in names | {"grad_norm", "learning_rate"}} <= set(train)
+    assert "rewards/discriminator/mean" in train
+    evaluation = next(entry for entry in trainer.state.log_history if "eval_loss" in entry)
+    assert {f"eval_discriminator/{name}" for name in names} <= set(evaluation)
+    # Before its first step the value is bce's negative and the reward is minimax of the same logits.
+    assert train["discriminator/value"] == pytest.approx(-train["discriminator/loss"], abs=1e-5)
+    assert train["discriminator/learning_rate"] == pytest.approx(1e-2)
+
+
+def test_the_reward_is_the_shape_of_the_logits_before_the_step(make_trainer, make_config):
+    trainer = make_trainer(make_config(discriminator_reward="probability", max_steps=1))
+    before = copy.deepcopy(trainer.discriminator)
+    seen = {}
+    update = trainer.discriminator.update
+
+    def watched(prompts, completions, *rest):
+        seen["expected"] = before.score(prompts, completions).sigmoid().mean().item()
+        return update(prompts, completions, *rest)
+
+    trainer.discriminator.update = watched
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["rewards/discriminator/mean"] == pytest.approx(seen["expected"], abs=1e-5)
+    assert log["discriminator/fake_prob"] == pytest.approx(seen["expected"], abs=1e-5)
+
+
+def test_the_generator_learns_what_the_discriminator_pays_for(make_trainer, make_config, classifier):
+    """Real texts hold only the word "dog"; the game must raise its share among the words the generator writes."""
+    dogs = Dataset.from_dict({"text": ["dog dog dog dog dog dog"] * 32})
+    config = make_config(
+        max_steps=60,
+        per_device_train_batch_size=32,
+        num_generations=32,
+        max_completion_length=6,
+        learning_rate=2e-2,
+        lr_scheduler_type="constant",
+        scale_rewards="none",
+        seed=1,
+    )
+    trainer = make_trainer(config, train_dataset=dogs)
+
+    def share():
+        torch.manual_seed(0)
+        start = trainer.processing_class(["<s>"] * 64, return_tensors="pt")
+        trainer.model.eval()
+        ids = trainer.model.generate(**start, do_sample=True, max_new_tokens=6, top_k=0)
+        words = " ".join(trainer.processing_class.batch_decode(ids, skip_special_tokens=True)).split()
+        return words.count("dog") / len(words)
+
+    before = share()
+    trainer.train()
+    assert before < 0.2
+    assert share() > 0.5
+
+
+def length_reward(completions, **kwargs):
+    return [float(len(completion)) for completion in completions]
+
+
+def test_further_rewards_keep_their_weights_beside_the_discriminators(make_trainer, make_config):
+    config = make_config(reward_weights=[0.5], discriminator_weight=2.0, max_steps=1)
+    trainer = make_trainer(config, reward_funcs=length_reward)
+    assert trainer.reward_func_names == ["length_reward", "discriminator"]
+    assert trainer.reward_weights.tolist() == [0.5, 2.0]
+    assert config.reward_weights == [0.5]
+    assert trainer.args.reward_weights == [0.5]
+    trainer.train()
+    log = trainer.state.log_history[0]
+    expected = 0.5 * log["rewards/length_reward/mean"] + 2 * log["rewards/discriminator/mean"]
+    assert log["reward"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_lists_given_are_not_changed(make_trainer):
+    rewards = [length_reward]
+    make_trainer(reward_funcs=rewards)
+    assert rewards == [length_reward]
+
+
+def test_warm_up_moves_the_discriminator_alone_before_the_first_step(make_trainer, make_config):
+    asked = []
+
+    def costly_reward(completions, **kwargs):
+        asked.append(len(completions))
+        return [0.0] * len(completions)
+
+    trainer = make_trainer(make_config(discriminator_warmup_steps=5, max_steps=2), reward_funcs=costly_reward)
+    generator = weights(trainer.model)
+    seen = []
+    update = trainer.discriminator.update
+
+    def watched(*args):
+        seen.append(bool(moved(generator, trainer.model)))
+        return update(*args)
+
+    trainer.discriminator.update = watched
+    trainer.train()
+    assert seen == [False] * 6 + [True]  # five of the warm-up, and one for each step
+    assert trainer.state.global_step == 2
+    assert asked == [4, 4]
+    steps = [entry["discriminator/warmup_step"] for entry in trainer.state.log_history if len(entry) > 5][:5]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("loss", ["bradley_terry", "relativistic_average"])
+def test_other_losses_play_on_prompts_of_their_own(make_trainer, make_config, loss):
+    data = Dataset.from_dict({"prompt": ["the dog", "a cat"] * 8, "completion": ["sees a king", "runs ."] * 8})
+    trainer = make_trainer(make_config(discriminator_loss=loss), train_dataset=data, eval_dataset=data.select([0, 1]))
+    assert trainer.train_dataset is data  # the shape TRL knows is left as it is
+    seen = []
+    update = trainer.discriminator.update
+
+    def watched(prompts, completions, references, real_prompts):
+        seen.append((prompts, references, real_prompts))
+        return update(prompts, completions, references, real_prompts)
+
+    trainer.discriminator.update = watched
+    trainer.train()
+    answers = {"the dog": "sees a king", "a cat": "runs ."}
+    for prompts, references, real_prompts in seen:
+        assert references == [answers[prompt] for prompt in real_prompts]
+        if loss == "bradley_terry":
+            assert real_prompts == prompts
+    assert math.isfinite(trainer.evaluate()["eval_discriminator/loss"])
+
+
+def test_conversations_and_log_completions(make_trainer, make_config, tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}{% if add_generation_prompt %}this {% endif %}"
+    )
+    talk = [[{"role": "user", "content": "the dog"}, {"role": "assistant", "content": "runs ."}]] * 8
+    config = make_config(log_completions=True, max_steps=2)
+    trainer = make_trainer(config, train_dataset=Dataset.from_dict({"messages": talk}), processing_class=tokenizer)
+    seen = []
+    update = trainer.discriminator.update
+
+    def watched(*args):
+        seen.append(args)
+        return update(*args)
+
+    trainer.discriminator.update = watched
+    trainer.train()
+    prompts, completions, references, _ = seen[0]
+    assert set(prompts) == {"the dog"}
+    assert set(references) == {"runs ."}
+    assert all(isinstance(completion, str) for completion in completions)
+
+
+def test_unused_columns_can_be_dropped_without_losing_the_references(make_trainer, make_config):
+    data = Dataset.from_dict({"prompt": ["a"] * 8, "completion": ["cat"] * 8, "extra": [1] * 8})
+    make_trainer(make_config(remove_unused_columns=True, discriminator_loss="bradley_terry"), train_dataset=data).train()
+
+
+def test_fewer_texts_a_forward_pass_give_the_same_run(make_trainer, make_config, classifier, generator):
+    histories = []
+    for batch_size in (None, 3):
+        config = make_config(discriminator_batch_size=batch_size, discriminator_optim="sgd", max_steps=3)
+        trainer = make_trainer(config, model=copy.deepcopy(generator), discriminator=copy.deepcopy(classifier))
+        trainer.train()
+        histories.append([entry["discriminator/value"] for entry in trainer.state.log_history if "loss" in entry])
+    assert histories[0] == pytest.approx(histories[1], abs=1e-4)
+    assert len(histories[0]) == 3
+
+
+def test_an_adapter_and_the_discriminator_are_saved_side_by_side(make_trainer, generator, tokenizer, tmp_path):
+    generator.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    trainer = make_trainer(
+        model=str(tmp_path / "base"),
+        processing_class=None,
+        peft_config=LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM"),
+    )
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "saved")
+    ids = torch.tensor([[1, 7, 8]])
+    with torch.no_grad():
+        assert_close(loaded(ids).logits, trainer.model.eval()(ids).logits)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved", subfolder="discriminator")
+    trained = trainer.discriminator.model
+    assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), trained.parameters(), strict=True))
+
+
+def test_the_card_names_the_discriminator_and_how_to_load_it(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.train()
+    trainer.create_model_card()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.count("## The discriminator") == 1
+    assert 'subfolder="discriminator"' in card
+    assert "| the generator's reward | `minimax` |" in card
+    assert "V(D, G)" in card
+    assert "hf-mgan" in card.split("---")[1]
+
+
+def test_push_to_hub_uploads_the_folder_with_both_players(make_trainer, make_config, monkeypatch):
+    import transformers.trainer as module
+
+    uploads = []
+    monkeypatch.setattr(module, "create_repo", lambda name, **_: type("Repo", (), {"repo_id": f"someone/{name}"})())
+    monkeypatch.setattr(
+        module,
+        "upload_folder",
+        lambda **kwargs: uploads.append(sorted(p.name for p in (__import__("pathlib").Path(kwargs["folder_path"]).iterdir()))),
+    )
+    trainer = make_trainer(make_config(push_to_hub=False))
+    trainer.train()
+    trainer.args.push_to_hub = False
+    trainer.hub_model_id = "someone/out"
+    trainer.push_to_hub()
+    assert {"README.md", "discriminator", "model.safetensors"} <= set(uploads[0])
+
+
+def test_missing_or_wrong_arguments_are_refused_before_anything_loads(make_trainer, make_config, tmp_path, dataset):
+    with pytest.raises(ValueError, match=r"needs a discriminator.*trl.GRPOTrainer"):
+        make_trainer(discriminator=None)
+    with pytest.raises(TypeError, match=r"AdversarialConfig, got GRPOConfig"):
+        make_trainer(GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none"))
+    with pytest.raises(TypeError, match="sequence classifier, got int"):
+        make_trainer(discriminator=7)
+    with pytest.raises(ValueError, match=r"Number of reward weights \(2\) must match number of reward functions \(1\)"):
+        make_trainer(make_config(reward_weights=[1.0, 2.0]), reward_funcs=length_reward)
+    with pytest.raises(ValueError, match=r"no `completion` column"):
+        make_trainer(train_dataset=Dataset.from_dict({"prompt": ["a"] * 8}))
+
+    def discriminator(**kwargs):
+        return [0.0]
+
+    with pytest.raises(ValueError, match=r"called 'discriminator'.*rename"):
+        make_trainer(reward_funcs=discriminator)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"discriminator_loss": "gan"}, r"discriminator_loss must be one of \['bce'.*got 'gan'"),
+        ({"discriminator_reward": "d"}, r"discriminator_reward must be one of .*got 'd'"),
+        ({"discriminator_steps": 0}, "discriminator_steps must be at least 1, got 0"),
+        ({"discriminator_warmup_steps": -1}, "at least 0, got -1"),
+        ({"discriminator_max_grad_norm": 0.0}, "greater than 0, got 0.0"),
+        ({"min_prompt_tokens": 3, "max_prompt_tokens": 2}, r"0 <= min <= max, got 3 and 2"),
+        ({"discriminator_optim": "adamm"}, "adamm"),
+        ({"discriminator_lr_scheduler_type": "lineer"}, "lineer"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make_config, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(**settings)
+
+
+def test_the_overridden_members_still_have_the_signatures_they_were_written_against():
+    expected = {
+        "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
+        "_prepare_inputs": "(self, generation_batch",
+        "_set_signature_columns_if_needed": "(self)",
+        "_get_train_sampler": "(self, dataset",
+        "_load_from_checkpoint": "(self, resume_from_checkpoint: str, model",
+        "_load_optimizer_and_scheduler": "(self, checkpoint)",
+        "_save_optimizer_and_scheduler": "(self, output_dir: str)",
+        "create_scheduler": "(self, num_training_steps: int, optimizer",
+        "save_model": "(self, output_dir: str | None = None, _internal_call: bool = False)",
+        "create_model_card": "(self, model_name: str | None = None, dataset_name: str | None = None, tags",
+    }
+    inherited = set(dir(GRPOTrainer))
+    overridden = {name for name in vars(AdversarialTrainer) if name in inherited and inspect.isfunction(vars(AdversarialTrainer)[name])}
+    assert overridden == set(expected) | {"__init__"}
+    for name, signature in expected.items():
+        assert str(inspect.signature(getattr(GRPOTrainer, name))).startswith(signature), name
+    ours = list(inspect.signature(AdversarialTrainer.__init__).parameters)
+    theirs = list(inspect.signature(GRPOTrainer.__init__).parameters)
+    assert ours[: len(theirs)] == theirs
+
+
+def states(trainer):
+    return {**weights(trainer.model), **{f"D.{k}": v for k, v in weights(trainer.discriminator.model).items()}}
+
+
+@pytest.mark.parametrize("adapters", [False, True], ids=["whole", "lora"])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    make_trainer, make_config, generator, classifier, tmp_path, adapters
+):
+    """12 texts, 4 a generation batch of 2 prompts... 12 steps cross an epoch before and after the checkpoint at step 8."""
+    data = Dataset.from_dict({"text": texts(6)})
+    settings = {
+        "max_steps": 12,
+        "save_strategy": "steps",
+        "save_steps": 4,
+        "num_generations": 2,
+        "steps_per_generation": 2,
+        "gradient_accumulation_steps": 2,
+        "num_iterations": 2,
+        "discriminator_warmup_steps": 2,
+        "discriminator_lr_scheduler_type": "linear",
+    }
+    peft = {"peft_config": LoraConfig(r=2, target_modules=["c_attn"])} if adapters else {}
+
+    def fresh():
+        return make_trainer(
+            make_config(**settings),
+            model=copy.deepcopy(generator),
+            discriminator=copy.deepcopy(classifier),
+            train_dataset=data,
+            **peft,
+        )
+
+    whole = fresh()
+    whole.train()
+    resumed = fresh()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-8"))
+    assert resumed.discriminator.num_updates == whole.discriminator.num_updates
+    for name, value in states(whole).items():
+        assert torch.equal(value, states(resumed)[name]), name
+    state = json.loads((tmp_path / "out" / "checkpoint-8" / "discriminator" / "adversarial_state.json").read_text())
+    assert state["epoch"] > 1
+
+
+def test_a_checkpoint_of_another_trainer_is_refused(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.save_model(str(tmp_path / "checkpoint-1"))
+    trainer.state.save_to_json(str(tmp_path / "checkpoint-1" / "trainer_state.json"))
+    with pytest.raises(FileNotFoundError, match=r"no state of a discriminator.*save_only_model"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
