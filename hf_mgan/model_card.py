@@ -33,30 +33,54 @@ ANCHOR = "## Training procedure"
 
 
 def extend_model_card(
-    path: Path, model_name: str, discriminator: str, loss: str, reward: str, adapters: bool, metrics: dict[str, float]
+    path: Path,
+    discriminator: str,
+    loss: str,
+    reward: str,
+    adapters: bool,
+    metrics: dict[str, float],
+    hub_model_id: str | None,
+    output_dir: str,
 ) -> None:
     """Add the section on the discriminator to a card that TRL wrote.
 
     Args:
         path (`Path`): The card, `README.md`.
-        model_name (`str`): Hub id or folder that the lines of code name.
         discriminator (`str`): Id or folder the discriminator started from.
         loss (`str`): Name of the discriminator's loss.
         reward (`str`): Name of the reward shape.
         adapters (`bool`): Whether the discriminator is saved as adapters, which PEFT loads.
         metrics (`dict[str, float]`): Last logged metrics; those of the game are shown.
+        hub_model_id (`str`, *optional*): Where the players are pushed to.
+        output_dir (`str`): Where they are saved if they are not pushed.
     """
     card = ModelCard.load(path)
-    rows = [f"| {meaning} | {metrics[name]:.3f} |" for name, meaning in FIGURES.items() if name in metrics]
-    loader = "AutoPeftModelForSequenceClassification" if adapters else "AutoModelForSequenceClassification"
-    source = "peft" if adapters else "transformers"
-    extra = ", num_labels=1" if adapters else ""
-    load = (
-        f"from {source} import {loader}\n\n"
-        f'discriminator = {loader}.from_pretrained({json.dumps(model_name)}, subfolder="discriminator"{extra})'
-    )
+    rows = "".join(f"| {meaning} | {metrics[name]:.3f} |\n" for name, meaning in FIGURES.items() if name in metrics)
     section = SECTION.format(
-        discriminator=discriminator, loss=loss, reward=reward, figures="\n".join(rows) + "\n" * bool(rows), load=load
+        discriminator=discriminator,
+        loss=loss,
+        reward=reward,
+        figures=rows,
+        load=_loading_lines(adapters, hub_model_id, output_dir),
     )
     card.text = card.text.replace(ANCHOR, section + ANCHOR, 1)
     card.save(path)
+
+
+def _loading_lines(adapters: bool, hub_model_id: str | None, output_dir: str) -> str:
+    """Return the code that loads the discriminator.
+
+    It names the folder rather than a `subfolder`: transformers looks for adapters at the root all the same and would find
+    the generator's, and PEFT looks for the base model in a subfolder of that name.
+    """
+    loader, source, extra = "AutoModelForSequenceClassification", "transformers", ""
+    if adapters:
+        loader, source, extra = "AutoPeftModelForSequenceClassification", "peft", ", num_labels=1"
+    lines = [f"from {source} import {loader}", ""]
+    if hub_model_id is None:
+        lines.append(f"folder = {json.dumps(output_dir)}")
+    else:
+        lines.insert(0, "from huggingface_hub import snapshot_download")
+        lines.append(f'folder = snapshot_download({json.dumps(hub_model_id)}, allow_patterns="discriminator/*")')
+    lines.append(f'discriminator = {loader}.from_pretrained(folder + "/discriminator"{extra})')
+    return "\n".join(lines)

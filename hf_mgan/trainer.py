@@ -369,12 +369,13 @@ class AdversarialTrainer(GRPOTrainer):
         logged = [entry for entry in self.state.log_history if "discriminator/value" in entry]
         extend_model_card(
             Path(self.args.output_dir) / "README.md",
-            model_name=self.hub_model_id or self.args.output_dir,
             discriminator=self.discriminator.model.config._name_or_path or "a model made in code",
             loss=self.args.discriminator_loss,
             reward=self.args.discriminator_reward,
             adapters=isinstance(self.discriminator.model, PeftModel),
             metrics=logged[-1] if logged else {},
+            hub_model_id=self.hub_model_id,
+            output_dir=self.args.output_dir,
         )
 
 

@@ -3,6 +3,8 @@ import inspect
 import json
 import math
 from collections import Counter
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -206,8 +208,8 @@ def test_warm_up_moves_the_discriminator_alone_before_the_first_step(make_traine
     assert seen == [False] * 6 + [True]  # five of the warm-up, and one for each step
     assert trainer.state.global_step == 2
     assert asked == [4, 4]
-    steps = [entry["discriminator/warmup_step"] for entry in trainer.state.log_history if len(entry) > 5][:5]
-    assert steps == [1, 2, 3, 4, 5]
+    steps = [entry.get("discriminator/warmup_step") for entry in trainer.state.log_history if "discriminator/value" in entry]
+    assert steps == [1, 2, 3, 4, 5, None, None]
 
 
 @pytest.mark.parametrize("loss", ["bradley_terry", "relativistic_average"])
@@ -284,7 +286,7 @@ def test_an_adapter_and_the_discriminator_are_saved_side_by_side(make_trainer, g
     ids = torch.tensor([[1, 7, 8]])
     with torch.no_grad():
         assert_close(loaded(ids).logits, trainer.model.eval()(ids).logits)
-    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved", subfolder="discriminator")
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved" / "discriminator")
     trained = trainer.discriminator.model
     assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), trained.parameters(), strict=True))
 
@@ -295,28 +297,47 @@ def test_the_card_names_the_discriminator_and_how_to_load_it(make_trainer, tmp_p
     trainer.create_model_card()
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.count("## The discriminator") == 1
-    assert 'subfolder="discriminator"' in card
+    assert "AutoModelForSequenceClassification.from_pretrained(folder" in card
     assert "| the generator's reward | `minimax` |" in card
     assert "V(D, G)" in card
     assert "hf-mgan" in card.split("---")[1]
 
 
-def test_push_to_hub_uploads_the_folder_with_both_players(make_trainer, make_config, monkeypatch):
-    import transformers.trainer as module
+def test_push_to_hub_uploads_the_folder_with_both_players(make_trainer, monkeypatch):
+    class Hub:
+        uploads: ClassVar = []
 
-    uploads = []
-    monkeypatch.setattr(module, "create_repo", lambda name, **_: type("Repo", (), {"repo_id": f"someone/{name}"})())
-    monkeypatch.setattr(
-        module,
-        "upload_folder",
-        lambda **kwargs: uploads.append(sorted(p.name for p in (__import__("pathlib").Path(kwargs["folder_path"]).iterdir()))),
-    )
-    trainer = make_trainer(make_config(push_to_hub=False))
+        def upload_folder(self, folder_path, **_):
+            self.uploads.append({path.name for path in Path(folder_path).rglob("*") if path.is_file()})
+
+    monkeypatch.setattr("transformers.trainer.hf_api", Hub)
+    trainer = make_trainer()
     trainer.train()
-    trainer.args.push_to_hub = False
     trainer.hub_model_id = "someone/out"
     trainer.push_to_hub()
-    assert {"README.md", "discriminator", "model.safetensors"} <= set(uploads[0])
+    assert {"README.md", "model.safetensors", "config.json", "tokenizer.json"} <= Hub.uploads[0]
+    assert (Path(trainer.args.output_dir) / "discriminator" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_the_lines_of_the_card_load_the_discriminator(make_trainer, tmp_path, adapters):
+    bert_classifier().save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=2, target_modules=["query"]) if adapters else None
+    trainer = make_trainer(discriminator=str(tmp_path / "base"), discriminator_peft_config=lora)
+    trainer.train()
+    trainer.save_model()
+    trainer.create_model_card()
+    card = (tmp_path / "out" / "README.md").read_text()
+    scope = {}
+    exec(card.split("## The discriminator")[1].split("```python")[1].split("```")[0], scope)
+    encoded = trainer.discriminator.encode([""], ["the dog"])
+    with torch.no_grad():
+        expected = trainer.discriminator.model(**encoded).logits
+        assert_close(scope["discriminator"].eval()(**encoded).logits, expected)
+
+    trainer.hub_model_id = "someone/out"
+    trainer.create_model_card()
+    assert 'snapshot_download("someone/out"' in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_missing_or_wrong_arguments_are_refused_before_anything_loads(make_trainer, make_config, tmp_path, dataset):
