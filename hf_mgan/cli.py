@@ -1,0 +1,199 @@
+"""The command `hf-mgan`: `train` plays the game on any models and data, `demo` on the embedded formal language.
+
+`train` takes flags or a YAML file (`--config file.yaml`), as TRL's own scripts do: [`TrainArguments`],
+[`AdversarialConfig`], TRL's `ModelConfig` (adapters, quantisation) and `DatasetMixtureConfig`. `accelerate launch -m
+hf_mgan.cli train ...` runs it on several devices.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, load_dataset
+from peft import PeftConfig
+from transformers import AutoTokenizer, PreTrainedModel
+from trl import (
+    DatasetMixtureConfig,
+    ModelConfig,
+    ScriptArguments,
+    SFTConfig,
+    SFTTrainer,
+    TrlParser,
+    get_dataset,
+    get_peft_config,
+    get_quantization_config,
+)
+
+from .config import AdversarialConfig
+from .data import prepare_dataset
+from .demo.run import DemoArguments, run_demo
+from .trainer import AdversarialTrainer
+
+
+@dataclass
+class TrainArguments(ScriptArguments):
+    """
+    Arguments of `hf-mgan train` beside those of [`AdversarialConfig`] and of TRL.
+
+    Args:
+        dataset_name (`str`, *optional*): Hub id or folder of the dataset, or a `.json`, `.jsonl`, `.csv`, `.parquet` or
+            `.txt` file, as in TRL's scripts.
+        discriminator_name_or_path (`str`): Hub id or folder of the discriminator.
+        reward_funcs (`list[str]`, *optional*): Further rewards: Hub ids of classifiers, or functions as `module.function`.
+        warm_start_steps (`int`, *optional*, defaults to 0): Steps of supervised fine-tuning (TRL's `SFTTrainer`) on the
+            same data before the game, with the same batch size, adapters and seed.
+        warm_start_learning_rate (`float`, *optional*, defaults to 2e-4): Its learning rate.
+    """
+
+    discriminator_name_or_path: str = field(
+        default="", metadata={"help": "Hub id or folder of the discriminator."}
+    )
+    reward_funcs: list[str] | None = field(
+        default=None, metadata={"help": "Further rewards: ids of classifiers, or functions as `module.function`."}
+    )
+    warm_start_steps: int = field(
+        default=0, metadata={"help": "Steps of supervised fine-tuning on the same data before the game."}
+    )
+    warm_start_learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of the warm start."})
+
+
+def _load_data(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDict:
+    if mixture.datasets and script.dataset_name:
+        raise ValueError("Give either dataset_name or a mixture of datasets, not both.")
+    if mixture.datasets:
+        return get_dataset(mixture)
+    if not script.dataset_name:
+        raise ValueError("There is no data: give --dataset_name (a Hub id, a folder or a file), or datasets in a YAML file.")
+    kinds = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+    kind = kinds.get(Path(script.dataset_name).suffix)
+    if kind is not None:
+        return load_dataset(kind, data_files={script.dataset_train_split: script.dataset_name})
+    return load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
+
+
+def _imported(name: str) -> str | Callable:
+    """Return the function that `module.function` names; an id with a slash or a folder is left to TRL, which loads it."""
+    if "/" in name or Path(name).exists() or "." not in name:
+        return name
+    module, _, function = name.rpartition(".")
+    sys.path.insert(0, str(Path.cwd()))
+    return getattr(importlib.import_module(module), function)
+
+
+def _warm_start(
+    script: TrainArguments, args: AdversarialConfig, model: ModelConfig, data: Dataset, peft_config: PeftConfig | None
+) -> PreTrainedModel:
+    """Run TRL's supervised trainer on the same data and return its model."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        model.model_name_or_path, revision=model.model_revision, trust_remote_code=args.trust_remote_code
+    )
+    prepared = prepare_dataset(
+        data,
+        tokenizer,
+        (args.min_prompt_tokens, args.max_prompt_tokens),
+        args.source_lang,
+        args.target_lang,
+        args.translation_template,
+        args.seed,
+    )
+    trainer = SFTTrainer(
+        model=model.model_name_or_path,
+        args=SFTConfig(
+            str(Path(args.output_dir) / "warm_start"),
+            max_steps=script.warm_start_steps,
+            learning_rate=script.warm_start_learning_rate,
+            per_device_train_batch_size=args.per_device_train_batch_size,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            model_init_kwargs=args.model_init_kwargs,
+            seed=args.seed,
+            bf16=args.bf16,
+            fp16=args.fp16,
+            use_cpu=args.use_cpu,
+            report_to=args.report_to,
+            logging_steps=args.logging_steps,
+            gradient_checkpointing=args.gradient_checkpointing,
+            save_strategy="no",
+        ),
+        train_dataset=prepared.select_columns(["prompt", "completion"]),
+        processing_class=tokenizer,
+        quantization_config=get_quantization_config(model),
+        peft_config=peft_config,
+    )
+    trainer.train()
+    return trainer.model
+
+
+def train(
+    script: TrainArguments, args: AdversarialConfig, model: ModelConfig, mixture: DatasetMixtureConfig
+) -> AdversarialTrainer:
+    """Play the game as the arguments say, save both players to `output_dir`, and push them if asked to.
+
+    Args:
+        script ([`TrainArguments`]): Data, discriminator, further rewards and warm start.
+        args ([`AdversarialConfig`]): Settings of the game.
+        model (`ModelConfig`): The generator, its adapters and its quantisation.
+        mixture (`DatasetMixtureConfig`): A mixture of datasets in place of `dataset_name`.
+
+    Returns:
+        [`AdversarialTrainer`]: After training.
+
+    Raises:
+        ValueError: If the generator, the discriminator or the data are missing.
+    """
+    if not script.discriminator_name_or_path:
+        raise ValueError("There is no discriminator: give --discriminator_name_or_path, for example distilbert/distilbert-base-uncased.")
+    if not model.model_name_or_path:
+        raise ValueError("There is no generator: give --model_name_or_path, for example Qwen/Qwen2.5-0.5B.")
+    data = _load_data(script, mixture)
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(args.model_init_kwargs or {}),
+    }
+    peft_config = get_peft_config(model)
+    generator: str | PreTrainedModel = model.model_name_or_path
+    processing_class = None
+    if script.warm_start_steps:
+        generator = _warm_start(script, args, model, data[script.dataset_train_split], peft_config)
+        processing_class = AutoTokenizer.from_pretrained(model.model_name_or_path, padding_side="left")
+        peft_config, args.model_init_kwargs = None, None  # the model has its adapters and is loaded
+    trainer = AdversarialTrainer(
+        model=generator,
+        reward_funcs=[_imported(name) for name in script.reward_funcs or []],
+        args=args,
+        train_dataset=data[script.dataset_train_split],
+        eval_dataset=data[script.dataset_test_split] if args.eval_strategy != "no" else None,
+        processing_class=processing_class,
+        quantization_config=None if script.warm_start_steps else get_quantization_config(model),
+        peft_config=peft_config,
+        discriminator=script.discriminator_name_or_path,
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_model(args.output_dir)
+    trainer.create_model_card(dataset_name=script.dataset_name)
+    trainer.accelerator.print(f"The adapter is in {args.output_dir}, the discriminator in {args.output_dir}/discriminator.")
+    if args.push_to_hub:
+        trainer.push_to_hub(dataset_name=script.dataset_name)
+    return trainer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these arguments, those of the shell by default."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="hf-mgan", description="Adversarial fine-tuning of language models.")
+    parser.add_argument("command", choices=["train", "demo"], help="what to run; `hf-mgan train --help` lists its flags")
+    command = parser.parse_args(argv[:1]).command
+    if command == "demo":
+        (demo,) = TrlParser(DemoArguments, prog="hf-mgan demo").parse_args_and_config(argv[1:])
+        run_demo(demo)
+        return
+    types = (TrainArguments, AdversarialConfig, ModelConfig, DatasetMixtureConfig)
+    train(*TrlParser(types, prog="hf-mgan train").parse_args_and_config(argv[1:], fail_with_unknown_args=True))
+
+
+if __name__ == "__main__":
+    main()
