@@ -22,8 +22,9 @@ check: .venv/.test ## Lint, format, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# -E reads every page anew: a cached page does not repeat its warning, so a failed build would pass when repeated.
 docs: .venv/.docs ## Build the documentation into docs/_build/html, warnings as errors
-	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -E -W -b html docs docs/_build/html
 
 clean: ## Remove the environment and everything built
 	rm -rf .venv docs/_build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,7 +7,9 @@ import argparse
 
 from datasets import load_dataset
 from peft import LoraConfig
-from hf_mgan import AdversarialConfig as GRPOConfig, AdversarialTrainer as GRPOTrainer
+
+from hf_mgan import AdversarialConfig as GRPOConfig
+from hf_mgan import AdversarialTrainer as GRPOTrainer
 
 
 parser = argparse.ArgumentParser()

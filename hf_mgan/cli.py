@@ -35,22 +35,20 @@ from .trainer import AdversarialTrainer
 
 @dataclass
 class TrainArguments(ScriptArguments):
-    """
-    Arguments of `hf-mgan train` beside those of [`AdversarialConfig`] and of TRL.
+    """Arguments of `hf-mgan train` beside those of [`AdversarialConfig`] and of TRL.
 
     Args:
-        dataset_name (`str`, *optional*): Hub id or folder of the dataset, or a `.json`, `.jsonl`, `.csv`, `.parquet` or
-            `.txt` file, as in TRL's scripts.
+        dataset_name (`str`, *optional*): Hub id or folder of the dataset, or a `.json`, `.jsonl`, `.csv`, `.parquet`
+            or `.txt` file, as in TRL's scripts.
         discriminator_name_or_path (`str`): Hub id or folder of the discriminator.
-        reward_funcs (`list[str]`, *optional*): Further rewards: Hub ids of classifiers, or functions as `module.function`.
-        warm_start_steps (`int`, *optional*, defaults to 0): Steps of supervised fine-tuning (TRL's `SFTTrainer`) on the
-            same data before the game, with the same batch size, adapters and seed.
+        reward_funcs (`list[str]`, *optional*): Further rewards: Hub ids of classifiers, or functions as
+            `module.function`.
+        warm_start_steps (`int`, *optional*, defaults to 0): Steps of supervised fine-tuning (TRL's `SFTTrainer`) on
+            the same data before the game, with the same batch size, adapters and seed.
         warm_start_learning_rate (`float`, *optional*, defaults to 2e-4): Its learning rate.
     """
 
-    discriminator_name_or_path: str = field(
-        default="", metadata={"help": "Hub id or folder of the discriminator."}
-    )
+    discriminator_name_or_path: str = field(default="", metadata={"help": "Hub id or folder of the discriminator."})
     reward_funcs: list[str] | None = field(
         default=None, metadata={"help": "Further rewards: ids of classifiers, or functions as `module.function`."}
     )
@@ -66,7 +64,9 @@ def _load_data(script: TrainArguments, mixture: DatasetMixtureConfig) -> Dataset
     if mixture.datasets:
         return get_dataset(mixture)
     if not script.dataset_name:
-        raise ValueError("There is no data: give --dataset_name (a Hub id, a folder or a file), or datasets in a YAML file.")
+        raise ValueError(
+            "There is no data: give --dataset_name (a Hub id, a folder or a file), or datasets in a YAML file."
+        )
     kinds = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
     kind = kinds.get(Path(script.dataset_name).suffix)
     if kind is not None:
@@ -75,7 +75,9 @@ def _load_data(script: TrainArguments, mixture: DatasetMixtureConfig) -> Dataset
 
 
 def _imported(name: str) -> str | Callable:
-    """Return the function that `module.function` names; an id with a slash or a folder is left to TRL, which loads it."""
+    """Return the function that `module.function` names; an id with a slash or a folder is left to TRL, which loads
+    it.
+    """
     if "/" in name or Path(name).exists() or "." not in name:
         return name
     module, _, function = name.rpartition(".")
@@ -144,7 +146,10 @@ def train(
         ValueError: If the generator, the discriminator or the data are missing.
     """
     if not script.discriminator_name_or_path:
-        raise ValueError("There is no discriminator: give --discriminator_name_or_path, for example distilbert/distilbert-base-uncased.")
+        raise ValueError(
+            "There is no discriminator: give --discriminator_name_or_path, for example "
+            "distilbert/distilbert-base-uncased."
+        )
     if not model.model_name_or_path:
         raise ValueError("There is no generator: give --model_name_or_path, for example Qwen/Qwen2.5-0.5B.")
     data = _load_data(script, mixture)
@@ -175,7 +180,9 @@ def train(
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(args.output_dir)
     trainer.create_model_card(dataset_name=script.dataset_name)
-    trainer.accelerator.print(f"The adapter is in {args.output_dir}, the discriminator in {args.output_dir}/discriminator.")
+    trainer.accelerator.print(
+        f"The adapter is in {args.output_dir}, the discriminator in {args.output_dir}/discriminator."
+    )
     if args.push_to_hub:
         trainer.push_to_hub(dataset_name=script.dataset_name)
     return trainer
@@ -185,7 +192,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with these arguments, those of the shell by default."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="hf-mgan", description="Adversarial fine-tuning of language models.")
-    parser.add_argument("command", choices=["train", "demo"], help="what to run; `hf-mgan train --help` lists its flags")
+    parser.add_argument(
+        "command", choices=["train", "demo"], help="what to run; `hf-mgan train --help` lists its flags"
+    )
     command = parser.parse_args(argv[:1]).command
     if command == "demo":
         (demo,) = TrlParser(DemoArguments, prog="hf-mgan demo").parse_args_and_config(argv[1:])

@@ -44,6 +44,11 @@ class AdversarialConfig(GRPOConfig):
         discriminator_warmup_steps (`int`, *optional*, defaults to 0): Updates of the discriminator alone, on
             completions of the generator as it starts, before the generator's first step. They are not counted in
             `max_steps`.
+        discriminator_density_offset (`bool`, *optional*, defaults to `False`): Whether to add log q_0(x) - log q(x) to
+            every logit, with q the generator's density and q_0 its density when the game began. The best logit is
+            log p(x) - log q(x), so the classifier is then left with log p(x) - log q_0(x), which stands still while
+            the generator moves: the generator can take larger steps. Costs two forward passes of the generator over
+            completions and real texts. Needs new adapters (`peft_config`).
         discriminator_label (`str`, *optional*): Name or index of the label that means real, for a classifier of two
             labels or more.
         min_prompt_tokens (`int`, *optional*, defaults to 0): For datasets with a `text` column: the prompt is the
@@ -93,6 +98,10 @@ class AdversarialConfig(GRPOConfig):
     )
     discriminator_warmup_steps: int = field(
         default=0, metadata={"help": "Updates of the discriminator alone, before the generator's first step."}
+    )
+    discriminator_density_offset: bool = field(
+        default=False,
+        metadata={"help": "Whether the known change of the generator's density is added to every logit."},
     )
     discriminator_label: str | None = field(
         default=None, metadata={"help": "Name or index of the label that means real, where there are several."}

@@ -70,8 +70,8 @@ def extend_model_card(
 def _loading_lines(adapters: bool, hub_model_id: str | None, output_dir: str) -> str:
     """Return the code that loads the discriminator.
 
-    It names the folder rather than a `subfolder`: transformers looks for adapters at the root all the same and would find
-    the generator's, and PEFT looks for the base model in a subfolder of that name.
+    It names the folder rather than a `subfolder`: transformers looks for adapters at the root all the same and would
+    find the generator's, and PEFT looks for the base model in a subfolder of that name.
     """
     loader, source, extra = "AutoModelForSequenceClassification", "transformers", ""
     if adapters:

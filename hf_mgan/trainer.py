@@ -24,6 +24,7 @@ from trl import GRPOTrainer
 
 from .config import AdversarialConfig
 from .data import RealSampler, RealTexts, plain_text, prepare_dataset
+from .density import log_density_drop
 from .discriminator import Discriminator, DiscriminatorOutput, with_adapters
 from .model_card import extend_model_card
 from .objectives import PAIRED, REWARDS
@@ -153,6 +154,12 @@ class AdversarialTrainer(GRPOTrainer):
                 "AdversarialTrainer needs a discriminator: the id of any sequence classifier or encoder, for example "
                 "discriminator='distilbert/distilbert-base-uncased'. For fixed rewards alone there is trl.GRPOTrainer."
             )
+        if args.discriminator_density_offset and (peft_config is None or real_dataset is not None):
+            raise ValueError(
+                "discriminator_density_offset compares the generator with itself without adapters, on prompts and "
+                "their references: give peft_config= (merge the adapters of a warm start first: "
+                "model.merge_and_unload()) and no real_dataset=."
+            )
         reward_funcs = _as_list(reward_funcs)
         reward_processing_classes = _matching(reward_processing_classes, reward_funcs, "reward processing classes")
         weights = _matching(args.reward_weights, reward_funcs, "reward weights")
@@ -230,24 +237,50 @@ class AdversarialTrainer(GRPOTrainer):
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
     ) -> Tensor:
         fakes = [plain_text(completion) for completion in completions]
-        fake_prompts = self._real_texts.shown_prompts(prompts)
-        if self.model.training:
-            output = self.discriminator.update(fake_prompts, fakes, *self._real_texts.draw(inputs))
-            for _ in range(self._extra_updates()):
-                self.discriminator.update(fake_prompts, fakes, *self._real_texts.draw(inputs))
-        else:
-            output = self.discriminator.evaluate(fake_prompts, fakes, *self._real_texts.held_out(inputs))
-        self._rewards = REWARDS[self.args.discriminator_reward](output.fake_logits).tolist()
-        self._log_discriminator(output)
+        offsets = self._offsets(prompts, completion_ids_list)
+        updates = self.args.discriminator_steps if self.model.training and not self._warming_up else 1
+        outputs = [self._confront(inputs, prompts, fakes, offsets) for _ in range(updates)]
+        self._rewards = REWARDS[self.args.discriminator_reward](outputs[0].fake_logits).tolist()
+        self._log_discriminator(outputs[0])
         if self._warming_up:
-            # The generator does not learn from this batch, so the user's rewards, which may cost money, are not asked
-            # for.
+            # The generator does not learn from this batch, so the user's rewards, which may cost money, are not asked.
             shape = len(prompts) * self.accelerator.num_processes, len(self.reward_funcs)
             return torch.zeros(shape, device=self.accelerator.device)
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
-    def _extra_updates(self) -> int:
-        return 0 if self._warming_up else self.args.discriminator_steps - 1
+    def _confront(
+        self, inputs: list[dict[str, Any]], prompts: list, fakes: list[str], offsets: Tensor | None
+    ) -> DiscriminatorOutput:
+        """Show the discriminator completions and real texts; in training it learns from them."""
+        training = self.model.training
+        references, real_prompts = (self._real_texts.draw if training else self._real_texts.held_out)(inputs)
+        return (self.discriminator.update if training else self.discriminator.evaluate)(
+            self._real_texts.shown_prompts(prompts),
+            fakes,
+            references,
+            self._real_texts.shown_prompts(real_prompts),
+            completion_offsets=offsets,
+            reference_offsets=self._offsets(real_prompts, references),
+        )
+
+    def _offsets(self, prompts: list, completions: list) -> Tensor | None:
+        """Return by how much the generator finds texts less likely than at the start, if the discriminator is to know.
+
+        Completions come as tokens; references as text, which gets its end token unless it was cut.
+        """
+        if not self.args.discriminator_density_offset:
+            return None
+        if isinstance(completions[0], str):
+            limit = self.max_completion_length
+            encoded = self._tokenizer(completions, add_special_tokens=False)["input_ids"]
+            completions = [[*ids, self._tokenizer.eos_token_id][:limit] for ids in encoded]
+        return log_density_drop(
+            self.accelerator.unwrap_model(self.model),
+            self._tokenize_prompts(prompts)[0],
+            completions,
+            self.temperature,
+            self.args.per_device_train_batch_size,
+        )
 
     def _log_discriminator(self, output: DiscriminatorOutput) -> None:
         """Add the figures of a batch to TRL's metrics, averaged over processes; TRL leaves out what is nan."""

@@ -22,7 +22,28 @@ torch.set_num_threads(1)
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "[CLS]", "[SEP]"]
-WORDS = "a the dog cat bird king sees eats runs sleeps near old small this , . one two three four".split()
+WORDS = [
+    "a",
+    "the",
+    "dog",
+    "cat",
+    "bird",
+    "king",
+    "sees",
+    "eats",
+    "runs",
+    "sleeps",
+    "near",
+    "old",
+    "small",
+    "this",
+    ",",
+    ".",
+    "one",
+    "two",
+    "three",
+    "four",
+]
 VOCABULARY = {word: index for index, word in enumerate(SPECIAL + WORDS)}
 
 

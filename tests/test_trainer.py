@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
 from trl import GRPOConfig, GRPOTrainer
 
-from hf_mgan import AdversarialConfig, AdversarialTrainer
+from hf_mgan import AdversarialTrainer
 
 from .conftest import bert_classifier, texts
 
@@ -64,7 +64,8 @@ def test_the_parameters_of_the_discriminator_are_not_the_generators_optimizers(m
 def test_the_discriminator_is_updated_once_per_generation_batch_and_never_in_evaluation(
     make_trainer, make_config, dataset, discriminator_steps
 ):
-    """accumulation 2, steps_per_generation 4, iterations 2: a generation batch serves 8 micro-steps = 4 optimizer steps.
+    """accumulation 2, steps_per_generation 4, iterations 2: a generation batch serves 8 micro-steps = 4 optimizer
+    steps.
 
     12 optimizer steps are 24 micro-steps are 3 generation batches are 3 * discriminator_steps updates.
     """
@@ -83,10 +84,10 @@ def test_the_discriminator_is_updated_once_per_generation_batch_and_never_in_eva
     events, evaluations = [], []
     update, evaluate = discriminator.update, trainer.evaluate
 
-    def counted_update(*args):
+    def counted_update(*args, **kwargs):
         events.append((trainer._step, trainer.model.training))
         before = weights(discriminator.model)
-        output = update(*args)
+        output = update(*args, **kwargs)
         assert moved(before, discriminator.model)
         return output
 
@@ -124,9 +125,9 @@ def test_the_reward_is_the_shape_of_the_logits_before_the_step(make_trainer, mak
     seen = {}
     update = trainer.discriminator.update
 
-    def watched(prompts, completions, *rest):
+    def watched(prompts, completions, *rest, **kwargs):
         seen["expected"] = before.score(prompts, completions).sigmoid().mean().item()
-        return update(prompts, completions, *rest)
+        return update(prompts, completions, *rest, **kwargs)
 
     trainer.discriminator.update = watched
     trainer.train()
@@ -199,16 +200,18 @@ def test_warm_up_moves_the_discriminator_alone_before_the_first_step(make_traine
     seen = []
     update = trainer.discriminator.update
 
-    def watched(*args):
+    def watched(*args, **kwargs):
         seen.append(bool(moved(generator, trainer.model)))
-        return update(*args)
+        return update(*args, **kwargs)
 
     trainer.discriminator.update = watched
     trainer.train()
     assert seen == [False] * 6 + [True]  # five of the warm-up, and one for each step
     assert trainer.state.global_step == 2
     assert asked == [4, 4]
-    steps = [entry.get("discriminator/warmup_step") for entry in trainer.state.log_history if "discriminator/value" in entry]
+    steps = [
+        entry.get("discriminator/warmup_step") for entry in trainer.state.log_history if "discriminator/value" in entry
+    ]
     assert steps == [1, 2, 3, 4, 5, None, None]
 
 
@@ -220,9 +223,9 @@ def test_other_losses_play_on_prompts_of_their_own(make_trainer, make_config, lo
     seen = []
     update = trainer.discriminator.update
 
-    def watched(prompts, completions, references, real_prompts):
+    def watched(prompts, completions, references, real_prompts, **kwargs):
         seen.append((prompts, references, real_prompts))
-        return update(prompts, completions, references, real_prompts)
+        return update(prompts, completions, references, real_prompts, **kwargs)
 
     trainer.discriminator.update = watched
     trainer.train()
@@ -244,9 +247,9 @@ def test_conversations_and_log_completions(make_trainer, make_config, tokenizer)
     seen = []
     update = trainer.discriminator.update
 
-    def watched(*args):
+    def watched(*args, **kwargs):
         seen.append(args)
-        return update(*args)
+        return update(*args, **kwargs)
 
     trainer.discriminator.update = watched
     trainer.train()
@@ -258,7 +261,9 @@ def test_conversations_and_log_completions(make_trainer, make_config, tokenizer)
 
 def test_unused_columns_can_be_dropped_without_losing_the_references(make_trainer, make_config):
     data = Dataset.from_dict({"prompt": ["a"] * 8, "completion": ["cat"] * 8, "extra": [1] * 8})
-    make_trainer(make_config(remove_unused_columns=True, discriminator_loss="bradley_terry"), train_dataset=data).train()
+    make_trainer(
+        make_config(remove_unused_columns=True, discriminator_loss="bradley_terry"), train_dataset=data
+    ).train()
 
 
 def test_fewer_texts_a_forward_pass_give_the_same_run(make_trainer, make_config, classifier, generator):
@@ -347,7 +352,9 @@ def test_missing_or_wrong_arguments_are_refused_before_anything_loads(make_train
         make_trainer(GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none"))
     with pytest.raises(TypeError, match="sequence classifier, got int"):
         make_trainer(discriminator=7)
-    with pytest.raises(ValueError, match=r"Number of reward weights \(2\) must match number of reward functions \(1\)"):
+    with pytest.raises(
+        ValueError, match=r"Number of reward weights \(2\) must match number of reward functions \(1\)"
+    ):
         make_trainer(make_config(reward_weights=[1.0, 2.0]), reward_funcs=length_reward)
     with pytest.raises(ValueError, match=r"no `completion` column"):
         make_trainer(train_dataset=Dataset.from_dict({"prompt": ["a"] * 8}))
@@ -391,7 +398,11 @@ def test_the_overridden_members_still_have_the_signatures_they_were_written_agai
         "create_model_card": "(self, model_name: str | None = None, dataset_name: str | None = None, tags",
     }
     inherited = set(dir(GRPOTrainer))
-    overridden = {name for name in vars(AdversarialTrainer) if name in inherited and inspect.isfunction(vars(AdversarialTrainer)[name])}
+    overridden = {
+        name
+        for name in vars(AdversarialTrainer)
+        if name in inherited and inspect.isfunction(vars(AdversarialTrainer)[name])
+    }
     assert overridden == set(expected) | {"__init__"}
     for name, signature in expected.items():
         assert str(inspect.signature(getattr(GRPOTrainer, name))).startswith(signature), name
@@ -408,7 +419,8 @@ def states(trainer):
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     make_trainer, make_config, generator, classifier, tmp_path, adapters
 ):
-    """12 texts, 4 a generation batch of 2 prompts... 12 steps cross an epoch before and after the checkpoint at step 8."""
+    """12 texts, 4 a generation batch of 2 prompts... 12 steps cross an epoch before and after the checkpoint at step
+    8."""
     data = Dataset.from_dict({"text": texts(6)})
     settings = {
         "max_steps": 12,

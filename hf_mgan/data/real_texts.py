@@ -57,7 +57,7 @@ class RealSampler:
 
 
 class RealTexts:
-    """Gives the discriminator as many real texts as it has completions, each with the prompt to show beside it.
+    """Gives the discriminator as many real texts as it has completions, each with its prompt as the dataset has it.
 
     Where the loss is paired they are the references of the batch, each of its own prompt. Otherwise they are drawn
     from the whole training set: the rows of a batch repeat each prompt `num_generations` times, so its references
@@ -114,7 +114,7 @@ class RealTexts:
         return [""] * len(prompts) if self._belong_to_no_prompt else as_prompts(prompts, self._tokenizer)
 
     def draw(self, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-        """Return real texts for a training batch of these rows, and the prompts to show with them."""
+        """Return real texts for a training batch of these rows, and their prompts ("" where they have none)."""
         return self._references_of(rows) if self._sampler is None else self._next(self._sampler, len(rows))
 
     def held_out(self, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
@@ -134,14 +134,14 @@ class RealTexts:
 
     def _next(self, sampler: RealSampler, count: int) -> tuple[list[str], list[str]]:
         rows = self._source[sampler.draw(count)]
-        texts = rows["text"] if self._belong_to_no_prompt else rows["completion"]
-        prompts = self.shown_prompts(texts if self._belong_to_no_prompt else rows["prompt"])
+        texts, prompts = (
+            (rows["text"], [""] * count) if self._belong_to_no_prompt else (rows["completion"], rows["prompt"])
+        )
         return as_completions(texts, self._tokenizer, self._max_completion_length), prompts
 
     def _references_of(self, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-        references = [row["completion"] for row in rows]
-        prompts = self.shown_prompts([row["prompt"] for row in rows])
-        return as_completions(references, self._tokenizer, self._max_completion_length), prompts
+        references = as_completions([row["completion"] for row in rows], self._tokenizer, self._max_completion_length)
+        return references, [row["prompt"] for row in rows]
 
     @staticmethod
     def _checked_source(train_dataset: Any, real_dataset: Any, paired: bool) -> Dataset | None:

@@ -72,6 +72,17 @@ class _Sides:
     batches: list[BatchEncoding]
     places: Tensor  # Shape (B + R,): the place of each text among the different ones, generated texts first
     num_fake: int
+    fake_offsets: Tensor | None
+    real_offsets: Tensor | None
+
+    def split_logits(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Deal out the logits and add the offsets."""
+        fake, real = self.split(logits)
+        if self.fake_offsets is not None:
+            fake = fake + self.fake_offsets.to(fake.device)
+        if self.real_offsets is not None:
+            real = real + self.real_offsets.to(real.device)
+        return fake, real
 
     def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Deal out a value for each different text to the generated (B,) and the real texts (R,)."""
@@ -269,11 +280,15 @@ class Discriminator:
         completions: Sequence[str],
         references: Sequence[str],
         reference_prompts: Sequence[str] | None = None,
+        completion_offsets: Tensor | None = None,
+        reference_offsets: Tensor | None = None,
     ) -> DiscriminatorOutput:
         """Compute what `update` computes, and change nothing. Arguments as there; the figures of the step are nan."""
-        sides = self._encoded(prompts, completions, references, reference_prompts)
+        sides = self._encoded(
+            prompts, completions, references, reference_prompts, completion_offsets, reference_offsets
+        )
         logits = torch.cat([self._logits(self.model, batch) for batch in sides.batches])
-        fake, real = sides.split(logits)
+        fake, real = sides.split_logits(logits)
         return sides.output(fake, real, self.loss(real, fake), torch.tensor(float("nan")), float("nan"))
 
     def update(
@@ -282,6 +297,8 @@ class Discriminator:
         completions: Sequence[str],
         references: Sequence[str],
         reference_prompts: Sequence[str] | None = None,
+        completion_offsets: Tensor | None = None,
+        reference_offsets: Tensor | None = None,
     ) -> DiscriminatorOutput:
         """Take one optimizer step on generated against real text.
 
@@ -291,9 +308,13 @@ class Discriminator:
             references (`Sequence[str]` of length R): Real texts. For a paired loss the i-th belongs to the i-th
                 completion.
             reference_prompts (`Sequence[str]` of length R, *optional*): Their prompts; `prompts` by default.
+            completion_offsets (`Tensor` of shape `(B,)`, *optional*): What is known about the logits beforehand, in
+                nats; it is added to them and only the rest is learnt.
+            reference_offsets (`Tensor` of shape `(R,)`, *optional*): The same of the real texts.
 
         Returns:
-            [`DiscriminatorOutput`]: The logits of both sides before the step, and the figures of the step.
+            [`DiscriminatorOutput`]: The logits, offsets included, of both sides before the step, and the figures of
+            the step.
 
         Raises:
             RuntimeError: If `create_optimizer` has not been called.
@@ -301,14 +322,16 @@ class Discriminator:
         """
         if self.optimizer is None:
             raise RuntimeError("The discriminator has no optimizer yet: call create_optimizer(args, num_steps) first.")
-        sides = self._encoded(prompts, completions, references, reference_prompts)
+        sides = self._encoded(
+            prompts, completions, references, reference_prompts, completion_offsets, reference_offsets
+        )
         whole = len(sides.batches) == 1
         with nullcontext() if whole else torch.no_grad():
             model = self._trained if whole else self.model
             logits = torch.cat([self._logits(model, batch) for batch in sides.batches])
         if not whole:
             logits.requires_grad_()
-        fake, real = sides.split(logits)
+        fake, real = sides.split_logits(logits)
         loss = self.loss(real, fake)
         if not loss.isfinite():
             raise FloatingPointError(
@@ -422,10 +445,12 @@ class Discriminator:
         completions: Sequence[str],
         references: Sequence[str],
         reference_prompts: Sequence[str] | None,
+        completion_offsets: Tensor | None,
+        reference_offsets: Tensor | None,
     ) -> "_Sides":
         real_prompts = prompts if reference_prompts is None else reference_prompts
         texts, places = _unique([*prompts, *real_prompts], [*completions, *references])
-        return _Sides(self._batches(texts), places, len(completions))
+        return _Sides(self._batches(texts), places, len(completions), completion_offsets, reference_offsets)
 
     def _logits(self, model: nn.Module, batch: BatchEncoding) -> Tensor:
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):

@@ -7,7 +7,8 @@ def distinct_n(texts: Sequence[Sequence[str]], n: int) -> float:
     """Compute the share of different n-grams among all n-grams, over all texts together.
 
     Li et al. 2016, "A diversity-promoting objective function for neural conversation models", section 5.2
-    ([1510.03055](https://huggingface.co/papers/1510.03055)). It falls as the set grows, so compare sets of one size only.
+    ([1510.03055](https://huggingface.co/papers/1510.03055)). It falls as the set grows, so compare sets of one size
+    only.
 
     Args:
         texts (`Sequence[Sequence[str]]`): Texts as words.

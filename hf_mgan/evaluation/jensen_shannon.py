@@ -11,8 +11,9 @@ def jensen_shannon(
 ) -> tuple[float, float]:
     """Estimate JS(P, Q) from samples of both, each with its log-probability under both.
 
-    JS = 1/2 E_P[log2 2p/(p + q)] + 1/2 E_Q[log2 2q/(p + q)], Lin 1991, "Divergence measures based on the Shannon entropy",
-    equation 3.1 with equal weights. The terms are bounded, so the estimate has a finite variance whatever P and Q are.
+    JS = 1/2 E_P[log2 2p/(p + q)] + 1/2 E_Q[log2 2q/(p + q)], Lin 1991, "Divergence measures based on the Shannon
+    entropy", equation 3.1 with equal weights. The terms are bounded, so the estimate has a finite variance whatever P
+    and Q are.
 
     Args:
         p_logps_of_p (`Tensor` of shape `(N,)`): log p of the samples of P, in nats.

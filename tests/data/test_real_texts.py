@@ -53,7 +53,7 @@ def test_an_unpaired_loss_draws_from_the_whole_training_set(tokenizer):
     train = Dataset.from_dict({"prompt": ["<s>"] * 4, "completion": ["one", "two", "three", "four"]})
     texts, prompts = reals(tokenizer, train).draw([train[0]] * 4)
     assert sorted(texts) == ["four", "one", "three", "two"]
-    assert prompts == [""] * 4
+    assert prompts == ["<s>"] * 4
 
 
 def test_real_texts_of_no_prompt_hide_the_prompts_of_both_sides(tokenizer):
@@ -69,7 +69,7 @@ def test_evaluation_leaves_the_order_of_training_alone(tokenizer):
     before = texts.drawn
     assert len(texts.held_out([train[0]] * 2)[0]) == 2
     assert texts.drawn == before
-    assert texts.held_out([{"prompt": "a", "completion": "king"}]) == (["king"], [""])
+    assert texts.held_out([{"prompt": "a", "completion": "king"}]) == (["king"], ["a"])
 
 
 def test_missing_real_texts_are_reported_at_construction(tokenizer):

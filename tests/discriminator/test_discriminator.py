@@ -177,7 +177,9 @@ def test_bad_values_are_refused_at_construction(pair_tokenizer, settings, messag
 
 
 def test_wrong_types_are_refused(pair_tokenizer, generator):
-    with pytest.raises(TypeError, match=r"sequence classifier, got GPT2LMHeadModel.*AutoModelForSequenceClassification"):
+    with pytest.raises(
+        TypeError, match=r"sequence classifier, got GPT2LMHeadModel.*AutoModelForSequenceClassification"
+    ):
         Discriminator(generator, pair_tokenizer)
     with pytest.raises(TypeError, match="must be a tokenizer, got str"):
         Discriminator(bert_classifier(), "bert")

@@ -8,7 +8,8 @@ from hf_mgan.objectives import LOSSES, PAIRED, bce, bradley_terry, relativistic_
 
 
 def test_bce_is_minus_the_value_of_the_game():
-    # logits log 3 and -log 3 are D = 3/4 and 1/4: V = log(3/4) + log(1 - 1/4) = 2 log(3/4), so L = 2 log(4/3) = 0.5754.
+    # logits log 3 and -log 3 are D = 3/4 and 1/4: V = log(3/4) + log(1 - 1/4) = 2 log(3/4), so L = 2 log(4/3) =
+    # 0.5754.
     loss = bce(torch.tensor([math.log(3)]), torch.tensor([-math.log(3)]))
     assert_close(loss, torch.tensor(2 * math.log(4 / 3)))
     assert_close(loss, torch.tensor(0.5754), atol=1e-4, rtol=0)
@@ -30,8 +31,8 @@ def test_bradley_terry_refuses_sides_that_do_not_pair_up():
 
 
 def test_relativistic_average_compares_with_the_mean_of_the_other_side():
-    # real (2, 0), mean 1; fake (1, -1), mean 0. Real terms: softplus(-2) = 0.126928, softplus(0) = 0.693147, mean 0.410038.
-    # Fake terms: softplus(1 - 1) = 0.693147, softplus(-1 - 1) = 0.126928, mean 0.410038. Sum 0.820075.
+    # real (2, 0), mean 1; fake (1, -1), mean 0. Real terms: softplus(-2) = 0.126928, softplus(0) = 0.693147, mean
+    # 0.410038. Fake terms: softplus(1 - 1) = 0.693147, softplus(-1 - 1) = 0.126928, mean 0.410038. Sum 0.820075.
     loss = relativistic_average(torch.tensor([2.0, 0.0]), torch.tensor([1.0, -1.0]))
     assert_close(loss, torch.tensor(0.820075), atol=1e-6, rtol=0)
 

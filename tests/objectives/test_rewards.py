@@ -44,7 +44,8 @@ def test_minimax_is_the_generators_side_of_the_value():
 
 
 def test_policy_gradient_of_minimax_descends_the_jensen_shannon_divergence():
-    """Against the best D, E_q[reward * grad log q] = -2 grad JS(p, q) - worked on three outcomes by finite differences."""
+    """Against the best D, E_q[reward * grad log q] = -2 grad JS(p, q) - worked on three outcomes by finite
+    differences."""
     p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     theta = torch.tensor([0.1, -0.4, 0.7], dtype=torch.float64, requires_grad=True)
     q = theta.softmax(0)

@@ -1,0 +1,80 @@
+"""What the generator's own density says about a text: how much less likely it has become since the game began.
+
+Against a generator of density q the best discriminator has the logit log p(x) - log q(x), and half of that is known: a
+language model can say how likely it finds a text. A classifier that has learnt log p(x) - log q_0(x), with q_0 the
+generator at the start, therefore stays right while the generator moves if log q_0(x) - log q(x) is added to its logit.
+It is the logit of noise-contrastive estimation (Gutmann and Hyvarinen 2010, "Noise-contrastive estimation: a new
+estimation principle for unnormalized statistical models", equation 3), with the generator as the noise whose density
+is known.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+
+def sequence_logps(
+    model: nn.Module,
+    prompt_ids: Sequence[list[int]],
+    completion_ids: Sequence[list[int]],
+    temperature: float = 1.0,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Compute log q(completion | prompt), summed over the tokens of each completion.
+
+    Args:
+        model (`nn.Module`): A causal language model.
+        prompt_ids (`Sequence[list[int]]` of length B): Tokens of the prompts, at least one each.
+        completion_ids (`Sequence[list[int]]` of length B): Tokens of the completions, with the end token where there
+            is one.
+        temperature (`float`, *optional*, defaults to 1.0): Temperature at which the model is sampled.
+        batch_size (`int`, *optional*): Sequences a forward pass; all of them by default.
+
+    Returns:
+        `Tensor` of shape `(B,)`: In nats, float32, without gradient.
+    """
+    device = next(model.parameters()).device
+    size = batch_size or len(prompt_ids)
+    totals = []
+    for start in range(0, len(prompt_ids), size):
+        chunk = slice(start, start + size)
+        pairs = list(zip(prompt_ids[chunk], completion_ids[chunk], strict=True))
+        rows = [torch.tensor([*prompt, *completion]) for prompt, completion in pairs]
+        # What stands in the padding is of no consequence: it is on the right, where causal attention never looks.
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+        width = torch.arange(ids.size(1))
+        ends = torch.tensor([len(row) for row in rows])[:, None]
+        starts = torch.tensor([len(prompt) for prompt, _ in pairs])[:, None]
+        is_completion = ((width >= starts) & (width < ends)).to(device)
+        with torch.no_grad():
+            logits = model(input_ids=ids, attention_mask=(width < ends).long().to(device)).logits
+        logps = (logits[:, :-1].float() / temperature).log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
+        totals.append((logps * is_completion[:, 1:]).sum(1))
+    return torch.cat(totals)
+
+
+def log_density_drop(
+    model: PeftModel,
+    prompt_ids: Sequence[list[int]],
+    completion_ids: Sequence[list[int]],
+    temperature: float = 1.0,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Compute log q_0(x) - log q(x), where q_0 is the model without its adapters.
+
+    Args:
+        model (`PeftModel`): The generator, with adapters that changed nothing when the game began.
+        prompt_ids, completion_ids, temperature, batch_size: As in [`sequence_logps`].
+
+    Returns:
+        `Tensor` of shape `(B,)`: In nats; 0 before the first step.
+    """
+    training = model.training
+    model.eval()
+    now = sequence_logps(model, prompt_ids, completion_ids, temperature, batch_size)
+    with model.disable_adapter():
+        at_start = sequence_logps(model, prompt_ids, completion_ids, temperature, batch_size)
+    model.train(training)
+    return at_start - now
