@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 from datasets import Dataset, DatasetDict, load_dataset
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from transformers import AutoTokenizer, PreTrainedModel
 from trl import (
     DatasetMixtureConfig,
@@ -75,9 +76,7 @@ def _load_data(script: TrainArguments, mixture: DatasetMixtureConfig) -> Dataset
 
 
 def _imported(name: str) -> str | Callable:
-    """Return the function that `module.function` names; an id with a slash or a folder is left to TRL, which loads
-    it.
-    """
+    """Return the function that `module.function` names; an id with a slash or a folder is left to TRL to load."""
     if "/" in name or Path(name).exists() or "." not in name:
         return name
     module, _, function = name.rpartition(".")
@@ -86,23 +85,20 @@ def _imported(name: str) -> str | Callable:
 
 
 def _warm_start(
-    script: TrainArguments, args: AdversarialConfig, model: ModelConfig, data: Dataset, peft_config: PeftConfig | None
-) -> PreTrainedModel:
-    """Run TRL's supervised trainer on the same data and return its model."""
+    name: str,
+    script: TrainArguments,
+    args: AdversarialConfig,
+    model: ModelConfig,
+    data: Dataset,
+    peft_config: PeftConfig | None,
+) -> PreTrainedModel | PeftModel:
+    """Run TRL's supervised trainer on the generator of this name, with the same data, and return its model."""
     tokenizer = AutoTokenizer.from_pretrained(
-        model.model_name_or_path, revision=model.model_revision, trust_remote_code=args.trust_remote_code
+        name, revision=model.model_revision, trust_remote_code=args.trust_remote_code
     )
-    prepared = prepare_dataset(
-        data,
-        tokenizer,
-        (args.min_prompt_tokens, args.max_prompt_tokens),
-        args.source_lang,
-        args.target_lang,
-        args.translation_template,
-        args.seed,
-    )
+    prepared = prepare_dataset(data, tokenizer, **args.prompt_arguments())
     trainer = SFTTrainer(
-        model=model.model_name_or_path,
+        model=name,
         args=SFTConfig(
             str(Path(args.output_dir) / "warm_start"),
             max_steps=script.warm_start_steps,
@@ -125,7 +121,7 @@ def _warm_start(
         peft_config=peft_config,
     )
     trainer.train()
-    return trainer.model
+    return cast("PreTrainedModel | PeftModel", trainer.model)  # declared for trainers that make their model later
 
 
 def train(
@@ -160,11 +156,18 @@ def train(
         **(args.model_init_kwargs or {}),
     }
     peft_config = get_peft_config(model)
-    generator: str | PreTrainedModel = model.model_name_or_path
+    generator: str | PreTrainedModel | PeftModel = model.model_name_or_path
     processing_class = None
     if script.warm_start_steps:
-        generator = _warm_start(script, args, model, data[script.dataset_train_split], peft_config)
-        processing_class = AutoTokenizer.from_pretrained(model.model_name_or_path, padding_side="left")
+        generator = _warm_start(
+            model.model_name_or_path, script, args, model, data[script.dataset_train_split], peft_config
+        )
+        processing_class = AutoTokenizer.from_pretrained(
+            model.model_name_or_path,
+            revision=model.model_revision,
+            trust_remote_code=args.trust_remote_code,
+            padding_side="left",
+        )
         peft_config, args.model_init_kwargs = None, None  # the model has its adapters and is loaded
     trainer = AdversarialTrainer(
         model=generator,
@@ -188,6 +191,11 @@ def train(
     return trainer
 
 
+def _parser(command: str, *arguments: type) -> TrlParser:
+    types = cast("tuple[Any, ...]", arguments)  # transformers declares a type of dataclasses that none of them is of
+    return TrlParser(types, prog=f"hf-mgan {command}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with these arguments, those of the shell by default."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -197,11 +205,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     command = parser.parse_args(argv[:1]).command
     if command == "demo":
-        (demo,) = TrlParser(DemoArguments, prog="hf-mgan demo").parse_args_and_config(argv[1:])
+        (demo,) = _parser(command, DemoArguments).parse_args_and_config(argv[1:])
         run_demo(demo)
         return
-    types = (TrainArguments, AdversarialConfig, ModelConfig, DatasetMixtureConfig)
-    train(*TrlParser(types, prog="hf-mgan train").parse_args_and_config(argv[1:], fail_with_unknown_args=True))
+    arguments = _parser(command, TrainArguments, AdversarialConfig, ModelConfig, DatasetMixtureConfig)
+    train(*arguments.parse_args_and_config(argv[1:], fail_with_unknown_args=True))
 
 
 if __name__ == "__main__":

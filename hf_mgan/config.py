@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
@@ -39,11 +39,12 @@ class AdversarialConfig(GRPOConfig):
             most that the discriminator can take by default.
         discriminator_batch_size (`int`, *optional*): Texts a forward pass of the discriminator, if all of them at once
             are too many for the memory. The update stays the same.
-        discriminator_steps (`int`, *optional*, defaults to 1): Updates of the discriminator per generation batch. The
-            reward is taken before the first; each draws real texts of its own.
+        discriminator_steps (`int`, *optional*, defaults to 1): Updates of the discriminator per generation batch,
+            those of its warm-up included. The reward is taken before the first; each draws real texts of its own.
         discriminator_warmup_steps (`int`, *optional*, defaults to 0): Updates of the discriminator alone, on
-            completions of the generator as it starts, before the generator's first step. They are not counted in
-            `max_steps`.
+            completions of the generator as it starts, before the generator's first step. Each batch of completions
+            serves for `discriminator_steps` of them, the last for those that are left. They are not counted in
+            `max_steps`; a log entry follows each batch that passes a multiple of `logging_steps`.
         discriminator_density_offset (`bool`, *optional*, defaults to `False`): Whether to add log q_0(x) - log q(x) to
             every logit, with q the generator's density and q_0 its density when the game began. The best logit is
             log p(x) - log q(x), so the classifier is then left with log p(x) - log q_0(x), which stands still while
@@ -63,6 +64,13 @@ class AdversarialConfig(GRPOConfig):
         learning_rate (`float`, *optional*, defaults to 1e-5): Learning rate of the generator. TRL's 1e-6 is meant for
             whole models; adapters want more.
     """
+
+    if TYPE_CHECKING:
+        # What these are after `__post_init__`, which puts a value in the place of None and a dict in the place of its
+        # JSON; upstream declares what they may be before. When the program runs, the fields are upstream's.
+        output_dir: str = "trainer_output"
+        steps_per_generation: int = 1
+        model_init_kwargs: dict[str, Any] | None = None
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of the generator."})
     discriminator_loss: str = field(
@@ -144,6 +152,16 @@ class AdversarialConfig(GRPOConfig):
     def _check_at_least(self, name: str, least: Literal[0, 1]) -> None:
         if getattr(self, name) < least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+
+    def prompt_arguments(self) -> dict[str, Any]:
+        """Return the arguments of [`prepare_dataset`] that say how rows become prompts."""
+        return {
+            "prompt_tokens": (self.min_prompt_tokens, self.max_prompt_tokens),
+            "source_lang": self.source_lang,
+            "target_lang": self.target_lang,
+            "translation_template": self.translation_template,
+            "seed": self.seed,
+        }
 
     def discriminator_arguments(self) -> TrainingArguments:
         """Return the arguments of the discriminator's optimizer and schedule, under the names transformers reads."""

@@ -51,7 +51,7 @@ def sequence_logps(
         with torch.no_grad():
             logits = model(input_ids=ids, attention_mask=(width < ends).long().to(device)).logits
         logps = (logits[:, :-1].float() / temperature).log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
-        totals.append((logps * is_completion[:, 1:]).sum(1))
+        totals.append(logps.masked_fill(~is_completion[:, 1:], 0).sum(1))
     return torch.cat(totals)
 
 
@@ -66,7 +66,10 @@ def log_density_drop(
 
     Args:
         model (`PeftModel`): The generator, with adapters that changed nothing when the game began.
-        prompt_ids, completion_ids, temperature, batch_size: As in [`sequence_logps`].
+        prompt_ids (`Sequence[list[int]]` of length B): Tokens of the prompts, as in [`sequence_logps`].
+        completion_ids (`Sequence[list[int]]` of length B): Tokens of the completions, as there.
+        temperature (`float`, *optional*, defaults to 1.0): Temperature at which the model is sampled.
+        batch_size (`int`, *optional*): Sequences a forward pass; all of them by default.
 
     Returns:
         `Tensor` of shape `(B,)`: In nats; 0 before the first step.

@@ -1,4 +1,4 @@
-"""The model card: TRL's own, with a section on the game and on its second player."""
+"""The model card: TRL's own, with the tags and the paper of the game and a section on its second player."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,20 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 
+TAG_NAMES = ["trl", "hf-mgan", "gan"]
+PAPER = {
+    "title": "Generative Adversarial Networks",
+    "id": "1406.2661",
+    "citation": (
+        "@inproceedings{goodfellow2014generative,\n"
+        "    title     = {{Generative Adversarial Nets}},\n"
+        "    author    = {Goodfellow, Ian and Pouget-Abadie, Jean and Mirza, Mehdi and Xu, Bing and "
+        "Warde-Farley, David and Ozair, Sherjil and Courville, Aaron and Bengio, Yoshua},\n"
+        "    booktitle = {Advances in Neural Information Processing Systems},\n"
+        "    year      = {2014}\n"
+        "}"
+    ),
+}
 SECTION = """## The discriminator
 
 This generator was trained adversarially with `hf_mgan` against a discriminator, a sequence

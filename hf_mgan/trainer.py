@@ -7,35 +7,33 @@ turns the rewards into advantages and moves the generator. Everything else is TR
 """
 
 import copy
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from datasets import Dataset, IterableDataset
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
+from .checkpoint import FOLDER, MODEL_FOLDER, model_folder, read_state, write_state
 from .config import AdversarialConfig
 from .data import RealSampler, RealTexts, plain_text, prepare_dataset
 from .density import log_density_drop
-from .discriminator import Discriminator, DiscriminatorOutput, with_adapters
-from .model_card import extend_model_card
+from .discriminator import DiscriminatorOutput
+from .further_rewards import as_list, matching
+from .model_card import PAPER, TAG_NAMES, extend_model_card
 from .objectives import PAIRED, REWARDS
+from .player_loading import load_discriminator, load_generator_processing_class
 
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import BitsAndBytesConfig, ProcessorMixin
-
-FOLDER = "discriminator"
-STATE_FILE = "adversarial_state.json"
 
 
 class AdversarialTrainer(GRPOTrainer):
@@ -84,9 +82,10 @@ class AdversarialTrainer(GRPOTrainer):
         train_dataset (`Dataset` or `IterableDataset`): Rows with `text`, `prompt` and `completion`, `messages` or
             `translation`; see [`prepare_dataset`].
         eval_dataset (*optional*): The same, one set or a dict of sets.
-        processing_class, reward_processing_classes, callbacks, optimizers, quantization_config, peft_config, tools,
-        rollout_func,
-            environment_factory: As in [`~trl.GRPOTrainer`]; all of them concern the generator.
+        processing_class (*optional*): The generator's tokenizer or processor, as in [`~trl.GRPOTrainer`].
+        reward_processing_classes (*optional*): Those of the models among `reward_funcs`, as there.
+        callbacks, optimizers, quantization_config, peft_config, tools, rollout_func, environment_factory: As in
+            [`~trl.GRPOTrainer`]; all of them concern the generator.
         discriminator (`str`, `PreTrainedModel` or `PeftModel`): The discriminator: Hub id or folder of a classifier or
             of any model that can carry a classification head, or a sequence classifier.
         discriminator_processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded with it by
@@ -101,22 +100,13 @@ class AdversarialTrainer(GRPOTrainer):
         ValueError: If the discriminator or the real texts are missing, or settings contradict each other.
     """
 
-    args: AdversarialConfig  # narrower than in transformers
-    _tag_names: ClassVar = ["trl", "hf-mgan", "gan"]
+    # Narrower than transformers declares them, and never None once the trainer is made.
+    args: AdversarialConfig
+    model: PreTrainedModel | PeftModel
+    train_dataset: Dataset | IterableDataset
+    _tag_names = TAG_NAMES
     _name = "adversarial training"
-    _paper: ClassVar = {
-        "title": "Generative Adversarial Networks",
-        "id": "1406.2661",
-        "citation": (
-            "@inproceedings{goodfellow2014generative,\n"
-            "    title     = {{Generative Adversarial Nets}},\n"
-            "    author    = {Goodfellow, Ian and Pouget-Abadie, Jean and Mirza, Mehdi and Xu, Bing and "
-            "Warde-Farley, David and Ozair, Sherjil and Courville, Aaron and Bengio, Yoshua},\n"
-            "    booktitle = {Advances in Neural Information Processing Systems},\n"
-            "    year      = {2014}\n"
-            "}"
-        ),
-    }
+    _paper = PAPER
 
     def __init__(
         self,
@@ -160,21 +150,28 @@ class AdversarialTrainer(GRPOTrainer):
                 "their references: give peft_config= (merge the adapters of a warm start first: "
                 "model.merge_and_unload()) and no real_dataset=."
             )
-        reward_funcs = _as_list(reward_funcs)
-        reward_processing_classes = _matching(reward_processing_classes, reward_funcs, "reward processing classes")
-        weights = _matching(args.reward_weights, reward_funcs, "reward weights")
+        reward_funcs = as_list(reward_funcs)
+        # TRL takes None for a function, and declares that every reward has a processing class.
+        all_processing_classes: list = [
+            *matching(reward_processing_classes, reward_funcs, "reward processing classes"),
+            None,
+        ]
+        weights = matching(args.reward_weights, reward_funcs, "reward weights")
 
         if processing_class is None:
-            processing_class = _generator_processing_class(model, args)
-        tokenizer = getattr(processing_class, "tokenizer", processing_class)
+            processing_class = load_generator_processing_class(model, args)
+        tokenizer = (
+            processing_class if isinstance(processing_class, PreTrainedTokenizerBase) else processing_class.tokenizer
+        )
+        prompt_arguments = args.prompt_arguments()
         if train_dataset is not None:
-            train_dataset = _prepare(train_dataset, tokenizer, args)
+            train_dataset = prepare_dataset(train_dataset, tokenizer, **prompt_arguments)
         if isinstance(eval_dataset, dict):
             eval_dataset = type(eval_dataset)(
-                {key: _prepare(one, tokenizer, args) for key, one in eval_dataset.items()}
+                {key: prepare_dataset(one, tokenizer, **prompt_arguments) for key, one in eval_dataset.items()}
             )
         elif eval_dataset is not None:
-            eval_dataset = _prepare(eval_dataset, tokenizer, args)
+            eval_dataset = prepare_dataset(eval_dataset, tokenizer, **prompt_arguments)
 
         real_texts = RealTexts(
             train_dataset,
@@ -188,7 +185,7 @@ class AdversarialTrainer(GRPOTrainer):
         )
 
         set_seed(args.seed)  # a fresh classification head is random
-        player = _load_discriminator(
+        player = load_discriminator(
             discriminator,
             discriminator_processing_class,
             discriminator_peft_config,
@@ -206,7 +203,7 @@ class AdversarialTrainer(GRPOTrainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            reward_processing_classes=[*reward_processing_classes, None],
+            reward_processing_classes=all_processing_classes,
             callbacks=callbacks,
             optimizers=optimizers,
             quantization_config=quantization_config,
@@ -223,12 +220,12 @@ class AdversarialTrainer(GRPOTrainer):
 
         self.discriminator = player.to(self.accelerator.device)
         self._real_texts = real_texts
-        self._rewards: list[float] = []
+        self._rewards: list[float | None] = []  # TRL's type of rewards; none of them is None
         self._resumed_epoch = 0
         self._warming_up = False
 
-    def _reward_function(self) -> Callable[..., list[float]]:
-        def discriminator(**_: Any) -> list[float]:
+    def _reward_function(self) -> Callable[..., list[float | None]]:
+        def discriminator(**_: Any) -> list[float | None]:
             return self._rewards
 
         return discriminator  # its name is the metric's: rewards/discriminator/mean
@@ -238,7 +235,9 @@ class AdversarialTrainer(GRPOTrainer):
     ) -> Tensor:
         fakes = [plain_text(completion) for completion in completions]
         offsets = self._offsets(prompts, completion_ids_list)
-        updates = self.args.discriminator_steps if self.model.training and not self._warming_up else 1
+        updates = self.args.discriminator_steps if self.model.training else 1
+        if self._warming_up:
+            updates = min(updates, self.args.discriminator_warmup_steps - self.discriminator.num_updates)
         outputs = [self._confront(inputs, prompts, fakes, offsets) for _ in range(updates)]
         self._rewards = REWARDS[self.args.discriminator_reward](outputs[0].fake_logits).tolist()
         self._log_discriminator(outputs[0])
@@ -268,7 +267,7 @@ class AdversarialTrainer(GRPOTrainer):
 
         Completions come as tokens; references as text, which gets its end token unless it was cut.
         """
-        if not self.args.discriminator_density_offset:
+        if not self.args.discriminator_density_offset or self._warming_up:  # the generator has not moved yet
             return None
         if isinstance(completions[0], str):
             limit = self.max_completion_length
@@ -284,19 +283,7 @@ class AdversarialTrainer(GRPOTrainer):
 
     def _log_discriminator(self, output: DiscriminatorOutput) -> None:
         """Add the figures of a batch to TRL's metrics, averaged over processes; TRL leaves out what is nan."""
-        real, fake = output.real_logits, output.fake_logits
-        value = nn.functional.logsigmoid(real).mean() + nn.functional.logsigmoid(-fake).mean()
-        figures = {
-            "loss": output.loss,
-            "real_prob": real.sigmoid().mean(),
-            "fake_prob": fake.sigmoid().mean(),
-            "accuracy": torch.cat([real > 0, fake <= 0]).float().mean(),
-            "value": value,
-            "grad_norm": output.grad_norm,
-            "learning_rate": torch.tensor(output.learning_rate),
-            "real_length": output.real_length,
-            "fake_length": output.fake_length,
-        }
+        figures = output.figures()
         device = self.accelerator.device
         stacked = torch.stack([figure.float().to(device) for figure in figures.values()])
         means = self.accelerator.gather(stacked[None]).mean(0).tolist()
@@ -322,13 +309,15 @@ class AdversarialTrainer(GRPOTrainer):
                 self.accelerator.num_processes,
             )
         self._warming_up = True
-        while (count := self.discriminator.num_updates) < self.args.discriminator_warmup_steps:
+        logging_steps = max(int(self.state.logging_steps), 1)
+        while (before := self.discriminator.num_updates) < self.args.discriminator_warmup_steps:
             rows = generation_batch
             if prompts is not None:
                 rows = [self.train_dataset[index] for index in prompts.draw(len(generation_batch))]
             self._generate_and_score_completions(rows)
-            if (count + 1) % max(int(self.state.logging_steps), 1) == 0:
-                self.log({"discriminator/warmup_step": count + 1})
+            now = self.discriminator.num_updates
+            if now // logging_steps > before // logging_steps:
+                self.log({"discriminator/warmup_step": now})
         self._warming_up = False
         self._metrics["train"] = metrics
 
@@ -344,18 +333,19 @@ class AdversarialTrainer(GRPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "completion" not in self._signature_columns:
-            self._signature_columns += ["completion"]
+        columns = cast("list[str]", self._signature_columns)  # transformers declares the None that it starts as
+        if "completion" not in columns:
+            columns.append("completion")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._resumed_epoch = int(_read_state(resume_from_checkpoint)["epoch"])
+        self._resumed_epoch = int(read_state(resume_from_checkpoint)["epoch"])
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         # TRL's RepeatSampler draws the order of every epoch from one generator and has no set_epoch, so a run resumed
         # in epoch k would repeat the order of epoch 0. Drawing k orders first puts it right; a sampler with set_epoch
         # would not need it.
-        sampler = super()._get_train_sampler(dataset)
+        sampler: Any = super()._get_train_sampler(dataset)  # RepeatSampler, which TRL declares as any Sampler
         if self.shuffle_dataset:
             for _ in range(self._resumed_epoch):
                 torch.randperm(sampler.num_samples, generator=sampler.generator)
@@ -365,34 +355,27 @@ class AdversarialTrainer(GRPOTrainer):
         """Save the generator as always, and the discriminator in `discriminator/` beside it."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            # PEFT's weights right below a checkpoint would be taken for adapters of the generator, hence one level
-            # deeper.
-            deeper = "model" if folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-") else ""
-            self.discriminator.save_pretrained(folder / FOLDER / deeper)
+            self.discriminator.save_pretrained(model_folder(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
-            folder = Path(output_dir) / FOLDER
-            self.discriminator.save_state(folder)
-            state = {
-                "micro_steps": self._step,
-                "epoch": self.state.epoch,
-                "real_texts_drawn": self._real_texts.drawn,
-            }
-            (folder / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+            self.discriminator.save_state(Path(output_dir) / FOLDER)
+            write_state(output_dir, self._step, self.state.epoch, self._real_texts.drawn)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        state = _read_state(checkpoint)
-        self.discriminator.load_state(Path(checkpoint) / FOLDER, Path(checkpoint) / FOLDER / "model")
+        state = read_state(checkpoint)
+        # A checkpoint can have been renamed since it was saved, so its name does not say where the model lies.
+        folder = Path(checkpoint) / FOLDER
+        self.discriminator.load_state(folder, folder / MODEL_FOLDER)
         self._step = state["micro_steps"]
         self._real_texts.drawn = state["real_texts_drawn"]
 
-    def create_model_card(
+    # The signature is TRL's, which departs from that of transformers.
+    def create_model_card(  # type: ignore[override]
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
         """Write TRL's card with a section on the discriminator."""
@@ -410,94 +393,3 @@ class AdversarialTrainer(GRPOTrainer):
             hub_model_id=self.hub_model_id,
             output_dir=self.args.output_dir,
         )
-
-
-def _as_list(value: Any) -> list:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list) else [value]
-
-
-def _matching(values: Any, reward_funcs: list, what: str) -> list:
-    """Return one value a reward function, `None` for each where none are given; the words of the error are TRL's."""
-    values = _as_list(values) if values is not None else [None] * len(reward_funcs)
-    if len(values) != len(reward_funcs):
-        raise ValueError(
-            f"Number of {what} ({len(values)}) must match number of reward functions ({len(reward_funcs)}). The "
-            "discriminator is not among them: its weight is discriminator_weight."
-        )
-    return values
-
-
-def _generator_processing_class(model: "str | PreTrainedModel | PeftModel", args: AdversarialConfig) -> Any:
-    """Load the generator's tokenizer as TRL does; needed before TRL, to make prompts."""
-    return AutoProcessor.from_pretrained(
-        model if isinstance(model, str) else model.config._name_or_path,
-        revision=(args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None,
-        truncation_side="left",
-        padding_side="left",
-        trust_remote_code=args.trust_remote_code,
-    )
-
-
-def _prepare(dataset: Any, tokenizer: PreTrainedTokenizerBase, args: AdversarialConfig) -> Any:
-    return prepare_dataset(
-        dataset,
-        tokenizer,
-        prompt_tokens=(args.min_prompt_tokens, args.max_prompt_tokens),
-        source_lang=args.source_lang,
-        target_lang=args.target_lang,
-        translation_template=args.translation_template,
-        seed=args.seed,
-    )
-
-
-def _load_discriminator(
-    discriminator: "str | PreTrainedModel | PeftModel",
-    processing_class: PreTrainedTokenizerBase | None,
-    peft_config: "PeftConfig | None",
-    quantization_config: "BitsAndBytesConfig | None",
-    args: AdversarialConfig,
-) -> Discriminator:
-    settings = {
-        "label": args.discriminator_label,
-        "loss": args.discriminator_loss,
-        "max_length": args.discriminator_max_length,
-        "batch_size": args.discriminator_batch_size,
-        "bf16": args.bf16,
-        "max_grad_norm": args.discriminator_max_grad_norm,
-    }
-    if isinstance(discriminator, (str, Path)):
-        return Discriminator.from_pretrained(
-            discriminator,
-            processing_class,
-            peft_config,
-            quantization_config,
-            trust_remote_code=args.trust_remote_code,
-            **settings,
-        )
-    if not isinstance(discriminator, (PreTrainedModel, PeftModel)):
-        raise TypeError(
-            f"discriminator must be a Hub id, a folder or a sequence classifier, got {type(discriminator).__name__}."
-        )
-    if quantization_config is not None:
-        raise ValueError(
-            "discriminator_quantization_config has no effect on a discriminator that is loaded already. Give its id, "
-            "or load it with quantization_config= yourself and leave this out."
-        )
-    if processing_class is None:
-        processing_class = AutoProcessor.from_pretrained(discriminator.config._name_or_path)
-    if peft_config is not None:
-        discriminator = with_adapters(discriminator, peft_config)
-    return Discriminator(discriminator, processing_class, **settings)
-
-
-def _read_state(checkpoint: str) -> dict[str, Any]:
-    path = Path(checkpoint) / FOLDER / STATE_FILE
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{checkpoint} holds no state of a discriminator ({FOLDER}/{STATE_FILE}), so this run cannot go on from "
-            "it. It may come from another trainer, or from a run with save_only_model=True: start from its model "
-            "instead."
-        )
-    return json.loads(path.read_text())

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from trl import GRPOConfig, GRPOTrainer
 
 from hf_mgan import AdversarialTrainer
+from hf_mgan.discriminator import with_adapters
 
 from .conftest import bert_classifier, texts
 
@@ -215,6 +216,35 @@ def test_warm_up_moves_the_discriminator_alone_before_the_first_step(make_traine
     assert steps == [1, 2, 3, 4, 5, None, None]
 
 
+def test_a_warm_up_batch_gives_as_many_updates_as_any_other_until_the_warm_up_is_full(make_trainer, make_config):
+    """7 updates, 3 a batch: batches of 3, 3 and 1, then 2 steps of 3. Of 3, 6 and 7 the first two pass a multiple of
+    2.
+    """
+    config = make_config(discriminator_warmup_steps=7, discriminator_steps=3, max_steps=2, logging_steps=2)
+    trainer = make_trainer(config)
+    generator = weights(trainer.model)
+    events = []
+    generate, update = trainer._generate_and_score_completions, trainer.discriminator.update
+
+    def watched_generate(inputs):
+        events.append("batch")
+        return generate(inputs)
+
+    def watched_update(*args, **kwargs):
+        events.append("update after a step" if moved(generator, trainer.model) else "update")
+        return update(*args, **kwargs)
+
+    trainer._generate_and_score_completions, trainer.discriminator.update = watched_generate, watched_update
+    trainer.train()
+    whole_batch = ["batch", *["update"] * 3]
+    warm_up = [*whole_batch, *whole_batch, "batch", "update"]
+    assert events == [*warm_up, *whole_batch, "batch", *["update after a step"] * 3]
+    assert trainer.discriminator.num_updates == 7 + 2 * 3
+    logged = [entry for entry in trainer.state.log_history if "discriminator/warmup_step" in entry]
+    assert [entry["discriminator/warmup_step"] for entry in logged] == [3, 6]
+    assert all("discriminator/value" in entry for entry in logged)
+
+
 @pytest.mark.parametrize("loss", ["bradley_terry", "relativistic_average"])
 def test_other_losses_play_on_prompts_of_their_own(make_trainer, make_config, loss):
     data = Dataset.from_dict({"prompt": ["the dog", "a cat"] * 8, "completion": ["sees a king", "runs ."] * 8})
@@ -352,6 +382,9 @@ def test_missing_or_wrong_arguments_are_refused_before_anything_loads(make_train
         make_trainer(GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none"))
     with pytest.raises(TypeError, match="sequence classifier, got int"):
         make_trainer(discriminator=7)
+    lora = LoraConfig(r=2, target_modules=["query"])
+    with pytest.raises(ValueError, match=r"has adapters already.*merge_and_unload"):
+        make_trainer(discriminator=with_adapters(bert_classifier(), lora), discriminator_peft_config=lora)
     with pytest.raises(
         ValueError, match=r"Number of reward weights \(2\) must match number of reward functions \(1\)"
     ):

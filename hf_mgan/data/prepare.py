@@ -120,8 +120,8 @@ def _split_text(
         return {"prompt": start, "completion": row["text"]}
     ids = tokenizer(row["text"], add_special_tokens=False)["input_ids"]
     count = min(random.Random(f"{seed}-{index}").randint(low, high), len(ids) - 1)
-    prompt = tokenizer.decode(ids[:count])
-    return {"prompt": start + prompt, "completion": tokenizer.decode(ids[count:])}
+    prompt, completion = tokenizer.batch_decode([ids[:count], ids[count:]])
+    return {"prompt": start + prompt, "completion": completion}
 
 
 def _split_messages(row: dict[str, Any], index: int) -> dict[str, list[dict[str, Any]]]:

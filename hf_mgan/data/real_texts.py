@@ -133,6 +133,7 @@ class RealTexts:
         return None if self._source is None else RealSampler(len(self._source), seed, self._rank, self._world_size)
 
     def _next(self, sampler: RealSampler, count: int) -> tuple[list[str], list[str]]:
+        assert self._source is not None  # a sampler exists only where there is a source
         rows = self._source[sampler.draw(count)]
         texts, prompts = (
             (rows["text"], [""] * count) if self._belong_to_no_prompt else (rows["completion"], rows["prompt"])

@@ -10,7 +10,8 @@ In: a seed. Out: sentences (lists of words), and the exact log-probability of an
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,9 +90,9 @@ class State:
     gender: str = ""
     second: bool = False
 
-    def but(self, **changes: object) -> "State":
+    def but(self, **changes: Any) -> "State":
         """Return this state with some fields changed."""
-        return State(**{**self.__dict__, **changes})  # type: ignore[arg-type]
+        return replace(self, **changes)
 
 
 START = State("determiner", allowed=tuple(SUBJECT_CLASSES))
@@ -178,8 +179,8 @@ def steps(state: State) -> Iterator[tuple[str, float, State | None]]:
     elif state.expects == "adverb":
         for word, p in zipf(ADVERBS[state.role]):
             yield word, SHARE_ADVERB * p, state.but(expects="end", role="")
-        for word, p, following in steps(state.but(expects="end", role="")):
-            yield word, (1 - SHARE_ADVERB) * p, following
+        for word, p, after_end in steps(state.but(expects="end", role="")):
+            yield word, (1 - SHARE_ADVERB) * p, after_end
     elif state.expects == "end":
         share = 0.0 if state.second else SHARE_SECOND_CLAUSE
         for word, p in zipf(CONJUNCTIONS):
@@ -223,10 +224,10 @@ class Language:
         ids = {word: number for number, word in enumerate([*self.words, END])}
         self.probs = torch.zeros(len(rows), len(ids), dtype=torch.float64)
         self.following = torch.full((len(rows), len(ids)), -1)
-        for number, row in enumerate(rows):
-            for word, (p, target) in row.items():
-                self.probs[number, ids[word]] = p
-                self.following[number, ids[word]] = target
+        for place, row in enumerate(rows):
+            for word, (p, following) in row.items():
+                self.probs[place, ids[word]] = p
+                self.following[place, ids[word]] = following
 
     @property
     def end(self) -> int:

@@ -8,12 +8,10 @@ function for both purposes, so dropout is off at all times.
 The discriminator knows nothing of the policy, of rewards or of datasets.
 """
 
-import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -31,78 +29,16 @@ from transformers import (
 )
 
 from ..objectives import LOSSES
+from .encoding import TextEncoder
 from .loading import checked_max_length, load_classifier, real_label_index
+from .output import DiscriminatorOutput
+from .sides import Sides, different_texts
 
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 STATE_FILE = "training_state.pt"
-
-
-@dataclass(frozen=True)
-class DiscriminatorOutput:
-    """What one update saw and did.
-
-    Attributes:
-        fake_logits (`Tensor` of shape `(B,)`): Logits of the generated texts *before* the step, float32, detached: the
-            discriminator had not been trained on these texts, so a reward made of them is out of sample.
-        real_logits (`Tensor` of shape `(R,)`): Logits of the real texts before the step.
-        loss (`Tensor` of shape `()`): The loss before the step.
-        grad_norm (`Tensor` of shape `()`): Norm of the gradient before clipping.
-        learning_rate (`float`): Learning rate of the step.
-        fake_length (`Tensor` of shape `()`): Mean number of tokens the discriminator sees of a generated text and its
-            prompt.
-        real_length (`Tensor` of shape `()`): The same of a real text.
-    """
-
-    fake_logits: Tensor
-    real_logits: Tensor
-    loss: Tensor
-    grad_norm: Tensor
-    learning_rate: float
-    fake_length: Tensor
-    real_length: Tensor
-
-
-@dataclass(frozen=True)
-class _Sides:
-    """Generated and real texts, encoded together; every different text once."""
-
-    batches: list[BatchEncoding]
-    places: Tensor  # Shape (B + R,): the place of each text among the different ones, generated texts first
-    num_fake: int
-    fake_offsets: Tensor | None
-    real_offsets: Tensor | None
-
-    def split_logits(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Deal out the logits and add the offsets."""
-        fake, real = self.split(logits)
-        if self.fake_offsets is not None:
-            fake = fake + self.fake_offsets.to(fake.device)
-        if self.real_offsets is not None:
-            real = real + self.real_offsets.to(real.device)
-        return fake, real
-
-    def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Deal out a value for each different text to the generated (B,) and the real texts (R,)."""
-        dealt = values[self.places.to(values.device)]
-        return dealt[: self.num_fake], dealt[self.num_fake :]
-
-    def output(
-        self, fake: Tensor, real: Tensor, loss: Tensor, grad_norm: Tensor, learning_rate: float
-    ) -> DiscriminatorOutput:
-        lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self.batches]).float()
-        fake_lengths, real_lengths = self.split(lengths)
-        return DiscriminatorOutput(
-            fake_logits=fake.detach(),
-            real_logits=real.detach(),
-            loss=loss.detach(),
-            grad_norm=grad_norm.detach(),
-            learning_rate=learning_rate,
-            fake_length=fake_lengths.mean(),
-            real_length=real_lengths.mean(),
-        )
 
 
 class Discriminator:
@@ -156,11 +92,12 @@ class Discriminator:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"The discriminator's batch_size must be at least 1, got {batch_size}.")
         self.model = model.eval()
-        self.processing_class = copy.deepcopy(processing_class)
-        self.processing_class.padding_side = "right"
         self.label = real_label_index(base.config, label)
         self.loss = LOSSES[loss]
         self.max_length = checked_max_length(base.config, processing_class, max_length)
+        self._encoder = TextEncoder(processing_class, self.max_length)
+        self.processing_class = self._encoder.processing_class
+        base.config.get_text_config().pad_token_id = self.processing_class.pad_token_id
         self.batch_size = batch_size
         self.bf16 = bf16
         self.max_grad_norm = max_grad_norm
@@ -168,7 +105,6 @@ class Discriminator:
         self.optimizer: torch.optim.Optimizer | None = None
         self.lr_scheduler: Any = None
         self._trained: nn.Module = model  # what `update` calls: the model, or the model within DistributedDataParallel
-        self._prepare_special_tokens(base)
 
     @classmethod
     def from_pretrained(
@@ -219,7 +155,7 @@ class Discriminator:
             save_directory (`str` or `Path`): `AutoModelForSequenceClassification` loads it, or PEFT where there are
                 adapters.
         """
-        self.model.save_pretrained(save_directory)
+        self.model.save_pretrained(str(save_directory))
         self.processing_class.save_pretrained(save_directory)
 
     def encode(self, prompts: Sequence[str], completions: Sequence[str]) -> BatchEncoding:
@@ -236,26 +172,7 @@ class Discriminator:
         Returns:
             `BatchEncoding`: Tensors of shape `(B, T)` on the model's device, T at most `max_length`.
         """
-        if self._has_pairs:
-            firsts, seconds = list(prompts), list(completions)
-        else:
-            firsts = [""] * len(completions)
-            seconds = [
-                prompt + completion + self._end for prompt, completion in zip(prompts, completions, strict=True)
-            ]
-        settings: dict[str, Any] = {"truncation": True, "max_length": self.max_length}
-        if not any(firsts):
-            encoded = self.processing_class(seconds, padding=True, return_tensors="pt", **settings)
-        elif all(firsts):
-            encoded = self.processing_class(firsts, seconds, padding=True, return_tensors="pt", **settings)
-        else:  # row by row, so that a text is encoded alike whatever stands beside it
-            rows = [
-                self.processing_class(*([first], [second]) if first else ([second],), **settings)
-                for first, second in zip(firsts, seconds, strict=True)
-            ]
-            merged = {name: [row[name][0] for row in rows] for name in rows[0]}
-            encoded = self.processing_class.pad(merged, return_tensors="pt")
-        return encoded.to(self.model.device)
+        return self._encoder.encode(prompts, completions).to(self.model.device)
 
     @torch.no_grad()
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
@@ -268,7 +185,7 @@ class Discriminator:
         Returns:
             `Tensor` of shape `(B,)`: float32; higher = more real.
         """
-        texts, places = _unique(prompts, completions)
+        texts, places = different_texts(prompts, completions)
         return torch.cat([self._logits(self.model, batch) for batch in self._batches(texts)])[
             places.to(self.model.device)
         ]
@@ -362,7 +279,11 @@ class Discriminator:
                 `lr_scheduler_type` and the warm-up of the schedule are read.
             num_training_steps (`int`): Number of updates over which the schedule runs.
         """
-        optimizer_class, arguments = Trainer.get_optimizer_cls_and_kwargs(args, self.model)
+        # Two declarations of transformers are put right: its own trainer passes PEFT models here too, and what was a
+        # string of JSON among the arguments is a dict once they are made.
+        model = cast("PreTrainedModel", self.model)
+        scheduler_arguments = cast("dict[str, Any] | None", args.lr_scheduler_kwargs)
+        optimizer_class, arguments = Trainer.get_optimizer_cls_and_kwargs(args, model)
         groups = [
             {"params": [p for p in self._trainable() if p.ndim > 1], "weight_decay": args.weight_decay},
             {"params": [p for p in self._trainable() if p.ndim <= 1], "weight_decay": 0.0},
@@ -373,7 +294,7 @@ class Discriminator:
             self.optimizer,
             num_warmup_steps=args.get_warmup_steps(num_training_steps),
             num_training_steps=num_training_steps,
-            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+            scheduler_specific_kwargs=scheduler_arguments,
         )
 
     def to(self, device: torch.device) -> "Discriminator":
@@ -415,23 +336,6 @@ class Discriminator:
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         self.num_updates = state["num_updates"]
 
-    def _prepare_special_tokens(self, base: PreTrainedModel) -> None:
-        tokenizer = self.processing_class
-        special = tokenizer.num_special_tokens_to_add(pair=False)
-        self._has_pairs = tokenizer.num_special_tokens_to_add(pair=True) > special
-        if not self._has_pairs:
-            tokenizer.truncation_side = "left"
-        # A tokenizer that adds nothing turns an empty completion into an empty row, so a text is given an end.
-        self._end = "" if special else tokenizer.eos_token or tokenizer.pad_token or ""
-        if tokenizer.pad_token is None:
-            if tokenizer.eos_token is None:
-                raise ValueError(
-                    "The discriminator's tokenizer has no padding token and no EOS token to take its place. Set "
-                    "tokenizer.pad_token and give the tokenizer as discriminator_processing_class."
-                )
-            tokenizer.pad_token = tokenizer.eos_token
-        base.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-
     def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:
         size = self.batch_size or len(texts)
         return [self.encode(*zip(*texts[start : start + size], strict=True)) for start in range(0, len(texts), size)]
@@ -447,10 +351,10 @@ class Discriminator:
         reference_prompts: Sequence[str] | None,
         completion_offsets: Tensor | None,
         reference_offsets: Tensor | None,
-    ) -> "_Sides":
+    ) -> Sides:
         real_prompts = prompts if reference_prompts is None else reference_prompts
-        texts, places = _unique([*prompts, *real_prompts], [*completions, *references])
-        return _Sides(self._batches(texts), places, len(completions), completion_offsets, reference_offsets)
+        texts, places = different_texts([*prompts, *real_prompts], [*completions, *references])
+        return Sides(self._batches(texts), places, len(completions), completion_offsets, reference_offsets)
 
     def _logits(self, model: nn.Module, batch: BatchEncoding) -> Tensor:
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
@@ -473,10 +377,3 @@ class Discriminator:
 
     def _without_sync(self) -> AbstractContextManager[None]:
         return self._trained.no_sync() if isinstance(self._trained, DistributedDataParallel) else nullcontext()
-
-
-def _unique(prompts: Sequence[str], completions: Sequence[str]) -> tuple[list[tuple[str, str]], Tensor]:
-    """Return the different texts, and the place of each given text among them: none is run through twice."""
-    index: dict[tuple[str, str], int] = {}
-    places = [index.setdefault(text, len(index)) for text in zip(prompts, completions, strict=True)]
-    return list(index), torch.tensor(places, dtype=torch.int64)

@@ -20,7 +20,8 @@ def test_every_state_is_a_distribution(language):
 def test_the_probability_of_a_sentence_by_hand(language):
     """ "this child sleeps": determiner .6 (not "the") * .6 singular * (1/2)/(3/2); no adjective .8;
     person is the first of four classes, 1/(25/12); child the third of four persons, (1/3)/(25/12);
-    straight to the verb .7; sleep the third of five verbs open to a person, (1/3)/(137/60); no adverb .8; no clause .75.
+    straight to the verb .7; sleep the third of five verbs open to a person, (1/3)/(137/60); no adverb .8; no clause
+    .75.
     """
     determiner = 0.6 * 0.6 * (1 / 2) / (3 / 2)
     noun = 0.8 * 12 / 25 * (1 / 3) * 12 / 25

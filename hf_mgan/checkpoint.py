@@ -1,0 +1,55 @@
+"""Where the second player lies in what the trainer saves, and the state of the game that a checkpoint holds beside it.
+
+`checkpoint-N/discriminator/` holds `model/` (the discriminator as an ordinary folder), the state of its training, and
+`adversarial_state.json` with what the game needs to go on: see [`write_state`]. A saved model that is no checkpoint
+has the discriminator right in `discriminator/`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+FOLDER = "discriminator"
+MODEL_FOLDER = "model"
+STATE_FILE = "adversarial_state.json"
+
+
+def model_folder(output_dir: str | Path) -> Path:
+    """Return where to save the discriminator's model within a folder that the trainer saves to.
+
+    PEFT's weights right below a checkpoint would be taken for adapters of the generator, hence one level deeper there.
+    """
+    folder = Path(output_dir) / FOLDER
+    return folder / MODEL_FOLDER if Path(output_dir).name.startswith(f"{PREFIX_CHECKPOINT_DIR}-") else folder
+
+
+def write_state(checkpoint: str | Path, micro_steps: int, epoch: float | None, real_texts_drawn: int) -> None:
+    """Write the state of the game into a checkpoint.
+
+    Args:
+        checkpoint (`str` or `Path`): The checkpoint; its folder `discriminator` exists.
+        micro_steps (`int`): Backward passes of the generator so far.
+        epoch (`float`, *optional*): Passes over the training set so far.
+        real_texts_drawn (`int`): Real texts drawn so far by all processes together.
+    """
+    state = {"micro_steps": micro_steps, "epoch": epoch, "real_texts_drawn": real_texts_drawn}
+    (Path(checkpoint) / FOLDER / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+
+
+def read_state(checkpoint: str | Path) -> dict[str, Any]:
+    """Return what [`write_state`] wrote, under the names of its arguments.
+
+    Raises:
+        FileNotFoundError: If the checkpoint holds no state of a game.
+    """
+    path = Path(checkpoint) / FOLDER / STATE_FILE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{checkpoint} holds no state of a discriminator ({FOLDER}/{STATE_FILE}), so this run cannot go on from "
+            "it. It may come from another trainer, or from a run with save_only_model=True: start from its model "
+            "instead."
+        )
+    return json.loads(path.read_text())

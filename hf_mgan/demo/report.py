@@ -1,0 +1,206 @@
+"""What the demo shows: progress, the table, the curves, samples, and the lines that load the players again."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .measure import Quality
+from .run import Game
+
+
+LOAD = """from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "{folder}/adversarial"
+generator = AutoPeftModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+folder += "/discriminator"
+discriminator = AutoModelForSequenceClassification.from_pretrained(folder)
+discriminator_tokenizer = AutoTokenizer.from_pretrained(folder)
+"""
+PLAYED = ("D(x)", "D(G(s))", "V(D,G)")
+
+
+class Bar(TrainerCallback):
+    """One bar: the steps of a trainer, after those of a discriminator's warm-up if there is one."""
+
+    def __init__(self, progress: Progress, task: TaskID, warmup_steps: int) -> None:
+        self.progress = progress
+        self.task = task
+        self.warmup_steps = warmup_steps
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Follow the warm-up."""
+        done = (kwargs["logs"] or {}).get("discriminator/warmup_step")
+        if done is not None:
+            self.progress.update(self.task, completed=done)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Follow the steps."""
+        self.progress.update(self.task, completed=self.warmup_steps + state.global_step)
+
+
+class Bars(Progress):
+    """The progress of all parts, one bar each."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description:26}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        super().__init__(*columns, console=Console(stderr=True))
+
+    def add(self, part: str, steps: int, warmup_steps: int = 0) -> Bar:
+        """Add a bar and return the callback that moves it."""
+        for task in self.tasks:
+            self.stop_task(task.id)
+        return Bar(self, self.add_task(part, total=steps + warmup_steps), warmup_steps)
+
+
+def show(games: Sequence[Game], real: dict[str, float], folder: Path, console: Console | None = None) -> None:
+    """Print samples, the lines that load the players, the tables and the verdict.
+
+    Args:
+        games (`Sequence[Game]`): One a seed.
+        real (`dict[str, float]`): Figures of the language itself.
+        folder (`Path`): Where everything lies.
+        console (`Console`, *optional*): Where to print; the terminal by default.
+    """
+    console = console or Console()
+    first = games[0]
+    best = first.likelihood[0].temperature
+    console.print(
+        f"\n[bold]Maximum likelihood at its best temperature ({best})[/], the first ten of seed {first.seed}"
+    )
+    console.print("\n".join(f"  {text}" for text in first.samples_before), highlight=False)
+    console.print("\n[bold]After the game[/], temperature 1")
+    console.print("\n".join(f"  {text}" for text in first.samples_after), highlight=False)
+    console.print("\n[bold]To load the players again[/]")
+    console.print(LOAD.format(folder=first.folder), highlight=False, markup=False, soft_wrap=True)
+    console.print(game_table(games))
+    console.print(quality_table(games, real))
+    console.print(verdict(games), soft_wrap=True)
+    training = ("maximum likelihood", "discriminator's encoder", "adversarial game")
+    seconds = statistics.fmean(sum(game.seconds[part] for part in training) for game in games)
+    console.print(f"Training took {seconds:.0f} s a seed.")
+    console.print(f"Figures: {folder}/demo.json, curves: {folder}/demo.png", soft_wrap=True)
+
+
+def quality_table(games: Sequence[Game], real: dict[str, float]) -> Table:
+    """Make the table of all models; with several seeds each figure is the mean over them."""
+    several = len(games) > 1
+    spread = f"deviation over the seeds {', '.join(str(game.seed) for game in games)}" if several else "standard error"
+    result = Table(title=f"Divergence to the language, exact (± {spread})", title_justify="left")
+    result.add_column("model")
+    for name in ("T", "JS in bits", "grammar", "dist-4", "entropy"):
+        result.add_column(name, justify="right")
+    figures = [f"{real['grammatical']:.3f}", f"{real['distinct_4']:.3f}", f"{real['entropy']:.2f}"]
+    result.add_row("the language", "", "0", *figures)
+
+    def add(name: str, qualities: list[Quality]) -> None:
+        def mean(key: str) -> float:
+            return statistics.fmean(getattr(quality, key) for quality in qualities)
+
+        divergences = [quality.divergence for quality in qualities]
+        error = statistics.stdev(divergences) if several else qualities[0].standard_error
+        temperatures = sorted({quality.temperature for quality in qualities})
+        result.add_row(
+            name,
+            "-".join(f"{temperature}" for temperature in temperatures),
+            f"{mean('divergence'):.4f} ± {error:.4f}",
+            f"{mean('grammatical'):.3f}",
+            f"{mean('distinct_4'):.3f}",
+            f"{mean('entropy'):.2f}",
+        )
+
+    add("maximum likelihood", [_at_one(game.likelihood) for game in games])
+    add("  at its best T", [game.likelihood[0] for game in games])
+    add("  after 2x the steps", [game.likelihood_again[0] for game in games])
+    add("[bold]adversarial[/]", [game.adversarial for game in games])
+    return result
+
+
+def game_table(games: Sequence[Game]) -> Table:
+    """Make the table of what the discriminator thinks at both ends of the game, as means over the seeds."""
+    result = Table(title="The game", title_justify="left")
+    result.add_column("")
+    for name in PLAYED:
+        result.add_column(name, justify="right")
+    for label, ends in (
+        ("first steps", [game.before for game in games]),
+        ("last steps", [game.after for game in games]),
+    ):
+        result.add_row(label, *(f"{statistics.fmean(end[key] for end in ends):.3f}" for key in PLAYED))
+    result.add_row("nothing to tell apart", "0.500", "0.500", f"{-math.log(4):.3f}")
+    return result
+
+
+def verdict(games: Sequence[Game]) -> str:
+    """Say in a line how the adversarial model compares with the best that maximum likelihood reached.
+
+    A difference of less than two standard errors decides nothing. The two are measured on the same real sentences but
+    taken as independent, which overstates the error of the difference.
+    """
+    differences, decided = [], []
+    for game in games:
+        rival = min((game.likelihood[0], game.likelihood_again[0]), key=lambda quality: quality.divergence)
+        differences.append(game.adversarial.divergence - rival.divergence)
+        error = math.hypot(game.adversarial.standard_error, rival.standard_error)
+        decided.append(
+            "undecided" if abs(differences[-1]) < 2 * error else "lower" if differences[-1] < 0 else "higher"
+        )
+    counts = ", ".join(f"{word} with {decided.count(word)} of {len(games)} seeds" for word in sorted(set(decided)))
+    return (
+        f"Against maximum likelihood at its best, the adversarial model's divergence is {counts}; mean difference "
+        f"{statistics.fmean(differences):+.4f} bits."
+    )
+
+
+def draw(games: Sequence[Game], path: Path) -> None:
+    """Draw the curves of the game, a line a seed, as a PNG.
+
+    Args:
+        games (`Sequence[Game]`): One a seed.
+        path (`Path`): The file.
+    """
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    divergence, probabilities, value = figure.subplots(1, 3)
+    colours = matplotlib.color_sequences["tab10"]
+    for number, game in enumerate(games):
+        colour = colours[number % len(colours)]
+        start = _at_one(game.likelihood).divergence
+        steps, values = zip((0, start), *game.divergences, strict=True)
+        divergence.plot(steps, values, color=colour, label=f"seed {game.seed}")
+        divergence.axhline(game.likelihood[0].divergence, color=colour, linestyle="--", linewidth=1)
+        probabilities.plot(_smooth(game.curves["D(x)"]), color=colour, label=f"D(x), seed {game.seed}")
+        probabilities.plot(
+            _smooth(game.curves["D(G(s))"]), color=colour, linestyle=":", label=f"D(G(s)), seed {game.seed}"
+        )
+        value.plot(_smooth(game.curves["V(D,G)"]), color=colour)
+    divergence.set(title="JS divergence to the language", ylabel="bits", xlabel="step", ylim=(0, None))
+    divergence.plot([], [], color="grey", linestyle="--", linewidth=1, label="maximum likelihood, best temperature")
+    divergence.legend(fontsize="small")
+    probabilities.axhline(0.5, color="grey", linewidth=1)
+    probabilities.set(title="What the discriminator thinks", ylabel="mean probability of real", xlabel="step")
+    probabilities.legend(fontsize="small")
+    value.axhline(-math.log(4), color="grey", linewidth=1)
+    value.annotate("-log 4: real and generated text cannot be told apart", (0, -math.log(4)), fontsize="small")
+    value.set(title="V(D, G)", ylabel="nats", xlabel="step")
+    figure.savefig(path, dpi=120)
+
+
+def _at_one(qualities: list[Quality]) -> Quality:
+    return next(quality for quality in qualities if quality.temperature == 1.0)
+
+
+def _smooth(values: list[float], width: int = 10) -> list[float]:
+    """Return the mean of each value and those up to `width` - 1 before it."""
+    return [statistics.fmean(values[max(0, end - width) : end]) for end in range(1, len(values) + 1)]

@@ -1,0 +1,50 @@
+"""What the discriminator reports of the texts that it was shown: logits, the loss, and the figures of its step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class DiscriminatorOutput:
+    """What one update saw and did.
+
+    Attributes:
+        fake_logits (`Tensor` of shape `(B,)`): Logits of the generated texts *before* the step, float32, detached: the
+            discriminator had not been trained on these texts, so a reward made of them is out of sample.
+        real_logits (`Tensor` of shape `(R,)`): Logits of the real texts before the step.
+        loss (`Tensor` of shape `()`): The loss before the step.
+        grad_norm (`Tensor` of shape `()`): Norm of the gradient before clipping.
+        learning_rate (`float`): Learning rate of the step.
+        fake_length (`Tensor` of shape `()`): Mean number of tokens the discriminator sees of a generated text and its
+            prompt.
+        real_length (`Tensor` of shape `()`): The same of a real text.
+    """
+
+    fake_logits: Tensor
+    real_logits: Tensor
+    loss: Tensor
+    grad_norm: Tensor
+    learning_rate: float
+    fake_length: Tensor
+    real_length: Tensor
+
+    def figures(self) -> dict[str, Tensor]:
+        """Return what is worth logging, under the names of the metrics: a tensor of shape `()` each.
+
+        `real_prob` is D(x), `fake_prob` D(G(s)), `value` V(D, G) in nats. After an evaluation `grad_norm` and
+        `learning_rate` are nan.
+        """
+        real, fake = self.real_logits, self.fake_logits
+        return {
+            "loss": self.loss,
+            "real_prob": real.sigmoid().mean(),
+            "fake_prob": fake.sigmoid().mean(),
+            "accuracy": torch.cat([real > 0, fake <= 0]).float().mean(),
+            "value": nn.functional.logsigmoid(real).mean() + nn.functional.logsigmoid(-fake).mean(),
+            "grad_norm": self.grad_norm,
+            "learning_rate": torch.tensor(self.learning_rate),
+            "real_length": self.real_length,
+            "fake_length": self.fake_length,
+        }

@@ -1,0 +1,113 @@
+import io
+import json
+import math
+
+import pytest
+import torch
+from rich.console import Console
+
+from hf_mgan.cli import main
+from hf_mgan.demo.measure import Quality
+from hf_mgan.demo.report import LOAD, game_table, quality_table, show, verdict
+from hf_mgan.demo.run import DemoArguments, Game
+
+
+SIZES = {
+    "sentences": 400,
+    "batch_size": 16,
+    "likelihood_steps": 12,
+    "encoder_steps": 4,
+    "warmup_steps": 2,
+    "steps": 10,
+    "samples": 50,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    flags = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
+    main(["demo", "--output_dir", str(folder), "--seeds", "3", *flags])
+    return folder
+
+
+def test_the_demo_leaves_figures_curves_and_players(folder):
+    result = json.loads((folder / "demo.json").read_text())
+    (game,) = result["games"]
+    assert result["command"] == "hf-mgan demo --seeds 3"
+    assert len(game["curves"]["V(D,G)"]) == SIZES["steps"]
+    assert [step for step, _ in game["divergences"]] == list(range(1, 11))
+    assert 0 <= game["adversarial"]["divergence"] <= 1
+    assert len(game["likelihood"]) == len(game["likelihood_again"]) == 5
+    assert len(game["samples_before"]) == len(game["samples_after"]) == 10
+    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "seed_3" / "adversarial" / "README.md").exists()
+
+
+def test_the_printed_lines_load_both_players(folder):
+    names: dict = {}
+    exec(LOAD.format(folder=folder / "seed_3"), names)
+    ids = names["tokenizer"]("<s> the dog", return_tensors="pt")
+    assert names["generator"](**ids).logits.shape == (1, 3, len(names["tokenizer"]))
+    text = names["discriminator_tokenizer"]("the dog sleeps", return_tensors="pt")
+    assert text["input_ids"].shape == (1, 5)
+    with torch.no_grad():
+        assert names["discriminator"](**text).logits.shape == (1, 1)
+
+
+def game(seed, best, again, adversarial, error=0.004):
+    def quality(divergence, temperature=1.0):
+        return Quality(temperature, divergence, error, 0.5, 0.7, 12.0, 14.0, 7.0)
+
+    ends = {"D(x)": 0.6, "D(G(s))": 0.4, "V(D,G)": -1.1}
+    return Game(
+        seed=seed,
+        folder="out",
+        likelihood=[quality(best, 0.8), quality(best + 0.02)],
+        likelihood_again=[quality(again, 0.9)],
+        adversarial=quality(adversarial),
+        before=ends,
+        after=ends,
+        curves={},
+        divergences=[],
+        seconds={"maximum likelihood": 1.0, "discriminator's encoder": 2.0, "adversarial game": 3.0},
+        samples_before=["a"],
+        samples_after=["b"],
+    )
+
+
+def test_the_verdict_compares_with_the_better_of_the_two_rivals():
+    # Two standard errors of a difference: 2 * sqrt(2) * 0.004 = 0.0113.
+    assert "lower with 1 of 1 seeds; mean difference -0.0200" in verdict([game(0, 0.34, 0.30, 0.28)])
+    assert "undecided with 1 of 1 seeds; mean difference -0.0100" in verdict([game(0, 0.30, 0.34, 0.29)])
+    assert "higher with 1 of 1 seeds; mean difference +0.0200" in verdict([game(0, 0.30, 0.34, 0.32)])
+    both = verdict([game(0, 0.34, 0.30, 0.28), game(1, 0.30, 0.34, 0.32)])
+    assert "higher with 1 of 2 seeds, lower with 1 of 2 seeds; mean difference +0.0000" in both
+
+
+def test_the_tables_fit_a_terminal_and_average_over_seeds():
+    real = {"grammatical": 1.0, "distinct_4": 0.4, "entropy": 12.97}
+    console = Console(file=io.StringIO(), width=80)
+    games = [game(0, 0.34, 0.33, 0.28), game(1, 0.36, 0.35, 0.26)]
+    show(games, real, "out", console)
+    text = console.file.getvalue()
+    assert f"0.2700 ± {math.sqrt(2) / 100:.4f}" in text  # the sample deviation of 0.28 and 0.26
+    assert "maximum likelihood │ 1.0 │ 0.3700" in text.replace("  ", " ").replace("  ", " ")
+    assert "Training took 6 s a seed." in text
+    for table in (quality_table(games, real), game_table(games)):
+        assert console.measure(table).maximum <= 80
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": []}, "seeds must be one number or more"),
+        ({"seeds": [1, 1]}, "all different"),
+        ({"steps": 9}, "steps must be at least 10, got 9"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"sentences": 10}, "sentences must be at least 256, got 10"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        DemoArguments(**change)
