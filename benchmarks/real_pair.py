@@ -66,7 +66,7 @@ print(json.dumps({"text": text, "real_prob": prob, "generator": type(generator).
 def parsed_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True, help="folder with the two models")
-    parser.add_argument("--data", type=Path, required=True, help="folder with wordnet_examples-*.jsonl")
+    parser.add_argument("--data", type=Path, required=True, help="folder with wordnet_examples.*.jsonl")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--warm_start_steps", type=int, default=200)
     parser.add_argument("--steps", type=int, default=150)

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from datasets import Dataset, DatasetDict, load_dataset
 from peft import PeftConfig, PeftModel
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, set_seed
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -31,6 +31,7 @@ from trl import (
 from .config import AdversarialConfig
 from .data import prepare_dataset
 from .demo.run import DemoArguments, run_demo
+from .player_loading import load_discriminator
 from .trainer import AdversarialTrainer
 
 
@@ -59,7 +60,19 @@ class TrainArguments(ScriptArguments):
     warm_start_learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of the warm start."})
 
 
-def _load_data(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDict:
+def _load_data(script: TrainArguments, mixture: DatasetMixtureConfig, splits: list[str]) -> DatasetDict:
+    """Load the dataset and see that it has these splits."""
+    data = _loaded(script, mixture)
+    for split in splits:
+        if split not in data:
+            raise ValueError(
+                f"The data has the splits {list(data)} and no {split!r}: say with --dataset_train_split which one to "
+                "train on, with --dataset_test_split which one to evaluate on, and --eval_strategy no for none."
+            )
+    return data
+
+
+def _loaded(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDict:
     if mixture.datasets and script.dataset_name:
         raise ValueError("Give either dataset_name or a mixture of datasets, not both.")
     if mixture.datasets:
@@ -81,7 +94,13 @@ def _imported(name: str) -> str | Callable:
         return name
     module, _, function = name.rpartition(".")
     sys.path.insert(0, str(Path.cwd()))
-    return getattr(importlib.import_module(module), function)
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"reward_funcs names {name!r}, and there is no function {function!r} in a module {module!r}. Give "
+            "module.function, seen from this folder or installed, or the id of a classifier."
+        ) from error
 
 
 def _warm_start(
@@ -139,7 +158,8 @@ def train(
         [`AdversarialTrainer`]: After training.
 
     Raises:
-        ValueError: If the generator, the discriminator or the data are missing.
+        ValueError: If the generator, the discriminator or the data are missing, a split or a reward function is not
+            there, or settings contradict each other. All of it is said before a warm start.
     """
     if not script.discriminator_name_or_path:
         raise ValueError(
@@ -148,7 +168,18 @@ def train(
         )
     if not model.model_name_or_path:
         raise ValueError("There is no generator: give --model_name_or_path, for example Qwen/Qwen2.5-0.5B.")
-    data = _load_data(script, mixture)
+    if script.warm_start_steps and args.discriminator_density_offset:
+        raise ValueError(
+            "discriminator_density_offset needs new adapters, and those of a warm start are trained. Warm-start in a "
+            "run of its own, merge its adapters (model.merge_and_unload()), save, and start the game from there."
+        )
+    evaluates = args.eval_strategy != "no"
+    splits = [script.dataset_train_split, *([script.dataset_test_split] if evaluates else [])]
+    data = _load_data(script, mixture, splits)
+    # All that can be wrong is looked at before a warm start, which may take hours.
+    reward_funcs = [_imported(name) for name in script.reward_funcs or []]
+    set_seed(args.seed)  # a fresh classification head is random
+    discriminator = load_discriminator(script.discriminator_name_or_path, None, None, None, args)
     args.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
@@ -158,7 +189,8 @@ def train(
     peft_config = get_peft_config(model)
     generator: str | PreTrainedModel | PeftModel = model.model_name_or_path
     processing_class = None
-    if script.warm_start_steps:
+    warm_start = script.warm_start_steps > 0 and not args.resume_from_checkpoint  # a checkpoint is past it
+    if warm_start:
         generator = _warm_start(
             model.model_name_or_path, script, args, model, data[script.dataset_train_split], peft_config
         )
@@ -171,23 +203,26 @@ def train(
         peft_config, args.model_init_kwargs = None, None  # the model has its adapters and is loaded
     trainer = AdversarialTrainer(
         model=generator,
-        reward_funcs=[_imported(name) for name in script.reward_funcs or []],
+        reward_funcs=reward_funcs,
         args=args,
         train_dataset=data[script.dataset_train_split],
-        eval_dataset=data[script.dataset_test_split] if args.eval_strategy != "no" else None,
+        eval_dataset=data[script.dataset_test_split] if evaluates else None,
         processing_class=processing_class,
-        quantization_config=None if script.warm_start_steps else get_quantization_config(model),
+        quantization_config=None if warm_start else get_quantization_config(model),
         peft_config=peft_config,
-        discriminator=script.discriminator_name_or_path,
+        discriminator=discriminator.model,
+        discriminator_processing_class=discriminator.processing_class,
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(args.output_dir)
-    trainer.create_model_card(dataset_name=script.dataset_name)
+    is_local = script.dataset_name is None or Path(script.dataset_name).exists()
+    dataset_name = None if is_local else script.dataset_name
+    trainer.create_model_card(dataset_name=dataset_name)
     trainer.accelerator.print(
-        f"The adapter is in {args.output_dir}, the discriminator in {args.output_dir}/discriminator."
+        f"The generator is in {args.output_dir}, the discriminator in {args.output_dir}/discriminator."
     )
     if args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script.dataset_name)
+        trainer.push_to_hub(dataset_name=dataset_name)
     return trainer
 
 

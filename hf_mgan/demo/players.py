@@ -25,6 +25,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 
@@ -130,6 +131,7 @@ def train_generator(
     whole = [f"{tokenizer.bos_token} {sentence} {tokenizer.eos_token}" for sentence in sentences]
     data = Dataset.from_dict({"input_ids": tokenizer(whole)["input_ids"]})
     trainer = SFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer, callbacks=[callback])
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
     return model
@@ -174,6 +176,7 @@ def train_encoder(
     )
     data = Dataset.from_dict({"input_ids": tokenizer(sentences)["input_ids"]})
     trainer = Trainer(model, arguments, collator, data, processing_class=tokenizer, callbacks=[callback])
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
 

@@ -1,0 +1,235 @@
+"""`hf-mgan train` from its arguments to the saved players; `hf-mgan demo` has tests of its own."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import yaml
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForSequenceClassification
+
+from hf_mgan import cli
+
+from .conftest import bert_classifier, texts
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, generator, tokenizer, classifier, pair_tokenizer):
+    """A folder to stand in: two saved players, `train.jsonl`, and a module of reward functions."""
+    for name, model, its_tokenizer in (
+        ("generator", generator, tokenizer),
+        ("discriminator", classifier, pair_tokenizer),
+    ):
+        model.save_pretrained(tmp_path / name)
+        its_tokenizer.save_pretrained(tmp_path / name)
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(32)))
+    (tmp_path / "my_rewards.py").write_text(
+        "def number_of_words(completions, **_):\n    return [float(len(text.split())) for text in completions]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds the folder it stands in
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+SETTINGS = {
+    "model_name_or_path": "generator",
+    "discriminator_name_or_path": "discriminator",
+    "dataset_name": "train.jsonl",
+    "output_dir": "out",
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "num_generations": 4,
+    "max_completion_length": 8,
+    "use_peft": True,
+    "lora_r": 2,
+    "lora_target_modules": ["all-linear"],
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+}
+
+
+def flags(**changes):
+    """Return SETTINGS as a shell would hand them over; a setting of `None` is left out."""
+    settings = {name: value for name, value in {**SETTINGS, **changes}.items() if value is not None}
+    parts = [[f"--{name}", *(value if isinstance(value, list) else [value])] for name, value in settings.items()]
+    return ["train", *(str(part) for part_list in parts for part in part_list)]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Return the trainers of the games that `main` has played."""
+    trainers = []
+    train = cli.train
+    monkeypatch.setattr(cli, "train", lambda *args: trainers.append(train(*args)))
+    return trainers
+
+
+def assert_both_players_are_saved(folder):
+    adapters = AutoPeftModelForCausalLM.from_pretrained(folder).state_dict()
+    assert any(value.abs().sum() > 0 for name, value in adapters.items() if "lora_B" in name)
+    AutoModelForSequenceClassification.from_pretrained(folder / "discriminator")
+    assert "discriminator" in (folder / "README.md").read_text()
+
+
+def test_flags_play_a_game_and_save_both_players(workplace, trained, capsys):
+    cli.main(flags(discriminator_loss="relativistic_average", discriminator_warmup_steps=1))
+    (trainer,) = trained
+    assert trainer.args.discriminator_loss == "relativistic_average"
+    assert trainer.state.global_step == 2
+    assert trainer.discriminator.num_updates == 3  # one alone, two in the game
+    assert_both_players_are_saved(workplace / "out")
+    assert "The generator is in out, the discriminator in out/discriminator." in capsys.readouterr().out
+
+
+def test_a_yaml_file_says_the_same_and_flags_go_before_it(workplace, trained):
+    (workplace / "game.yaml").write_text(yaml.safe_dump({**SETTINGS, "discriminator_reward": "logit", "seed": 5}))
+    cli.main(["train", "--config", "game.yaml", "--seed", "6"])
+    (trainer,) = trained
+    assert (trainer.args.discriminator_reward, trainer.args.max_steps, trainer.args.seed) == ("logit", 2, 6)
+    assert_both_players_are_saved(workplace / "out")
+
+
+def test_a_mixture_of_datasets_in_a_yaml_file_is_played_on(workplace, trained):
+    (workplace / "more").mkdir()
+    (workplace / "more" / "train.jsonl").write_text(json.dumps({"text": "one two three"}) + "\n")
+    (workplace / "first").mkdir()
+    (workplace / "train.jsonl").rename(workplace / "first" / "train.jsonl")
+    mixture = {"datasets": [{"path": "first"}, {"path": "more"}], "dataset_name": None}
+    settings = {name: value for name, value in {**SETTINGS, **mixture}.items() if value is not None}
+    (workplace / "game.yaml").write_text(yaml.safe_dump(settings))
+    cli.main(["train", "--config", "game.yaml"])
+    assert len(trained[0].train_dataset) == 33
+
+
+def test_a_warm_start_comes_before_the_game_and_its_adapters_go_on(workplace, trained, monkeypatch):
+    warm_starts = []
+    warm_start = cli._warm_start
+
+    def watched(*args):
+        model = warm_start(*args)
+        weights = {name: value.detach().clone() for name, value in model.named_parameters() if "lora_" in name}
+        warm_starts.append((model, weights))
+        return model
+
+    monkeypatch.setattr(cli, "_warm_start", watched)
+    cli.main(flags(warm_start_steps=2, warm_start_learning_rate=1e-2))
+    ((model, weights),) = warm_starts
+    assert trained[0].model is model
+    assert any(value.abs().sum() > 0 for name, value in weights.items() if "lora_B" in name)
+    moved = {name for name, value in model.named_parameters() if name in weights and not value.equal(weights[name])}
+    assert moved == set(weights)
+    assert_both_players_are_saved(workplace / "out")
+    saved = AutoPeftModelForCausalLM.from_pretrained(workplace / "out").state_dict()
+    assert all(saved[name].equal(value) for name, value in model.state_dict().items() if "lora_" in name)
+
+
+def test_a_reward_function_of_the_users_module_is_paid_beside_the_discriminator(workplace, trained):
+    cli.main(flags(reward_funcs=["my_rewards.number_of_words"], reward_weights=[0.5]))
+    log = trained[0].state.log_history[0]
+    assert trained[0].reward_weights.tolist() == [0.5, 1.0]
+    # Completions of at most 8 tokens are at most 8 words.
+    assert 0 < log["rewards/number_of_words/mean"] <= 8
+    assert "rewards/discriminator/mean" in log
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("discriminator_name_or_path", "no discriminator: give --discriminator_name_or_path"),
+        ("dataset_name", "no data: give --dataset_name"),
+        ("model_name_or_path", "no generator: give --model_name_or_path"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_loaded(workplace, monkeypatch, missing, message):
+    def loaded(*_, **__):
+        raise AssertionError("a model was loaded first")
+
+    monkeypatch.setattr(cli, "AdversarialTrainer", loaded)
+    monkeypatch.setattr(cli, "SFTTrainer", loaded)
+    with pytest.raises(ValueError, match=message):
+        cli.main(flags(**{missing: None, "warm_start_steps": 1}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset_train_split": "training", "dataset_name": "folder"}, r"splits \['train'\] and no 'training'"),
+        ({"eval_strategy": "steps"}, r"splits \['train'\] and no 'test'"),
+        (
+            {"reward_funcs": ["my_rewards.number_of_letters"]},
+            "no function 'number_of_letters' in a",
+        ),
+        ({"reward_funcs": ["your_rewards.number_of_words"]}, "in a module 'your_rewards'"),
+        ({"discriminator_density_offset": True}, "needs new adapters, and those of a warm start are trained"),
+        ({"discriminator_name_or_path": "two_labels"}, "say which of them means real"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_warm_start(workplace, monkeypatch, pair_tokenizer, changes, message):
+    def started(*_, **__):
+        raise AssertionError("the warm start came first")
+
+    monkeypatch.setattr(cli, "_warm_start", started)
+    (workplace / "folder").mkdir()
+    shutil.copy(workplace / "train.jsonl", workplace / "folder")
+    bert_classifier(num_labels=2).save_pretrained(workplace / "two_labels")
+    pair_tokenizer.save_pretrained(workplace / "two_labels")
+    with pytest.raises(ValueError, match=message):
+        cli.main(flags(warm_start_steps=1, **changes))
+
+
+def test_a_resumed_run_does_not_warm_start_again(workplace, trained, monkeypatch):
+    settings = {"warm_start_steps": 1, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
+    cli.main(flags(**settings, max_steps=1))
+
+    def started(*_, **__):
+        raise AssertionError("it warm-started again")
+
+    monkeypatch.setattr(cli, "_warm_start", started)
+    cli.main(flags(**settings, resume_from_checkpoint="out/checkpoint-1"))
+    assert trained[1].state.global_step == 2
+    weights = AutoPeftModelForCausalLM.from_pretrained(workplace / "out" / "checkpoint-1").state_dict()
+    after = trained[1].model.state_dict()
+    # One step of 1e-5 on top of what the warm start, at 2e-4, had left.
+    moves = [(after[name] - value).abs().max().item() for name, value in weights.items() if "lora_" in name]
+    assert 0 < max(moves) < 1e-4
+
+
+def test_a_dataset_and_a_mixture_at_once_are_refused(workplace):
+    settings = {**SETTINGS, "datasets": [{"path": "."}]}
+    (workplace / "game.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ValueError, match="either dataset_name or a mixture"):
+        cli.main(["train", "--config", "game.yaml"])
+
+
+def test_an_unknown_flag_is_refused_by_name(workplace, trained):
+    with pytest.raises(ValueError, match="discriminator_lose"):
+        cli.main([*flags(), "--discriminator_lose", "bce"])
+    assert trained == []
+
+
+def test_an_unknown_key_in_a_yaml_file_is_refused_by_name(workplace, trained):
+    (workplace / "game.yaml").write_text(yaml.safe_dump({**SETTINGS, "discriminator_lose": "bce"}))
+    with pytest.raises(ValueError, match="discriminator_lose"):
+        cli.main(["train", "--config", "game.yaml"])
+    assert trained == []
+
+
+def test_an_unknown_value_is_refused_with_the_choices(workplace, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(flags(discriminator_loss="bec"))
+    assert stopped.value.code == 2
+    assert "bradley_terry" in capsys.readouterr().err.split("choose from")[1]
+
+
+def test_an_unknown_command_ends_with_status_2(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["trian"])
+    assert stopped.value.code == 2
+    assert "invalid choice: 'trian'" in capsys.readouterr().err

@@ -1,0 +1,146 @@
+"""The examples as a user runs them: in a process of their own, on tiny models and a folder of data."""
+
+import difflib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForSequenceClassification
+
+from .conftest import texts
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def changed_lines(one, other):
+    """Return the lines that only one of two texts has, as (only in the first, only in the second)."""
+    diff = list(difflib.ndiff(one.splitlines(), other.splitlines()))
+    return tuple([line[2:] for line in diff if line.startswith(sign)] for sign in ("- ", "+ "))
+
+
+@pytest.fixture
+def folders(tmp_path, generator, tokenizer, classifier, pair_tokenizer):
+    """The two players with room for the examples' 64 tokens, each saved with its tokenizer."""
+    generator.config.n_positions = classifier.config.max_position_embeddings = 128
+    for name, model, its_tokenizer in (
+        ("generator", type(generator)(generator.config), tokenizer),
+        ("discriminator", type(classifier)(classifier.config), pair_tokenizer),
+    ):
+        model.save_pretrained(tmp_path / name)
+        its_tokenizer.save_pretrained(tmp_path / name)
+    return tmp_path
+
+
+def write_rows(folders, rows):
+    """Write a folder that `load_dataset` reads as a dataset with the split train."""
+    (folders / "data").mkdir()
+    (folders / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run(name, folders, **flags):
+    """Run an example for two steps on the CPU, without the network, and return what it prints."""
+    flags = {"dataset": folders / "data", "output_dir": folders / "out", "max_steps": 2, **flags}
+    arguments = [str(part) for flag, value in flags.items() for part in (f"--{flag}", value)]
+    changed = {
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_DATASETS_CACHE": str(folders / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(EXAMPLES.parent),
+    }
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        env={**os.environ, **changed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def adapters_moved(folder):
+    """Load a saved generator and return whether its adapters differ from fresh ones, whose B is 0."""
+    model = AutoPeftModelForCausalLM.from_pretrained(folder)
+    return any(parameter.abs().sum() > 0 for name, parameter in model.named_parameters() if "lora_B" in name)
+
+
+def discriminator_moved(folders):
+    """Load the discriminator as it was given and as it was saved, and return whether they differ."""
+    first, last = (
+        AutoModelForSequenceClassification.from_pretrained(folder).state_dict()
+        for folder in (folders / "discriminator", folders / "out" / "discriminator")
+    )
+    return not all(torch.equal(first[name], last[name]) for name in first)
+
+
+def test_the_twin_scripts_differ_in_two_lines():
+    only_grpo, only_adversarial = changed_lines(
+        (EXAMPLES / "grpo_script.py").read_text(), (EXAMPLES / "adversarial_script.py").read_text()
+    )
+    assert [line.split()[0] for line in only_grpo] == ["from", "reward_funcs=arguments.classifier,"]
+    assert [line.split()[0] for line in only_adversarial] == ["from", "discriminator=arguments.classifier,"]
+
+
+@pytest.mark.parametrize("name", ["grpo_script.py", "adversarial_script.py"])
+def test_the_twin_scripts_train_and_save(name, folders):
+    # TRL's path to a classifier glues prompt and completion together, so the space between them is the prompt's.
+    write_rows(folders, [{"prompt": f"{text} ", "completion": "a dog runs ."} for text in texts(16, length=4)])
+    run(name, folders, model=folders / "generator", classifier=folders / "discriminator")
+    assert adapters_moved(folders / "out")
+    if name == "adversarial_script.py":
+        assert discriminator_moved(folders)
+    else:
+        assert not (folders / "out" / "discriminator").exists()
+
+
+def test_stories_prints_samples_of_the_same_prompts_before_and_after(folders):
+    # The empty text stands for the gaps that collections have; a warm start or a game would stop at it.
+    write_rows(folders, [{"text": text} for text in ["", *texts(15, length=12)]])
+    printed = run(
+        "stories.py",
+        folders,
+        generator=folders / "generator",
+        discriminator=folders / "discriminator",
+        split="train",
+        warm_start_steps=2,
+        batch_size=8,
+        max_completion_length=8,
+    )
+    before = [line.split()[1:] for line in printed.splitlines() if line.startswith("before: ")]
+    after = [line.split()[1:] for line in printed.splitlines() if line.startswith("after: ")]
+    assert len(before) == len(after) == 4
+    assert all(one[:2] == other[:2] for one, other in zip(before, after, strict=True))
+    assert adapters_moved(folders / "out")
+    assert discriminator_moved(folders)
+
+
+def test_translation_prints_translations_beside_their_references(folders):
+    write_rows(
+        folders,
+        [{"translation": {"en": text, "fr": f"{text} ."}, "id": number} for number, text in enumerate(texts(16))],
+    )
+    printed = run(
+        "translation.py",
+        folders,
+        generator=folders / "generator",
+        discriminator=folders / "discriminator",
+        subset="default",
+        warm_start_steps=2,
+        batch_size=8,
+        max_completion_length=8,
+    )
+    sources = [line for line in printed.splitlines() if line in texts(16)]
+    references = [line for line in printed.splitlines() if line.startswith("reference: ")]
+    assert references == [f"reference: {source} ." for source in sources]
+    assert len(sources) == 4
+    written = [line for line in printed.splitlines() if line.startswith("generator: ")]
+    assert not any(source in line for source, line in zip(sources, written, strict=True))
+    assert adapters_moved(folders / "out")
+    assert discriminator_moved(folders)

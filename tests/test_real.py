@@ -1,0 +1,144 @@
+"""A real pair on real text: SmolLM2-135M-Instruct with adapters against all-MiniLM-L6-v2, on sentences of WordNet.
+
+The models come from the folder that HF_MGAN_REAL_MODELS names, or are made once, in about a minute, by the tool that
+lies beside the repository; the texts lie beside it too. What cannot be had skips the test and says why.
+"""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import AutoPeftModelForCausalLM, LoraConfig
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator, prepare_dataset
+
+
+pytestmark = pytest.mark.real
+
+SHARED = Path(__file__).parents[2] / "shared"
+CACHE = Path.home() / ".cache" / "hf_mgan" / "real_models"
+GENERATOR, DISCRIMINATOR = "SmolLM2-135M-Instruct", "all-MiniLM-L6-v2"
+
+
+def complete(folder):
+    """Whether a folder holds both models: the configuration is there before the weights are."""
+    return all((folder / name / "model.safetensors").exists() for name in (GENERATOR, DISCRIMINATOR))
+
+
+def make_models(tool, target):
+    """Make the models beside their place and move them there when they are complete."""
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
+    made = subprocess.run([sys.executable, str(tool), str(unfinished)], capture_output=True, text=True, check=False)
+    if made.returncode == 0 and complete(unfinished):
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return made.stderr
+
+
+@pytest.fixture(scope="module")
+def real_models():
+    if "HF_MGAN_REAL_MODELS" in os.environ:
+        return Path(os.environ["HF_MGAN_REAL_MODELS"])
+    tool = SHARED / "tools" / "real_models.py"
+    if not complete(CACHE):
+        if not tool.exists():
+            pytest.skip(f"HF_MGAN_REAL_MODELS is not set, and there is no {tool} to make the models with")
+        said = make_models(tool, CACHE)
+        if not complete(CACHE):
+            pytest.skip(f"{tool} could not make the models: {said[-500:]}")
+    return CACHE
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    path = SHARED / "data" / "wordnet_examples.train.jsonl"
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    with path.open() as file:
+        return Dataset.from_list([json.loads(line) for line, _ in zip(file, range(256), strict=False)])
+
+
+def weights(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def moved(before, model):
+    return {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
+
+
+def test_a_warm_start_and_a_game_move_both_players_and_both_load_again(real_models, sentences, tmp_path):
+    settings = {
+        "max_steps": 2,
+        "per_device_train_batch_size": 8,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+    }
+    tokenizer = AutoTokenizer.from_pretrained(real_models / GENERATOR, padding_side="left")
+    warm_start = SFTTrainer(
+        AutoModelForCausalLM.from_pretrained(real_models / GENERATOR, dtype=torch.bfloat16),
+        args=SFTConfig(str(tmp_path / "warm_start"), learning_rate=2e-4, **settings),
+        train_dataset=prepare_dataset(sentences, tokenizer),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=8, target_modules="all-linear"),
+    )
+    fresh = weights(warm_start.model)
+    warm_start.train()
+    adapters = {name for name in fresh if "lora_" in name}
+    assert {name for name in moved(fresh, warm_start.model) if "lora_B" in name} == {
+        name for name in adapters if "lora_B" in name
+    }
+
+    trainer = AdversarialTrainer(
+        warm_start.model,
+        args=AdversarialConfig(str(tmp_path / "game"), max_completion_length=16, learning_rate=1e-4, **settings),
+        train_dataset=sentences,
+        processing_class=tokenizer,
+        discriminator=str(real_models / DISCRIMINATOR),
+    )
+    generator, discriminator = weights(trainer.model), weights(trainer.discriminator.model)
+    trainer.train()
+
+    assert moved(generator, trainer.model) == adapters
+    assert moved(discriminator, trainer.discriminator.model) == set(discriminator)
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(steps) == 2
+    for entry in steps:
+        assert all(math.isfinite(value) for value in entry.values() if isinstance(value, float))
+        # A fresh head has seen nothing: D is near 1/2 on both sides, V near -2 log 2.
+        assert abs(entry["discriminator/value"] + 2 * math.log(2)) < 0.5
+        assert entry["discriminator/grad_norm"] > 0
+        assert entry["reward_std"] > 0
+
+    trainer.save_model()
+    texts = sentences[:4]["text"]
+    folder = tmp_path / "game" / "discriminator"
+    saved = Discriminator(
+        AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), bf16=True
+    )
+    scores = trainer.discriminator.score([""] * 4, texts)
+    assert scores.unique().numel() == 4
+    assert_close(saved.score([""] * 4, texts), scores, rtol=0, atol=0)
+
+    # Without accelerate's autocast, which a model that is loaded again does not have.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+    reloaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "game", dtype=torch.bfloat16).eval()
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**encoded).logits
+        assert_close(reloaded(**encoded).logits, logits, rtol=0, atol=0)
+        with reloaded.disable_adapter():
+            assert not torch.equal(reloaded(**encoded).logits, logits)
