@@ -1,0 +1,57 @@
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig
+
+from hf_mgan import AdversarialTrainer
+
+
+pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
+
+
+def nf4():
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+
+
+def weights(model):
+    """Copy what is not quantised: bitsandbytes packs quantised weights anew when they are first used on a CPU."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.is_floating_point()}
+
+
+def moved(before, model):
+    now = dict(model.named_parameters())
+    return {name for name, value in before.items() if not torch.equal(value, now[name])}
+
+
+def test_both_players_train_in_four_bits(
+    tmp_path, generator, tokenizer, classifier, pair_tokenizer, dataset, make_config
+):
+    # bitsandbytes quantises blocks of 64 weights and wants whole blocks in a row.
+    generator.config.n_embd = classifier.config.hidden_size = 64
+    generator, classifier = type(generator)(generator.config), type(classifier)(classifier.config)
+    for name, model, own in (("g", generator, tokenizer), ("d", classifier, pair_tokenizer)):
+        model.save_pretrained(tmp_path / name)
+        own.save_pretrained(tmp_path / name)
+    trainer = AdversarialTrainer(
+        str(tmp_path / "g"),
+        discriminator=str(tmp_path / "d"),
+        args=make_config(max_steps=2),
+        train_dataset=dataset,
+        quantization_config=nf4(),
+        peft_config=LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True),
+        discriminator_quantization_config=nf4(),
+        discriminator_peft_config=LoraConfig(r=2, target_modules=["query", "value"]),
+    )
+    players = trainer.model, trainer.discriminator.model
+    assert all(any(parameter.dtype == torch.uint8 for parameter in player.parameters()) for player in players)
+    head = [parameter for name, parameter in players[1].named_parameters() if "classifier" in name]
+    assert all(parameter.dtype == torch.float32 for parameter in head)
+    before = [weights(player) for player in players]
+    trainer.train()
+    for states, player in zip(before, players, strict=True):
+        trained = {name for name in states if "lora_" in name or "modules_to_save" in name}
+        assert trained < set(states)
+        assert moved(states, player) == trained
+    trainer.save_model()
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+    assert (tmp_path / "out" / "discriminator" / "adapter_model.safetensors").exists()
