@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -27,6 +28,7 @@ folder += "/discriminator"
 discriminator = AutoModelForSequenceClassification.from_pretrained(folder)
 discriminator_tokenizer = AutoTokenizer.from_pretrained(folder)
 """
+COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}  # 80 characters
 PLAYED = ("D(x)", "D(G(s))", "V(D,G)")
 
 
@@ -97,13 +99,19 @@ def show(games: Sequence[Game], real: dict[str, float], folder: Path, console: C
 def quality_table(games: Sequence[Game], real: dict[str, float]) -> Table:
     """Make the table of all models; with several seeds each figure is the mean over them."""
     several = len(games) > 1
-    spread = f"deviation over the seeds {', '.join(str(game.seed) for game in games)}" if several else "standard error"
-    result = Table(title=f"Divergence to the language, exact (± {spread})", title_justify="left")
-    result.add_column("model")
-    for name in ("T", "JS in bits", "grammar", "dist-4", "entropy"):
-        result.add_column(name, justify="right")
+    spread = "deviation over the seeds" if several else "standard error"
+    result = Table(
+        title=f"\nJS: exact Jensen-Shannon divergence to the language in bits ± {spread}; share of grammatical "
+        "sentences; distinct-4; entropy of a sentence and negative log-likelihood of a real one in nats; words a "
+        "sentence",
+        title_justify="left",
+        **COMPACT,
+    )
+    result.add_column("model", no_wrap=True)
+    for name in ("T", "JS", "gram.", "dist4", "entropy", "NLL", "words"):
+        result.add_column(name, justify="right", no_wrap=True)
     figures = [f"{real['grammatical']:.3f}", f"{real['distinct_4']:.3f}", f"{real['entropy']:.2f}"]
-    result.add_row("the language", "", "0", *figures)
+    result.add_row("the language", "", "0", *figures, figures[-1], f"{real['mean_length']:.2f}")
 
     def add(name: str, qualities: list[Quality]) -> None:
         def mean(key: str) -> float:
@@ -111,26 +119,28 @@ def quality_table(games: Sequence[Game], real: dict[str, float]) -> Table:
 
         divergences = [quality.divergence for quality in qualities]
         error = statistics.stdev(divergences) if several else qualities[0].standard_error
-        temperatures = sorted({quality.temperature for quality in qualities})
+        low, high = (end(quality.temperature for quality in qualities) for end in (min, max))
         result.add_row(
             name,
-            "-".join(f"{temperature}" for temperature in temperatures),
-            f"{mean('divergence'):.4f} ± {error:.4f}",
+            f"{low}" if low == high else f"{low}-{high}",
+            f"{mean('divergence'):.3f} ± {error:.3f}",
             f"{mean('grammatical'):.3f}",
             f"{mean('distinct_4'):.3f}",
             f"{mean('entropy'):.2f}",
+            f"{mean('real_nll'):.2f}",
+            f"{mean('mean_length'):.2f}",
         )
 
     add("maximum likelihood", [_at_one(game.likelihood) for game in games])
     add("  at its best T", [game.likelihood[0] for game in games])
-    add("  after 2x the steps", [game.likelihood_again[0] for game in games])
+    add("  after 2x steps", [game.likelihood_again[0] for game in games])
     add("[bold]adversarial[/]", [game.adversarial for game in games])
     return result
 
 
 def game_table(games: Sequence[Game]) -> Table:
     """Make the table of what the discriminator thinks at both ends of the game, as means over the seeds."""
-    result = Table(title="The game", title_justify="left")
+    result = Table(title="The game", title_justify="left", **COMPACT)
     result.add_column("")
     for name in PLAYED:
         result.add_column(name, justify="right")
