@@ -6,9 +6,12 @@ has the discriminator right in `discriminator/`.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 
@@ -53,3 +56,17 @@ def read_state(checkpoint: str | Path) -> dict[str, Any]:
             "instead."
         )
     return json.loads(path.read_text())
+
+
+@contextmanager
+def dtypes_kept(model: nn.Module) -> Iterator[None]:
+    """Give parameters that are loaded within this context the dtypes that they had before.
+
+    TRL trains the adapters of a quantised base in bfloat16, and PEFT loads them in float32 (transformers
+    `Trainer._load_from_checkpoint` calls its `load_adapter`), so a resumed run would go on in another precision.
+    """
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    yield
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != dtypes.get(name, parameter.dtype):
+            parameter.data = parameter.data.to(dtypes[name])

@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
+from transformers.utils import is_bitsandbytes_available
 from trl import GRPOConfig
 
 from .data import TRANSLATION_TEMPLATE
 from .objectives import LOSSES, REWARDS
+
+
+def _is_of_bitsandbytes(optimizer: str) -> bool:
+    names = ("8bit", "bnb", "paged", "lion", "ademamix")
+    return any(name in optimizer for name in names) and not optimizer.startswith("adamw_torch")
 
 
 @dataclass
@@ -28,7 +34,8 @@ class AdversarialConfig(GRPOConfig):
             `reward_funcs`.
         discriminator_learning_rate (`float`, *optional*, defaults to 5e-5): Learning rate of the discriminator's
             optimizer.
-        discriminator_optim (`str`, *optional*, defaults to `"adamw_torch"`): Any name that `optim` takes.
+        discriminator_optim (`str`, *optional*, defaults to `"adamw_torch"`): Any name that `optim` takes, such as
+            `"paged_adamw_8bit"`.
         discriminator_weight_decay (`float`, *optional*, defaults to 0.0): Weight decay of the discriminator's
             matrices.
         discriminator_lr_scheduler_type (`str`, *optional*, defaults to `"constant"`): Any name that
@@ -51,7 +58,12 @@ class AdversarialConfig(GRPOConfig):
             the generator moves: the generator can take larger steps. Costs two forward passes of the generator over
             completions and real texts. Needs new adapters (`peft_config`).
         discriminator_label (`str`, *optional*): Name or index of the label that means real, for a classifier of two
-            labels or more.
+            labels or more. Naming it keeps the classifier's head.
+        discriminator_fresh_head (`bool`, *optional*, defaults to `False`): Whether a classifier that was trained for
+            something else gets a new head with one label. A model without a classification head gets one anyway.
+        discriminator_gradient_checkpointing (`bool`, *optional*, defaults to `False`): Whether the discriminator
+            computes its activations again in the backward pass rather than keep them: less memory, more time. The
+            generator has `gradient_checkpointing`.
         min_prompt_tokens (`int`, *optional*, defaults to 0): For datasets with a `text` column: the prompt is the
             start of the sequence and the first k tokens of the text, k drawn uniformly from this number to
             `max_prompt_tokens`.
@@ -114,6 +126,14 @@ class AdversarialConfig(GRPOConfig):
     discriminator_label: str | None = field(
         default=None, metadata={"help": "Name or index of the label that means real, where there are several."}
     )
+    discriminator_fresh_head: bool = field(
+        default=False,
+        metadata={"help": "Whether a classifier that was trained for something else gets a new head with one label."},
+    )
+    discriminator_gradient_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "Whether the discriminator computes activations again rather than keep them."},
+    )
     min_prompt_tokens: int = field(
         default=0, metadata={"help": "Least number of tokens of a `text` that become its prompt."}
     )
@@ -135,12 +155,22 @@ class AdversarialConfig(GRPOConfig):
             raise ValueError(
                 f"discriminator_reward must be one of {sorted(REWARDS)}, got {self.discriminator_reward!r}."
             )
+        if _is_of_bitsandbytes(self.discriminator_optim) and not is_bitsandbytes_available():
+            raise ImportError(
+                f"discriminator_optim={self.discriminator_optim!r} is an optimizer of bitsandbytes, which is not "
+                "installed: pip install 'hf-mgan[quantization]'."
+            )
         self._check_at_least("discriminator_steps", 1)
         for name in ("discriminator_warmup_steps", "discriminator_weight_decay", "discriminator_learning_rate"):
             self._check_at_least(name, 0)
         if self.discriminator_max_grad_norm <= 0:
             raise ValueError(
                 f"discriminator_max_grad_norm must be greater than 0, got {self.discriminator_max_grad_norm}."
+            )
+        if self.discriminator_fresh_head and self.discriminator_label is not None:
+            raise ValueError(
+                "discriminator_label names a label of the head that the classifier has, and discriminator_fresh_head "
+                "replaces that head by one with a single label: set one of the two."
             )
         if not 0 <= self.min_prompt_tokens <= self.max_prompt_tokens:
             raise ValueError(

@@ -52,6 +52,8 @@ def extend_model_card(
     loss: str,
     reward: str,
     adapters: bool,
+    num_labels: int,
+    pad_token_id: int | None,
     metrics: dict[str, float],
     hub_model_id: str | None,
     output_dir: str,
@@ -64,6 +66,8 @@ def extend_model_card(
         loss (`str`): Name of the discriminator's loss.
         reward (`str`): Name of the reward shape.
         adapters (`bool`): Whether the discriminator is saved as adapters, which PEFT loads.
+        num_labels (`int`): Number of its labels.
+        pad_token_id (`int`, *optional*): What it takes for padding.
         metrics (`dict[str, float]`): Last logged metrics; those of the game are shown.
         hub_model_id (`str`, *optional*): Where the players are pushed to.
         output_dir (`str`): Where they are saved if they are not pushed.
@@ -75,21 +79,28 @@ def extend_model_card(
         loss=loss,
         reward=reward,
         figures=rows,
-        load=_loading_lines(adapters, hub_model_id, output_dir),
+        load=_loading_lines(adapters, num_labels, pad_token_id, hub_model_id, output_dir),
     )
     card.text = card.text.replace(ANCHOR, section + ANCHOR, 1)
     card.save(path)
 
 
-def _loading_lines(adapters: bool, hub_model_id: str | None, output_dir: str) -> str:
+def _loading_lines(
+    adapters: bool, num_labels: int, pad_token_id: int | None, hub_model_id: str | None, output_dir: str
+) -> str:
     """Return the code that loads the discriminator.
 
     It names the folder rather than a `subfolder`: transformers looks for adapters at the root all the same and would
-    find the generator's, and PEFT looks for the base model in a subfolder of that name.
+    find the generator's, and PEFT looks for the base model in a subfolder of that name. PEFT saves no configuration,
+    so what this discriminator has in place of its base model's is said again.
     """
     loader, source, extra = "AutoModelForSequenceClassification", "transformers", ""
     if adapters:
-        loader, source, extra = "AutoPeftModelForSequenceClassification", "peft", ", num_labels=1"
+        loader, source, extra = (
+            "AutoPeftModelForSequenceClassification",
+            "peft",
+            f", num_labels={num_labels}, pad_token_id={pad_token_id}",
+        )
     lines = [f"from {source} import {loader}", ""]
     if hub_model_id is None:
         lines.append(f"folder = {json.dumps(output_dir)}")

@@ -20,15 +20,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import TrainerCallback
 from trl import GRPOTrainer
 
-from .checkpoint import FOLDER, MODEL_FOLDER, model_folder, read_state, write_state
+from . import preconditions
+from .checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
 from .config import AdversarialConfig
 from .data import RealSampler, RealTexts, plain_text, prepare_dataset
 from .density import log_density_drop
-from .discriminator import DiscriminatorOutput
+from .discriminator import DiscriminatorOutput, prepare_quantised_training
 from .further_rewards import as_list, matching
 from .model_card import PAPER, TAG_NAMES, extend_model_card
 from .objectives import PAIRED, REWARDS
-from .player_loading import load_discriminator, load_generator_processing_class
+from .player_loading import load_discriminator, load_generator_processing_class, shared_base
 
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class AdversarialTrainer(GRPOTrainer):
     - `_prepare_inputs`: comes before the first generation, so here the discriminator's warm-up takes place;
     - `create_scheduler`: learns the number of steps, which the discriminator's schedule needs;
     - `_set_signature_columns_if_needed`: keeps the references when unused columns are dropped;
-    - `_get_train_sampler`, `_load_from_checkpoint`: a resumed run goes on in the order of its epoch (see there);
+    - `_get_train_sampler`, `_load_from_checkpoint`: a resumed run goes on in the order of its epoch and in the
+      precision of its adapters (see there);
     - `save_model`, `_save_optimizer_and_scheduler`, `_load_optimizer_and_scheduler`: save and load the second player;
     - `create_model_card`: adds the discriminator to the card.
 
@@ -68,7 +70,7 @@ class AdversarialTrainer(GRPOTrainer):
     trainer = AdversarialTrainer(
         model="Qwen/Qwen2.5-0.5B",
         discriminator="distilbert/distilbert-base-uncased",
-        train_dataset=load_dataset("roneneldan/TinyStories", split="train"),
+        train_dataset=load_dataset("json", data_files="stories.jsonl", split="train"),
         peft_config=LoraConfig(),
     )
     trainer.train()
@@ -87,7 +89,8 @@ class AdversarialTrainer(GRPOTrainer):
         callbacks, optimizers, quantization_config, peft_config, tools, rollout_func, environment_factory: As in
             [`~trl.GRPOTrainer`]; all of them concern the generator.
         discriminator (`str`, `PreTrainedModel` or `PeftModel`): The discriminator: Hub id or folder of a classifier or
-            of any model that can carry a classification head, or a sequence classifier.
+            of any model that can carry a classification head, or a sequence classifier. Or the very object that is
+            `model`: the two players then share one base, see [`~discriminator.shared_base.classifier_on`].
         discriminator_processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded with it by
             default.
         discriminator_peft_config (`PeftConfig`, *optional*): Adapters to train in place of the whole discriminator.
@@ -139,17 +142,9 @@ class AdversarialTrainer(GRPOTrainer):
                 f"args must be an AdversarialConfig, got {type(args).__name__}. It takes the same arguments: "
                 "`from hf_mgan import AdversarialConfig`."
             )
-        if discriminator is None:
-            raise ValueError(
-                "AdversarialTrainer needs a discriminator: the id of any sequence classifier or encoder, for example "
-                "discriminator='distilbert/distilbert-base-uncased'. For fixed rewards alone there is trl.GRPOTrainer."
-            )
-        if args.discriminator_density_offset and (peft_config is None or real_dataset is not None):
-            raise ValueError(
-                "discriminator_density_offset compares the generator with itself without adapters, on prompts and "
-                "their references: give peft_config= (merge the adapters of a warm start first: "
-                "model.merge_and_unload()) and no real_dataset=."
-            )
+        discriminator = preconditions.check_discriminator(discriminator)
+        preconditions.check_density_offset(args, peft_config, real_dataset)
+        preconditions.check_quantised_generator(model, quantization_config, peft_config, args)
         reward_funcs = as_list(reward_funcs)
         # TRL takes None for a function, and declares that every reward has a processing class.
         all_processing_classes: list = [
@@ -172,6 +167,9 @@ class AdversarialTrainer(GRPOTrainer):
             )
         elif eval_dataset is not None:
             eval_dataset = prepare_dataset(eval_dataset, tokenizer, **prompt_arguments)
+        if rollout_func is None:  # which renders prompts itself
+            evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+            preconditions.check_chat_template([train_dataset, *evaluated], processing_class)
 
         real_texts = RealTexts(
             train_dataset,
@@ -185,6 +183,9 @@ class AdversarialTrainer(GRPOTrainer):
         )
 
         set_seed(args.seed)  # a fresh classification head is random
+        if discriminator is model and isinstance(model, (PreTrainedModel, PeftModel)):
+            discriminator = shared_base(model, peft_config, discriminator_peft_config)
+            discriminator_processing_class = discriminator_processing_class or tokenizer
         player = load_discriminator(
             discriminator,
             discriminator_processing_class,
@@ -212,6 +213,7 @@ class AdversarialTrainer(GRPOTrainer):
             rollout_func=rollout_func,
             environment_factory=environment_factory,
         )
+        prepare_quantised_training(self.model)
         self.args.reward_weights = args.reward_weights
         self.reward_weights[: len(weights)] = torch.tensor([1.0 if weight is None else weight for weight in weights])
         self.reward_weights[len(weights)] = args.discriminator_weight
@@ -338,7 +340,8 @@ class AdversarialTrainer(GRPOTrainer):
             columns.append("completion")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with dtypes_kept(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._resumed_epoch = int(read_state(resume_from_checkpoint)["epoch"])
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
@@ -389,6 +392,8 @@ class AdversarialTrainer(GRPOTrainer):
             loss=self.args.discriminator_loss,
             reward=self.args.discriminator_reward,
             adapters=isinstance(self.discriminator.model, PeftModel),
+            num_labels=self.discriminator.model.config.num_labels,
+            pad_token_id=self.discriminator.processing_class.pad_token_id,
             metrics=logged[-1] if logged else {},
             hub_model_id=self.hub_model_id,
             output_dir=self.args.output_dir,

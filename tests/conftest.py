@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hf_mgan import AdversarialConfig
+from hf_mgan import AdversarialConfig, AdversarialTrainer
 
 
 torch.set_num_threads(1)
@@ -163,5 +163,21 @@ def make_config(tmp_path):
             "disable_tqdm": True,
         }
         return AdversarialConfig(str(tmp_path / "out"), **{**settings, **changes})
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(generator, tokenizer, classifier, pair_tokenizer, dataset, make_config):
+    def make(config=None, **changes):
+        arguments = {
+            "model": generator,
+            "args": config or make_config(),
+            "train_dataset": dataset,
+            "processing_class": tokenizer,
+            "discriminator": classifier,
+            "discriminator_processing_class": pair_tokenizer,
+        }
+        return AdversarialTrainer(**{**arguments, **changes})
 
     return make

@@ -20,22 +20,6 @@ from hf_mgan.discriminator import with_adapters
 from .conftest import bert_classifier, texts
 
 
-@pytest.fixture
-def make_trainer(generator, tokenizer, classifier, pair_tokenizer, dataset, make_config):
-    def make(config=None, **changes):
-        arguments = {
-            "model": generator,
-            "args": config or make_config(),
-            "train_dataset": dataset,
-            "processing_class": tokenizer,
-            "discriminator": classifier,
-            "discriminator_processing_class": pair_tokenizer,
-        }
-        return AdversarialTrainer(**{**arguments, **changes})
-
-    return make
-
-
 def weights(model):
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 

@@ -11,28 +11,23 @@ The discriminator knows nothing of the policy, of rewards or of datasets.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers import (
-    AutoTokenizer,
-    BatchEncoding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainingArguments,
-    get_scheduler,
-)
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from ..objectives import LOSSES
+from .activation_checkpointing import checkpoint_activations
 from .encoding import TextEncoder
-from .loading import checked_max_length, load_classifier, real_label_index
+from .loading import checked_max_length, load_classifier, prepare_quantised_training, real_label_index
+from .optimization import make_optimizer, trainable_parameters
 from .output import DiscriminatorOutput
 from .sides import Sides, different_texts
+from .zero3 import loaded_whole
 
 
 if TYPE_CHECKING:
@@ -57,13 +52,18 @@ class Discriminator:
         bf16 (`bool`, *optional*, defaults to `False`): Whether to run the model under bfloat16 autocast. Weights,
             losses and optimizer stay in float32.
         max_grad_norm (`float`, *optional*, defaults to 1.0): Largest norm of a gradient; `TrainingArguments`' default.
+        fp16 (`bool`, *optional*, defaults to `False`): The same under float16 autocast, with gradients scaled. An
+            update whose scaled gradient overflows is skipped: it counts neither here nor in the schedule.
+        gradient_checkpointing (`bool`, *optional*, defaults to `False`): Whether to compute the activations again in
+            the backward pass rather than keep them.
 
     Attributes:
         num_updates (`int`): Optimizer steps so far.
 
     Raises:
         TypeError: If `model` is no sequence classifier or `processing_class` no tokenizer.
-        ValueError: If a value is out of range or the label is missing or unknown.
+        ValueError: If a value is out of range, the label is missing or unknown, both precisions are asked for, or the
+            model has no layers that can be checkpointed.
     """
 
     def __init__(
@@ -76,6 +76,8 @@ class Discriminator:
         batch_size: int | None = None,
         bf16: bool = False,
         max_grad_norm: float = 1.0,
+        fp16: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         if not isinstance(base, PreTrainedModel) or "ForSequenceClassification" not in type(base).__name__:
@@ -91,6 +93,11 @@ class Discriminator:
             raise ValueError(f"The discriminator loss must be one of {sorted(LOSSES)}, got {loss!r}.")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"The discriminator's batch_size must be at least 1, got {batch_size}.")
+        if bf16 and fp16:
+            raise ValueError("The discriminator runs in one precision: set either bf16 or fp16.")
+        if gradient_checkpointing:
+            checkpoint_activations(base, base.config.get_text_config())
+        prepare_quantised_training(model)
         self.model = model.eval()
         self.label = real_label_index(base.config, label)
         self.loss = LOSSES[loss]
@@ -99,11 +106,12 @@ class Discriminator:
         self.processing_class = self._encoder.processing_class
         base.config.get_text_config().pad_token_id = self.processing_class.pad_token_id
         self.batch_size = batch_size
-        self.bf16 = bf16
+        self.bf16, self.fp16 = bf16, fp16
         self.max_grad_norm = max_grad_norm
         self.num_updates = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self.lr_scheduler: Any = None
+        self._scaler = torch.amp.GradScaler(enabled=False)  # of the model's device, once there is an optimizer
         self._trained: nn.Module = model  # what `update` calls: the model, or the model within DistributedDataParallel
 
     @classmethod
@@ -115,12 +123,14 @@ class Discriminator:
         quantization_config: "BitsAndBytesConfig | None" = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        fresh_head: bool = False,
         **kwargs: Any,
     ) -> "Discriminator":
         """Load a discriminator by Hub id or from a folder.
 
-        A model without a trained classification head (an encoder, a language model) gets a fresh one with one label. A
-        folder that `save_pretrained` wrote, adapters included, is continued.
+        A model without a classification head (an encoder, a language model) gets a fresh one with one label. A
+        classifier keeps its head, of which `label` says which label means real, unless `fresh_head` is set. A folder
+        that `save_pretrained` wrote, adapters included, is continued.
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`): Hub id or folder.
@@ -132,6 +142,8 @@ class Discriminator:
                 precision. Needs adapters.
             revision (`str`, *optional*): Branch, tag or commit.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the model.
+            fresh_head (`bool`, *optional*, defaults to `False`): Whether a new head with one label takes the place of
+                the classifier's own, which was trained for something else.
             **kwargs: Arguments of [`Discriminator`].
 
         Returns:
@@ -143,9 +155,9 @@ class Discriminator:
         tokenizer = processing_class or AutoTokenizer.from_pretrained(
             pretrained_model_name_or_path, revision=revision, trust_remote_code=trust_remote_code
         )
-        model = load_classifier(
-            str(pretrained_model_name_or_path), peft_config, quantization_config, revision, trust_remote_code
-        )
+        source = str(pretrained_model_name_or_path)
+        with loaded_whole():
+            model = load_classifier(source, peft_config, quantization_config, revision, trust_remote_code, fresh_head)
         return cls(model, tokenizer, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
@@ -162,8 +174,9 @@ class Discriminator:
         """Tokenise texts: the one way in for real and generated text.
 
         A prompt and its completion are a text pair where the tokenizer has pairs, one text where it has none; an empty
-        prompt leaves the completion alone. What is too long is cut: of a pair the longer text first, of one text its
-        beginning.
+        prompt leaves the completion alone. What is too long is cut, and a warning says so once: the prompt from its
+        beginning, then the completion, special tokens never. A pair keeps the beginning of its completion, one text
+        its end.
 
         Args:
             prompts (`Sequence[str]`): Plain text, "" for none.
@@ -255,18 +268,31 @@ class Discriminator:
                 f"The discriminator's loss is {loss.item()} at its update {self.num_updates}; the first of the "
                 f"completions is {completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
             )
+        scaled = self._scaler.scale(loss)
         if whole:
-            loss.backward()
+            scaled.backward()
         else:
-            self._backward_in_batches(sides.batches, torch.autograd.grad(loss, logits)[0])
-
-        grad_norm = nn.utils.clip_grad_norm_(self._trainable(), self.max_grad_norm)
+            self._backward_in_batches(sides.batches, torch.autograd.grad(scaled, logits)[0])
         learning_rate = self.lr_scheduler.get_last_lr()[0]
-        self.optimizer.step()
-        self.lr_scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.num_updates += 1
-        return sides.output(fake, real, loss, grad_norm, learning_rate)
+        return sides.output(fake, real, loss, self._step(self.optimizer), learning_rate)
+
+    def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Clip the gradients, take the step, and return the norm of the gradients before."""
+        self._scaler.unscale_(optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(trainable_parameters(self.model), self.max_grad_norm)
+        scale = self._scaler.get_scale()
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        if self._scaler.get_scale() >= scale:  # a smaller one says that the gradient was not finite and no step taken
+            self.lr_scheduler.step()
+            self.num_updates += 1
+        elif self._scaler.get_scale() < 1:
+            raise FloatingPointError(
+                "The discriminator's gradient is not finite in float16, however small it is scaled. Use bf16=True in "
+                "place of fp16=True, or lower discriminator_learning_rate; the last checkpoint is intact."
+            )
+        return grad_norm
 
     def create_optimizer(self, args: TrainingArguments, num_training_steps: int) -> None:
         """Make the optimizer and its schedule.
@@ -278,24 +304,12 @@ class Discriminator:
             args (`TrainingArguments`): `optim` with its arguments, `learning_rate`, `weight_decay`,
                 `lr_scheduler_type` and the warm-up of the schedule are read.
             num_training_steps (`int`): Number of updates over which the schedule runs.
+
+        Raises:
+            ValueError: If the model is quantised and has no adapters, or no parameter may be trained.
         """
-        # Two declarations of transformers are put right: its own trainer passes PEFT models here too, and what was a
-        # string of JSON among the arguments is a dict once they are made.
-        model = cast("PreTrainedModel", self.model)
-        scheduler_arguments = cast("dict[str, Any] | None", args.lr_scheduler_kwargs)
-        optimizer_class, arguments = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        groups = [
-            {"params": [p for p in self._trainable() if p.ndim > 1], "weight_decay": args.weight_decay},
-            {"params": [p for p in self._trainable() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = optimizer_class([group for group in groups if group["params"]], **arguments)
-        self.lr_scheduler = get_scheduler(
-            args.lr_scheduler_type,
-            self.optimizer,
-            num_warmup_steps=args.get_warmup_steps(num_training_steps),
-            num_training_steps=num_training_steps,
-            scheduler_specific_kwargs=scheduler_arguments,
-        )
+        self.optimizer, self.lr_scheduler = make_optimizer(self.model, args, num_training_steps)
+        self._scaler = torch.amp.GradScaler(self.model.device.type, enabled=self.fp16)
 
     def to(self, device: torch.device) -> "Discriminator":
         """Move the model to a device, and average its gradients over the processes of a distributed run."""
@@ -314,6 +328,7 @@ class Discriminator:
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "num_updates": self.num_updates,
+            "scaler": self._scaler.state_dict(),
         }
         torch.save(state, Path(folder) / STATE_FILE)
 
@@ -329,19 +344,19 @@ class Discriminator:
             self.model.load_adapter(model_folder, self.model.active_adapter, is_trainable=True)
             self.model.eval()
         else:
-            saved = type(self.model).from_pretrained(model_folder, dtype=torch.float32)
+            with loaded_whole():
+                saved = type(self.model).from_pretrained(model_folder, dtype=torch.float32)
             self.model.load_state_dict(saved.state_dict())
         state = torch.load(Path(folder) / STATE_FILE, map_location=self.model.device, weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         self.num_updates = state["num_updates"]
+        if state.get("scaler"):  # of a run in float16
+            self._scaler.load_state_dict(state["scaler"])
 
     def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:
         size = self.batch_size or len(texts)
         return [self.encode(*zip(*texts[start : start + size], strict=True)) for start in range(0, len(texts), size)]
-
-    def _trainable(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def _encoded(
         self,
@@ -357,7 +372,8 @@ class Discriminator:
         return Sides(self._batches(texts), places, len(completions), completion_offsets, reference_offsets)
 
     def _logits(self, model: nn.Module, batch: BatchEncoding) -> Tensor:
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+        precision = torch.float16 if self.fp16 else torch.bfloat16
+        with torch.autocast(self.model.device.type, precision, enabled=self.bf16 or self.fp16):
             logits = model(**batch).logits.float()  # Shape (B, labels)
         if logits.size(1) == 1:
             return logits[:, 0]

@@ -1,10 +1,11 @@
 """Loading a classifier as a discriminator: fresh heads, labels, adapters, quantisation and length limits."""
 
 import copy
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftConfig, PeftModel, TaskType, get_peft_model
+from peft import PeftConfig, PeftModel, PromptLearningConfig, TaskType, get_peft_model
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 FALLBACK_MAX_LENGTH = 512
-# transformers keeps the last linear layer in full precision only if it has no bias (it compares parameter names), so
-# the heads are named: the union of what its sequence classifiers call them.
-HEAD_MODULES = ["classifier", "score", "pooler", "head", "pre_classifier", "out_proj", "logits_proj", "summary"]
+BLOCK_SIZE = 64  # of the weights that bitsandbytes gives one scale in 4 bits
+# Some encoders pool within their base model, and a checkpoint of one that was trained on masked words has no pooler.
+POOLER_PATTERN = r"(?:.*\.)?pooler"
 
 
 def load_classifier(
@@ -24,6 +25,7 @@ def load_classifier(
     quantization_config: "BitsAndBytesConfig | None",
     revision: str | None,
     trust_remote_code: bool,
+    fresh_head: bool = False,
 ) -> PreTrainedModel | PeftModel:
     """Load a sequence classifier to be trained; arguments as in `Discriminator.from_pretrained`."""
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -35,23 +37,53 @@ def load_classifier(
         )
     if quantization_config is not None and peft_config is None and not adapter:
         raise ValueError(
-            "A quantised discriminator cannot be trained as it is. Give discriminator_peft_config, for example "
-            "LoraConfig(task_type='SEQ_CLS', target_modules='all-linear')."
+            "A quantised discriminator cannot be trained as it is: quantised weights take no gradient. Give "
+            "discriminator_peft_config, for example LoraConfig(task_type='SEQ_CLS', target_modules='all-linear')."
         )
     # Spelt out, since the default would train a classifier that was saved in bfloat16 in pure bfloat16.
     arguments: dict[str, Any] = {"dtype": torch.float32, **source}
-    if quantization_config is not None:
-        arguments["quantization_config"] = _with_head_in_full_precision(quantization_config)
     base_name = PeftConfig.from_pretrained(name).base_model_name_or_path if adapter else name
     config = AutoConfig.from_pretrained(base_name, **source)
     if not any("ForSequenceClassification" in architecture for architecture in config.architectures or []):
         arguments["num_labels"] = 1
-    model = AutoModelForSequenceClassification.from_pretrained(base_name, **arguments)
+    elif fresh_head:
+        arguments.update(num_labels=1, ignore_mismatched_sizes=True)
+    if quantization_config is not None:
+        arguments["quantization_config"] = _with_head_in_full_precision(quantization_config, config, trust_remote_code)
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        base_name, output_loading_info=True, **arguments
+    )
+    if fresh_head:
+        _renew_head(model)
     if adapter:
-        model = PeftModel.from_pretrained(model, name, is_trainable=True)
-    elif peft_config is not None:
-        model = with_adapters(model, peft_config)
+        return PeftModel.from_pretrained(model, name, is_trainable=True)
+    if peft_config is not None:
+        return with_adapters(model, peft_config, {key.rpartition(".")[0] for key in report["missing_keys"]})
     return model
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Return the names of the modules that a classifier has on top of its base model.
+
+    They are not quantised, and are trained and saved with adapters: PEFT by itself knows the names `classifier` and
+    `score` alone, and transformers keeps the last linear layer in full precision only if it has no bias. Read off the
+    model, since every family has names of its own (`pre_classifier`, `head`, `classification_head`, ...).
+    """
+    base = model.base_model
+    return [
+        name
+        for name, module in model.named_children()
+        if module is not base and next(module.parameters(), None) is not None
+    ]
+
+
+def _renew_head(model: PreTrainedModel) -> None:
+    """Give the head new weights: layers of a trained one whose sizes fit would otherwise keep theirs."""
+    for name in head_modules(model):
+        for module in model.get_submodule(name).modules():
+            for parameter in module.parameters(recurse=False):
+                parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # "loaded", for transformers
+            model._init_weights(module)
 
 
 def real_label_index(config: Any, label: str | int | None) -> int:
@@ -73,7 +105,8 @@ def real_label_index(config: Any, label: str | int | None) -> int:
             return 0
         raise ValueError(
             f"The discriminator has the labels {names}: say which of them means real text with discriminator_label, "
-            "a name or an index. (Or load it with num_labels=1 for a fresh head.)"
+            "a name or an index. If it was trained for something else, set discriminator_fresh_head=True, which gives "
+            "it a new head with one label."
         )
     if label in names:
         return names.index(str(label))
@@ -84,8 +117,15 @@ def real_label_index(config: Any, label: str | int | None) -> int:
     )
 
 
-def with_adapters(model: PreTrainedModel, peft_config: PeftConfig) -> PeftModel:
-    """Add adapters to a classifier, its head trained and saved with them; the configuration given is not changed."""
+def with_adapters(model: PreTrainedModel, peft_config: PeftConfig, fresh: Collection[str] = ()) -> PeftModel:
+    """Add adapters to a classifier, its head trained and saved with them; the configuration given is not changed.
+
+    Args:
+        model (`PreTrainedModel`): A sequence classifier.
+        peft_config (`PeftConfig`): The adapters.
+        fresh (`Collection[str]`, *optional*): Further modules whose weights are new. They are random, so they too have
+            to be trained, and to be saved if the model is to be the same when it is loaded again.
+    """
     config = copy.deepcopy(peft_config)
     if config.task_type is None:
         config.task_type = TaskType.SEQ_CLS
@@ -94,15 +134,95 @@ def with_adapters(model: PreTrainedModel, peft_config: PeftConfig) -> PeftModel:
             f"discriminator_peft_config has the task type {config.task_type!r}, and a discriminator is a sequence "
             "classifier: use task_type='SEQ_CLS' or leave it out."
         )
+    if not isinstance(config, PromptLearningConfig):  # prompts are saved alone
+        head = head_modules(model)
+        below = [name for name in fresh if name and name.split(".")[0] not in head]
+        given = getattr(config, "modules_to_save", None) or []
+        # PEFT adds its own two names itself.
+        names = sorted({*given, *head, *below} - {"classifier", "score"})
+        config.modules_to_save = names or None  # type: ignore[attr-defined]
     return get_peft_model(model, config)
 
 
-def _with_head_in_full_precision(config: "BitsAndBytesConfig") -> "BitsAndBytesConfig":
-    if config.llm_int8_skip_modules is not None:
-        return config
-    config = copy.deepcopy(config)
-    config.llm_int8_skip_modules = HEAD_MODULES
-    return config
+def check_head_in_full_precision(model: PreTrainedModel) -> None:
+    """Raise a `ValueError` if a loaded classifier's head is quantised: it has to be trained beside adapters."""
+    names = head_modules(model)
+    parameters = [parameter for name in names for parameter in model.get_submodule(name).parameters()]
+    if not all(parameter.is_floating_point() for parameter in parameters):
+        raise ValueError(
+            f"The head of the discriminator ({', '.join(names)}) is quantised, so it cannot be trained. Give the id, "
+            "with discriminator_quantization_config, or load it yourself with "
+            f"BitsAndBytesConfig(..., llm_int8_skip_modules={names})."
+        )
+
+
+def prepare_quantised_training(model: PreTrainedModel | PeftModel) -> None:
+    """Check that a player in few bits can be trained, and keep bitsandbytes from packing its weights for inference.
+
+    On a CPU that computes in bfloat16 (AVX512-BF16), `bitsandbytes.nn.Linear4bit` packs its weights when it is first
+    used in evaluation mode, and a packed layer has no backward pass: it drops the gradient, without an error unless it
+    has a bias. A discriminator is in evaluation mode at all times. This can go once packed layers pass gradients on,
+    which they do not in bitsandbytes 0.50.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): A player, quantised or not; changed in place.
+
+    Raises:
+        ValueError: If the model is called quantised and has no quantised layer, if its layers are packed already, or
+            if they are of a width that bitsandbytes 0.50 gets wrong on a CPU.
+    """
+    if not (getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)):
+        return
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, (Linear4bit, Linear8bitLt))}
+    if not layers:
+        name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
+        raise ValueError(
+            f"{name} has no layer that transformers quantises, so it would be trained in full precision: leave out "
+            "its quantisation. (Only torch's own linear layers are replaced, not layers derived from them.)"
+        )
+    layers = {name: layer for name, layer in layers.items() if isinstance(layer, Linear4bit)}
+    # Read back, such weights are others than were written.
+    garbled = [
+        name.removesuffix(".base_layer").rpartition(".")[2]
+        for name, layer in layers.items()
+        if layer.weight.device.type == "cpu" and layer.in_features % BLOCK_SIZE
+    ]
+    if garbled:
+        raise ValueError(
+            f"On a CPU bitsandbytes gets layers in 4 bits wrong whose inputs are no multiple of {BLOCK_SIZE} wide. "
+            f"Leave these out of the quantisation, with llm_int8_skip_modules={sorted(set(garbled))} (and 'lm_head' "
+            "for a generator: a list of one's own replaces the usual one)."
+        )
+    for layer in layers.values():
+        weight: Any = layer.weight  # Params4bit, which torch declares as Tensor
+        if getattr(weight.quant_state, "packing_format_for_cpu", False):
+            # Unpacking, as saving does it, does not restore the scales (bitsandbytes 0.50).
+            raise ValueError(
+                "The model has been used for inference on this CPU, for which bitsandbytes packed its 4-bit weights; "
+                "packed, they pass no gradient on. Load it again, or give its id."
+            )
+        layer.support_avx512bf16_for_cpu = False
+
+
+def _with_head_in_full_precision(
+    quantization_config: "BitsAndBytesConfig", config: Any, trust_remote_code: bool
+) -> "BitsAndBytesConfig":
+    """Return a copy that leaves out the head, beside what the user leaves out; `config` is the model's."""
+    with torch.device("meta"):  # the structure, without weights
+        model = AutoModelForSequenceClassification.from_config(
+            copy.deepcopy(config), trust_remote_code=trust_remote_code
+        )
+    quantization_config = copy.deepcopy(quantization_config)
+    # Regular expressions; without the caret, transformers would take a name for the end of a name too.
+    head = [f"^{name}" for name in head_modules(model)]
+    quantization_config.llm_int8_skip_modules = [
+        *(quantization_config.llm_int8_skip_modules or []),
+        *head,
+        POOLER_PATTERN,
+    ]
+    return quantization_config
 
 
 def checked_max_length(config: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int:

@@ -1,0 +1,172 @@
+"""Which head a classifier gets, which label means real, and adapters of every kind that train and load again."""
+
+import pytest
+import torch
+from peft import AutoPeftModelForSequenceClassification, LoraConfig, PeftModel
+from torch.testing import assert_close
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
+
+from hf_mgan import Discriminator
+from hf_mgan.discriminator import with_adapters
+
+from ..conftest import VOCABULARY, bert_classifier, texts
+from .test_discriminator import COMPLETIONS, PROMPTS, with_optimizer
+
+
+@pytest.fixture
+def sentiment(pair_tokenizer, tmp_path):
+    """A folder with a classifier that was trained for something else: two labels, and a head of two layers."""
+    config = DistilBertConfig(
+        vocab_size=len(VOCABULARY), dim=16, n_layers=1, n_heads=2, hidden_dim=16, max_position_embeddings=48,
+        pad_token_id=0, id2label={0: "NEGATIVE", 1: "POSITIVE"},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    DistilBertForSequenceClassification(config).save_pretrained(tmp_path / "sentiment")
+    pair_tokenizer.save_pretrained(tmp_path / "sentiment")
+    return tmp_path / "sentiment"
+
+
+def state(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def test_a_classifier_trained_for_something_else_asks_which_of_its_labels_means_real(sentiment):
+    with pytest.raises(
+        ValueError,
+        match=r"labels \['NEGATIVE', 'POSITIVE'\]: say which.*discriminator_label.*discriminator_fresh_head=True",
+    ):
+        Discriminator.from_pretrained(sentiment)
+
+
+def test_a_named_label_keeps_the_head(sentiment):
+    saved = state(AutoModelForSequenceClassification.from_pretrained(sentiment))
+    discriminator = Discriminator.from_pretrained(sentiment, label="POSITIVE")
+    assert all(torch.equal(value, saved[name]) for name, value in state(discriminator.model).items())
+    with torch.no_grad():
+        logits = discriminator.model(**discriminator.encode([""], ["the dog"])).logits
+    # Of two labels log p(real) - log p(not real) is the difference of the logits.
+    assert_close(discriminator.score([""], ["the dog"]), logits[:, 1] - logits[:, 0])
+
+
+def test_a_fresh_head_is_new_in_all_its_layers_and_the_rest_is_kept(sentiment):
+    saved = state(AutoModelForSequenceClassification.from_pretrained(sentiment))
+    fresh = Discriminator.from_pretrained(sentiment, fresh_head=True).model
+    assert fresh.config.num_labels == 1
+    changed = {name for name, value in state(fresh).items() if not torch.equal(value, saved[name])}
+    # The bias of the first layer was 0 in both; that of the last has one entry where there were two.
+    assert changed == {"pre_classifier.weight", "classifier.weight", "classifier.bias"}
+
+
+def test_a_fresh_head_is_new_where_the_old_one_had_one_label_too(pair_tokenizer, tmp_path):
+    bert_classifier().save_pretrained(tmp_path)
+    pair_tokenizer.save_pretrained(tmp_path)
+    kept = Discriminator.from_pretrained(tmp_path)
+    fresh = Discriminator.from_pretrained(tmp_path, fresh_head=True)
+    assert torch.equal(kept.model.classifier.weight, bert_classifier().classifier.weight)
+    assert not torch.equal(kept.model.classifier.weight, fresh.model.classifier.weight)
+
+
+def test_adapters_beside_a_fresh_head_are_continued(sentiment, tmp_path):
+    lora = LoraConfig(r=2, target_modules=["q_lin"])
+    one = with_optimizer(Discriminator.from_pretrained(sentiment, peft_config=lora, fresh_head=True), tmp_path)
+    one.update(PROMPTS, COMPLETIONS, texts(4))
+    one.save_pretrained(tmp_path / "saved")
+    again = Discriminator.from_pretrained(tmp_path / "saved", fresh_head=True)
+    assert_close(again.score(PROMPTS, COMPLETIONS), one.score(PROMPTS, COMPLETIONS))
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("human", r"discriminator_label is 'human'.*labels \['LABEL_0', 'LABEL_1', 'LABEL_2'\].*name or an index"),
+        (3, r"discriminator_label is 3.*\['LABEL_0', 'LABEL_1', 'LABEL_2'\]"),
+        ("3", r"discriminator_label is '3'"),
+        (-1, r"discriminator_label is -1"),
+        (None, r"say which of them means real text with discriminator_label"),
+    ],
+)
+def test_a_label_that_is_missing_or_unknown_is_refused_with_the_labels(pair_tokenizer, label, message):
+    with pytest.raises(ValueError, match=message):
+        Discriminator(bert_classifier(num_labels=3), pair_tokenizer, label=label)
+
+
+ADAPTERS = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "rslora": {"use_rslora": True, "lora_alpha": 4},
+    "modules_to_save": {"modules_to_save": ["pooler"]},
+    "all-linear": {"target_modules": "all-linear"},
+}
+
+
+@pytest.mark.parametrize("kind", list(ADAPTERS))
+@pytest.mark.parametrize("encoder", [False, True], ids=["classifier", "encoder"])
+def test_adapters_of_every_kind_train_save_and_reload_with_the_same_scores(pair_tokenizer, tmp_path, kind, encoder):
+    model = bert_classifier()
+    (BertModel(model.config) if encoder else model).save_pretrained(tmp_path / "base")
+    pair_tokenizer.save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=4, **{"target_modules": ["query", "value"], **ADAPTERS[kind]})
+    one = Discriminator.from_pretrained(tmp_path / "base", peft_config=lora)
+    before = state(one.model)
+    with_optimizer(one, tmp_path / "args")
+    for _ in range(3):
+        one.update(PROMPTS, COMPLETIONS, texts(4))
+    changed = {name for name, value in state(one.model).items() if not torch.equal(value, before[name])}
+    trained = {name for name, parameter in one.model.named_parameters() if parameter.requires_grad}
+    assert changed == trained
+    assert any("lora_B" in name for name in changed)
+    assert any("classifier.modules_to_save" in name for name in changed)
+    assert any("magnitude" in name for name in changed) == (kind == "dora")
+    if kind == "modules_to_save":
+        assert any("pooler.modules_to_save" in name for name in changed)
+
+    one.save_pretrained(tmp_path / "saved")
+    expected = one.score(PROMPTS, COMPLETIONS)
+    again = Discriminator.from_pretrained(tmp_path / "saved")
+    assert_close(again.score(PROMPTS, COMPLETIONS), expected, atol=1e-6, rtol=1e-5)
+    by_peft = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "saved", num_labels=1).eval()
+    with torch.no_grad():
+        logits = by_peft(**one.encode(PROMPTS, COMPLETIONS)).logits[:, 0]
+    assert_close(logits, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("given", ["instance", "folder"])
+def test_an_existing_peft_classifier_is_trained_on(pair_tokenizer, tmp_path, given):
+    model = bert_classifier()
+    model.save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=4, target_modules=["query"], init_lora_weights=False)  # adapters that have learnt something
+    existing = with_adapters(AutoModelForSequenceClassification.from_pretrained(tmp_path / "base"), lora).eval()
+    existing.save_pretrained(tmp_path / "adapters")
+    pair_tokenizer.save_pretrained(tmp_path / "adapters")
+    if given == "instance":
+        one = Discriminator(existing, pair_tokenizer)
+        assert one.model is existing
+    else:
+        one = Discriminator.from_pretrained(tmp_path / "adapters")
+    encoded = one.encode(PROMPTS, COMPLETIONS)
+    with torch.no_grad():
+        assert_close(one.score(PROMPTS, COMPLETIONS), existing(**encoded).logits[:, 0])
+    before = state(one.model)
+    with_optimizer(one, tmp_path / "args").update(PROMPTS, COMPLETIONS, texts(4))
+    changed = {name for name, value in state(one.model).items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if "lora_" in name or "modules_to_save" in name}
+    assert isinstance(one.model, PeftModel)
+
+
+def test_adapters_on_top_of_saved_adapters_are_refused(pair_tokenizer, tmp_path):
+    bert_classifier().save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=4, target_modules=["query"])
+    model = with_adapters(AutoModelForSequenceClassification.from_pretrained(tmp_path / "base"), lora)
+    model.save_pretrained(tmp_path / "adapters")
+    with pytest.raises(ValueError, match=r"holds adapters already.*Leave it out, or merge"):
+        Discriminator.from_pretrained(tmp_path / "adapters", pair_tokenizer, peft_config=lora)
+
+
+def test_adapters_of_another_task_are_refused():
+    with pytest.raises(ValueError, match=r"task type .*CAUSAL_LM.* use task_type='SEQ_CLS'"):
+        with_adapters(bert_classifier(), LoraConfig(task_type="CAUSAL_LM", target_modules=["query"]))
