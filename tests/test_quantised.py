@@ -14,8 +14,7 @@ def nf4():
 
 
 def weights(model):
-    """Copy what is not quantised: bitsandbytes packs quantised weights anew when they are first used on a CPU."""
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.is_floating_point()}
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 def moved(before, model):

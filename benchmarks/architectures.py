@@ -1,0 +1,379 @@
+"""A matrix of architectures and precisions: every cell is a short game of tiny random models on the CPU.
+
+    python -m benchmarks.architectures
+    python -m benchmarks.architectures --only llama        # the cells whose name holds "llama"
+    python -m benchmarks.architectures --missing           # the cells that have not passed yet
+
+Each cell makes one player of a family, saves it as an ordinary folder, plays two steps against a fixed small opponent
+with `AdversarialTrainer`, and checks that what must move moved and what must not did not, that the saved player loads
+as a user would load it, and that the loaded one gives the same logits. The results go to
+benchmarks/results/architectures.json after every cell, and from there to docs/architectures.md.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import logging
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, LoraConfig, PeftModel
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+)
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from hf_mgan import AdversarialConfig, AdversarialTrainer
+from hf_mgan.discriminator import prepare_quantised_training
+
+from .tiny_players import DISCRIMINATORS, GENERATORS, SEED, rows, save_player, texts
+
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "architectures.json"
+TEMPLATE = ROOT / "benchmarks" / "architectures.md.in"
+PAGE = ROOT / "docs" / "architectures.md"
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
+STEPS = 2
+PRECISIONS = ("fp32", "bf16", "LoRA", "8-bit + LoRA", "4-bit + LoRA")
+LABELS = (1, 2, 3)
+# Largest difference between the logits of the trained and the loaded player, as a share of the largest logit. TRL
+# trains the adapters of a quantised generator in bfloat16 and PEFT loads them in float32, and for inference
+# bitsandbytes has other kernels on some CPUs: either differs by the rounding of bfloat16. With both made alike, the
+# first bound holds again. The second is one on the median over tokens or texts, since rounding can send single tokens
+# to other experts of a mixture.
+TOLERANCE = 1e-5
+QUANTISED_AS_LOADED = 5e-2
+SMALLEST_CHANGE = 1e-2  # by which the game must have changed the logits for the comparison to say anything
+
+
+def quantization(precision: str, unquantised: list[str] | None = None) -> BitsAndBytesConfig | None:
+    if precision == "8-bit + LoRA":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=unquantised)
+    if precision == "4-bit + LoRA":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.float32,
+            llm_int8_skip_modules=unquantised,
+        )
+    return None
+
+
+def make_trainer(
+    generator: Path, discriminator: Path, output: Path, dataset: Any, precision: str, **players: Any
+) -> AdversarialTrainer:
+    args = AdversarialConfig(
+        str(output),
+        max_steps=STEPS,
+        max_prompt_tokens=2,
+        max_completion_length=8,
+        per_device_train_batch_size=8,
+        num_generations=8,
+        learning_rate=1e-2,
+        discriminator_learning_rate=1e-2,
+        model_init_kwargs={"dtype": "bfloat16"} if players.pop("bfloat16_weights", False) else None,
+        discriminator_label=players.pop("label", None),
+        bf16=precision == "bf16",
+        logging_steps=STEPS,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=SEED,
+    )
+    return AdversarialTrainer(
+        str(generator), discriminator=str(discriminator), args=args, train_dataset=dataset, **players
+    )
+
+
+@dataclass
+class Watch:
+    """What a player was before the game, and what it must be after it."""
+
+    model: nn.Module
+    inputs: dict[str, Tensor]
+    states: dict[str, Tensor] = field(init=False)
+    trained: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        parameters = dict(self.model.named_parameters())
+        self.states = {name: one.detach().clone() for name, one in parameters.items()}
+        self.trained = {name for name, one in parameters.items() if one.requires_grad}
+        self.base_logits = self._base_logits()
+        self.logits = logits(self.model, self.inputs)
+
+    def _base_logits(self) -> Tensor | None:
+        if not isinstance(self.model, PeftModel):
+            return None
+        with self.model.disable_adapter():
+            return logits(self.model, self.inputs)
+
+    def check(self) -> Tensor:
+        """Check what moved and what did not; return the logits now."""
+        if isinstance(self.model, PeftModel):
+            expected = {name for name in self.states if "lora_" in name or "modules_to_save" in name}
+            require(0 < len(expected) < len(self.states), "no adapters, or nothing but adapters")
+            require(self.trained == expected, f"trainable: {sorted(self.trained ^ expected)}")
+            change = difference(self._base_logits(), self.base_logits)
+            require(change <= TOLERANCE, f"the base under the adapters changed its logits by {change:.1e}")
+        else:
+            require(self.trained == set(self.states), f"frozen: {sorted(set(self.states) - self.trained)}")
+        now = dict(self.model.named_parameters())
+        moved = {name for name, value in self.states.items() if not torch.equal(value, now[name])}
+        require(self.trained <= moved, f"did not move: {sorted(self.trained - moved)}")
+        require(moved <= self.trained, f"moved: {sorted(moved - self.trained)}")
+        after = logits(self.model, self.inputs)
+        change = difference(after, self.logits)
+        require(change > SMALLEST_CHANGE, f"the game changed the logits by {change:.1e} only")
+        return after
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+@torch.no_grad()
+def logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """Return the logits in evaluation mode; of a language model those of tokens that are no padding."""
+    training = model.training
+    model.eval()
+    values = model(**inputs).logits.float()
+    model.train(training)
+    return values if values.ndim == 2 else values[inputs["attention_mask"].bool()]
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference as a share of the largest value."""
+    return ((one - other).abs().max() / other.abs().max()).item()
+
+
+def median_difference(one: Tensor, other: Tensor) -> float:
+    """Return the same of the median row, a token or a text."""
+    return ((one - other).abs().amax(1).median() / other.abs().max()).item()
+
+
+def play_generator(name: str, precision: str, opponent: Path, folder: Path) -> float:
+    """Play a cell of a generator; return how far the logits of the loaded model are from the trained one's."""
+    family = GENERATORS[name]
+    adapters = "LoRA" in precision
+    trainer = make_trainer(
+        save_player(family, folder / "player", None),
+        opponent,
+        folder / "out",
+        rows(family.tokenizer),
+        precision,
+        bfloat16_weights=precision == "bf16",
+        quantization_config=quantization(precision, family.unquantised),
+        peft_config=LoraConfig(r=2, target_modules=family.targets, task_type="CAUSAL_LM") if adapters else None,
+    )
+    model, out = trainer.model, folder / "out"
+    check_quantised(model, precision)
+    encoded = trainer.processing_class(texts(4, 2), return_tensors="pt", return_token_type_ids=False)
+    watch = Watch(model, dict(encoded))
+    trainer.train()
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # ends the autocast of its forward pass
+    after = watch.check()
+    trainer.save_model()
+    loader = AutoPeftModelForCausalLM if adapters else AutoModelForCausalLM
+    return check_loaded(lambda: loader.from_pretrained(out, **same_quantization(model)), watch, after)
+
+
+def play_discriminator(name: str, precision: str, num_labels: int, opponent: Path, folder: Path) -> float:
+    """Play a cell of a discriminator; return as [`play_generator`] does."""
+    family = DISCRIMINATORS[name]
+    adapters = "LoRA" in precision
+    trainer = make_trainer(
+        opponent,
+        save_player(family, folder / "player", num_labels),
+        folder / "out",
+        rows("plain"),
+        precision,
+        label="LABEL_1" if num_labels == 2 else 1 if num_labels == 3 else None,
+        discriminator_quantization_config=quantization(precision, family.unquantised),
+        discriminator_peft_config=LoraConfig(r=2, target_modules=family.targets) if adapters else None,
+    )
+    model, out = trainer.discriminator.model, folder / "out" / "discriminator"
+    check_quantised(model, precision)
+    require(model.config.num_labels == num_labels, f"{model.config.num_labels} labels")
+    watch = Watch(model, dict(trainer.discriminator.encode(["a dog", "the cat", "", "one"], texts(4, 2))))
+    check_head(model)
+    trainer.train()
+    after = watch.check()
+    trainer.save_model()
+    arguments = {}
+    if adapters:  # what PEFT, which saves no configuration, has to be told again
+        pad_token_id = trainer.discriminator.processing_class.pad_token_id
+        arguments = {"num_labels": num_labels, "pad_token_id": pad_token_id, **same_quantization(model)}
+    loader = AutoPeftModelForSequenceClassification if adapters else AutoModelForSequenceClassification
+    return check_loaded(lambda: loader.from_pretrained(out, **arguments), watch, after)
+
+
+def check_quantised(model: nn.Module, precision: str) -> None:
+    kinds = {type(module).__name__ for module in model.modules()} & {"Linear8bitLt", "Linear4bit"}
+    expected = {"8-bit + LoRA": {"Linear8bitLt"}, "4-bit + LoRA": {"Linear4bit"}}.get(precision, set())
+    require(kinds == expected, f"layers of the kinds {kinds}")
+
+
+def check_head(model: nn.Module) -> None:
+    """Check that a classifier's weights are float32, and those outside its base model neither quantised nor frozen."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    for name, parameter in base.named_parameters():
+        if name.startswith(f"{base.base_model_prefix}."):
+            require(parameter.dtype in (torch.float32, torch.int8, torch.uint8), f"{name} is {parameter.dtype}")
+        else:
+            require(parameter.dtype == torch.float32, f"{name} is {parameter.dtype}")
+            require(parameter.requires_grad or "original_module" in name, f"{name} is frozen")
+
+
+def same_quantization(model: nn.Module) -> dict[str, Any]:
+    config = getattr(model.config, "quantization_config", None)
+    return {} if config is None else {"quantization_config": config}
+
+
+def check_loaded(load: Callable[[], nn.Module], watch: Watch, expected: Tensor) -> float:
+    """Check that the loaded player gives the logits of the trained one; return how far they are apart."""
+    trained = dict(watch.model.named_parameters())
+    quantised = any(not one.is_floating_point() for one in trained.values())
+    changes = []
+    for alike in (False, True) if quantised else (False,):
+        loaded = load()
+        if alike:
+            prepare_quantised_training(loaded)
+            for name, parameter in loaded.named_parameters():
+                parameter.data = parameter.data.to(trained[name].dtype)
+        now = logits(loaded, watch.inputs)
+        if alike or not quantised:
+            change, bound = difference(now, expected), TOLERANCE
+        else:
+            change, bound = median_difference(now, expected), QUANTISED_AS_LOADED
+        require(change <= bound, f"the loaded model's logits differ by {change:.1e}; bound: {bound:.0e}")
+        changes.append(change)
+    return changes[0]
+
+
+def save_opponents(folder: Path) -> tuple[Path, Path]:
+    """Save the generator and the discriminator that every cell's player plays against."""
+    return (
+        save_player(GENERATORS["GPT-2"], folder / "generator", None),
+        save_player(DISCRIMINATORS["BERT"], folder / "discriminator", 1),
+    )
+
+
+def all_cells() -> dict[str, tuple]:
+    """Return the names of all cells, and for each its family, its precision and the labels of a discriminator."""
+    cells: dict[str, tuple] = {}
+    for name, precision in itertools.product(GENERATORS, PRECISIONS):
+        cells[f"generator / {name} / {precision}"] = (name, precision)
+    for name, precision, labels in itertools.product(DISCRIMINATORS, PRECISIONS, LABELS):
+        cells[f"discriminator / {name} / {precision} / {labels}"] = (name, precision, labels)
+    return cells
+
+
+def play(cell: tuple, opponents: tuple[Path, Path], folder: Path) -> float:
+    """Play one of [`all_cells`]; a check that fails raises an `AssertionError`."""
+    if len(cell) == 2:
+        return play_generator(*cell, opponents[1], folder)
+    return play_discriminator(*cell, opponents[0], folder)
+
+
+def result(cell: tuple, opponents: tuple[Path, Path]) -> dict[str, Any]:
+    """Play a cell and return what becomes of it."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            # The table that TRL prints of each metric is no figure of this benchmark.
+            with contextlib.redirect_stdout(io.StringIO()):
+                outcome = {"ok": True, "reason": None, "difference": play(cell, opponents, Path(folder))}
+        except Exception as error:  # of whatever sort: that is what the cell shows
+            outcome = {"ok": False, "reason": f"{type(error).__name__}: {error}".partition("\n")[0]}
+    return {**outcome, "seconds": round(time.perf_counter() - began, 2)}
+
+
+def write(cells: dict[str, dict]) -> None:
+    """Write the results, and the page that is made of them."""
+    record = {
+        "command": "python -m benchmarks.architectures",
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "seed": SEED,
+        "steps": STEPS,
+        "tolerance": {"in the same precision": TOLERANCE, "quantised, as loaded": QUANTISED_AS_LOADED},
+        "seconds": round(sum(cell["seconds"] for cell in cells.values())),
+        "cells": cells,
+    }
+    RESULTS.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(page(record))
+
+
+def page(record: dict[str, Any]) -> str:
+    """Return the page of the documentation."""
+    cells = record["cells"]
+    reasons = list(dict.fromkeys(cell["reason"] for cell in cells.values() if not cell["ok"]))
+
+    def mark(name: str) -> str:
+        if name not in cells:
+            return "not run"
+        return "✓" if cells[name]["ok"] else f"[{reasons.index(cells[name]['reason']) + 1}]"
+
+    def table(player: str, families: dict, endings: list[str]) -> str:
+        lines = [f"| {player} | " + " | ".join(PRECISIONS) + " |", "|---" * (len(PRECISIONS) + 1) + "|"]
+        for family in families:
+            marks = [
+                " ".join(mark(f"{player} / {family} / {precision}{ending}") for ending in endings)
+                for precision in PRECISIONS
+            ]
+            lines.append(f"| {family} | " + " | ".join(marks) + " |")
+        return "\n".join(lines)
+
+    return TEMPLATE.read_text().format(
+        generators=table("generator", GENERATORS, [""]),
+        discriminators=table("discriminator", DISCRIMINATORS, [f" / {labels}" for labels in LABELS]),
+        reasons="\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)) or "Every cell passed.",
+        passed=sum(cell["ok"] for cell in cells.values()),
+        total=len(cells),
+        seconds=record["seconds"],
+        largest=f"{100 * max(cell['difference'] for cell in cells.values() if cell['ok']):.1f}",
+        versions=", ".join(f"{name} {number}" for name, number in record["versions"].items()),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="cells whose name holds this; the others keep their results")
+    parser.add_argument("--missing", action="store_true", help="cells without a result, or with a failure")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    set_verbosity_error()
+    disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+    known = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        opponents = save_opponents(Path(folder))
+        for name, cell in all_cells().items():
+            if arguments.only.lower() not in name.lower() or (arguments.missing and known.get(name, {}).get("ok")):
+                continue
+            known[name] = result(cell, opponents)
+            print(f"{name}: {known[name]['reason'] or 'ok'} ({known[name]['seconds']} s)", flush=True)
+            write({name: known[name] for name in all_cells() if name in known})
+
+
+if __name__ == "__main__":
+    main()
