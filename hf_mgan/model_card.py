@@ -4,6 +4,10 @@ import json
 from pathlib import Path
 
 from huggingface_hub import ModelCard
+from peft import PeftModel
+from transformers import BitsAndBytesConfig
+
+from .discriminator import Discriminator
 
 
 TAG_NAMES = ["trl", "hf-mgan", "gan"]
@@ -48,12 +52,9 @@ ANCHOR = "## Training procedure"
 
 def extend_model_card(
     path: Path,
-    discriminator: str,
+    discriminator: Discriminator,
     loss: str,
     reward: str,
-    adapters: bool,
-    num_labels: int,
-    pad_token_id: int | None,
     metrics: dict[str, float],
     hub_model_id: str | None,
     output_dir: str,
@@ -62,12 +63,9 @@ def extend_model_card(
 
     Args:
         path (`Path`): The card, `README.md`.
-        discriminator (`str`): Id or folder the discriminator started from.
-        loss (`str`): Name of the discriminator's loss.
+        discriminator ([`Discriminator`]): The discriminator.
+        loss (`str`): Name of its loss.
         reward (`str`): Name of the reward shape.
-        adapters (`bool`): Whether the discriminator is saved as adapters, which PEFT loads.
-        num_labels (`int`): Number of its labels.
-        pad_token_id (`int`, *optional*): What it takes for padding.
         metrics (`dict[str, float]`): Last logged metrics; those of the game are shown.
         hub_model_id (`str`, *optional*): Where the players are pushed to.
         output_dir (`str`): Where they are saved if they are not pushed.
@@ -75,37 +73,41 @@ def extend_model_card(
     card = ModelCard.load(path)
     rows = "".join(f"| {meaning} | {metrics[name]:.3f} |\n" for name, meaning in FIGURES.items() if name in metrics)
     section = SECTION.format(
-        discriminator=discriminator,
+        discriminator=discriminator.model.config._name_or_path or "a model made in code",
         loss=loss,
         reward=reward,
         figures=rows,
-        load=_loading_lines(adapters, num_labels, pad_token_id, hub_model_id, output_dir),
+        load=_loading_lines(discriminator, hub_model_id, output_dir),
     )
     card.text = card.text.replace(ANCHOR, section + ANCHOR, 1)
     card.save(path)
 
 
-def _loading_lines(
-    adapters: bool, num_labels: int, pad_token_id: int | None, hub_model_id: str | None, output_dir: str
-) -> str:
+def _loading_lines(discriminator: Discriminator, hub_model_id: str | None, output_dir: str) -> str:
     """Return the code that loads the discriminator.
 
     It names the folder rather than a `subfolder`: transformers looks for adapters at the root all the same and would
     find the generator's, and PEFT looks for the base model in a subfolder of that name. PEFT saves no configuration,
-    so what this discriminator has in place of its base model's is said again.
+    so what this discriminator has in place of its base model's is said again, its quantisation included: with another
+    one it would be another function.
     """
-    loader, source, extra = "AutoModelForSequenceClassification", "transformers", ""
-    if adapters:
-        loader, source, extra = (
-            "AutoPeftModelForSequenceClassification",
-            "peft",
-            f", num_labels={num_labels}, pad_token_id={pad_token_id}",
-        )
-    lines = [f"from {source} import {loader}", ""]
-    if hub_model_id is None:
-        lines.append(f"folder = {json.dumps(output_dir)}")
+    model, imports, before, extra = discriminator.model, [], [], ""
+    if isinstance(model, PeftModel):
+        loader = "AutoPeftModelForSequenceClassification"
+        imports.append(f"from peft import {loader}")
+        extra = f", num_labels={model.config.num_labels}, pad_token_id={discriminator.processing_class.pad_token_id}"
+        quantisation = getattr(model.config, "quantization_config", None)
+        if isinstance(quantisation, BitsAndBytesConfig):
+            imports.append("from transformers import BitsAndBytesConfig")
+            before.append(f"quantization_config = BitsAndBytesConfig.from_dict({quantisation.to_diff_dict()})")
+            extra += ", quantization_config=quantization_config"
     else:
-        lines.insert(0, "from huggingface_hub import snapshot_download")
-        lines.append(f'folder = snapshot_download({json.dumps(hub_model_id)}, allow_patterns="discriminator/*")')
-    lines.append(f'discriminator = {loader}.from_pretrained(folder + "/discriminator"{extra})')
-    return "\n".join(lines)
+        loader = "AutoModelForSequenceClassification"
+        imports.append(f"from transformers import {loader}")
+    if hub_model_id is None:
+        before.append(f"folder = {json.dumps(output_dir)}")
+    else:
+        imports.insert(0, "from huggingface_hub import snapshot_download")
+        before.append(f'folder = snapshot_download({json.dumps(hub_model_id)}, allow_patterns="discriminator/*")')
+    last = f'discriminator = {loader}.from_pretrained(folder + "/discriminator"{extra})'
+    return "\n".join([*imports, "", *before, last])

@@ -388,12 +388,9 @@ class AdversarialTrainer(GRPOTrainer):
         logged = [entry for entry in self.state.log_history if "discriminator/value" in entry]
         extend_model_card(
             Path(self.args.output_dir) / "README.md",
-            discriminator=self.discriminator.model.config._name_or_path or "a model made in code",
+            discriminator=self.discriminator,
             loss=self.args.discriminator_loss,
             reward=self.args.discriminator_reward,
-            adapters=isinstance(self.discriminator.model, PeftModel),
-            num_labels=self.discriminator.model.config.num_labels,
-            pad_token_id=self.discriminator.processing_class.pad_token_id,
             metrics=logged[-1] if logged else {},
             hub_model_id=self.hub_model_id,
             output_dir=self.args.output_dir,

@@ -4,6 +4,7 @@ from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 
 from hf_mgan import AdversarialTrainer
+from hf_mgan.discriminator import prepare_quantised_training
 
 
 pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
@@ -54,3 +55,14 @@ def test_both_players_train_in_four_bits(
     trainer.save_model()
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
     assert (tmp_path / "out" / "discriminator" / "adapter_model.safetensors").exists()
+
+    trainer.create_model_card()
+    card = (tmp_path / "out" / "README.md").read_text()
+    scope = {}
+    exec(card.split("## The discriminator")[1].split("```python")[1].split("```")[0], scope)
+    loaded = scope["discriminator"]
+    prepare_quantised_training(loaded)
+    encoded = trainer.discriminator.encode([""], ["the dog"])
+    with torch.no_grad():
+        expected = trainer.discriminator.model(**encoded).logits
+        torch.testing.assert_close(loaded.eval()(**encoded).logits, expected)
