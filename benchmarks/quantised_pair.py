@@ -28,30 +28,18 @@ from bitsandbytes.nn import Linear4bit
 from datasets import load_dataset
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, LoraConfig, PeftModel
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from benchmarks.gpu import PACKAGES, ROOT, nf4
 from benchmarks.real_pair import CURVES, peak_memory
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator
 
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
-ROOT = Path(__file__).parents[1]
 TOLERANCE = 1e-3
 NUM_SCORED = 16
 # What hf_mgan leaves out of the quantisation of a BERT: reloaded with these layers quantised too, the discriminator
 # would be another function. transformers matches them as regular expressions from the start of a module's name.
 HEADS = ["classifier", r".*\.pooler"]
-
-
-def nf4(skip: list[str] | None = None) -> BitsAndBytesConfig:
-    """Return QLoRA's quantisation: four bits, scales quantised too, computing in bfloat16."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=skip,
-    )
 
 
 @torch.no_grad()

@@ -69,5 +69,6 @@ def test_two_processes_see_different_texts_and_keep_one_discriminator(
     assert not any(
         torch.equal(ours[name], before[name]) for name in ours if "weight" in name and "LayerNorm" not in name
     )
-    assert first["figures"] == second["figures"] or second["figures"] == []  # only the first process may log
+    assert first["figures"] == second["figures"]  # means over both
+    assert len(first["figures"]) == 3
     assert (tmp_path / "out" / "discriminator" / "model.safetensors").exists()

@@ -47,7 +47,7 @@ class Quality:
 def generate(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, count: int, temperature: float, seed: int
 ) -> tuple[list[list[int]], list[list[str]]]:
-    """Draw sentences from a generator.
+    """Draw sentences from a generator, which is put into evaluation mode.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`): A causal language model.
@@ -117,11 +117,13 @@ class Measure:
             [`Quality`]: Of the model at this temperature.
         """
         count = count or len(self.real_ids)
+        training = model.training
         ids, words = generate(model, self.tokenizer, count, temperature, self.seed)
         start = [[self.tokenizer.bos_token_id]] * count
         real, fake = (
             sequence_logps(model, start, rows, temperature, BATCH_SIZE) for rows in (self.real_ids[:count], ids)
         )
+        model.train(training)
         truth = self.language.logps(words)
         divergence, standard_error = jensen_shannon(self.real_logps[:count], real, truth, fake)
         return Quality(

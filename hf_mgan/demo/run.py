@@ -86,18 +86,10 @@ class DemoArguments:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be one number or more, all different, got {self.seeds}.")
-        least = {"batch_size": 2, "sentences": self.batch_size, "steps": 2 * WINDOW, "samples": 2}
-        for name in (
-            "sentences",
-            "batch_size",
-            "likelihood_steps",
-            "encoder_steps",
-            "warmup_steps",
-            "steps",
-            "samples",
-        ):
-            if getattr(self, name) < least.get(name, 1):
-                raise ValueError(f"{name} must be at least {least.get(name, 1)}, got {getattr(self, name)}.")
+        training = {"likelihood_steps": 1, "encoder_steps": 1, "warmup_steps": 1, "steps": 2 * WINDOW}
+        for name, least in {"batch_size": 2, "sentences": self.batch_size, "samples": 2, **training}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,8 @@ class Game:
         likelihood (`list[Quality]`): Maximum likelihood at several temperatures, the best first.
         likelihood_again (`list[Quality]`): The same after training it for as many steps once more.
         adversarial (`Quality`): The adversarial model at temperature 1.
-        before (`dict[str, float]`): D(x), D(G(s)) and V(D,G) at the first steps of the game, on held-out completions.
+        before (`dict[str, float]`): D(x), D(G(s)) and V(D,G) at the first steps of the game, before the players
+            learnt from these completions; the real sentences are of the training set.
         after (`dict[str, float]`): The same at its last steps.
         curves (`dict[str, list[float]]`): Figures of every step.
         divergences (`list[tuple[int, float]]`): Step and divergence during the game, on fewer samples.
@@ -146,9 +139,8 @@ class Watch(TrainerCallback):
     ) -> None:
         """Measure if it is time."""
         if state.global_step % max(state.max_steps // 10, 1) == 0:
-            model = kwargs["model"]
-            self.divergences.append((state.global_step, self.measure(model, count=self.count).divergence))
-            model.train()
+            quality = self.measure(kwargs["model"], count=self.count)
+            self.divergences.append((state.global_step, quality.divergence))
 
 
 def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, bars: "Bars") -> Game:

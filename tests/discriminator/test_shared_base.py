@@ -173,3 +173,28 @@ def test_a_shared_base_needs_adapters_on_both_sides(make_trainer, generator):
     ):
         with pytest.raises(ValueError, match="share its weights and each needs adapters of its own"):
             make_trainer(model=generator, discriminator=generator, **adapters)
+
+
+def test_a_game_in_four_bits_holds_the_base_once_and_trains_both_adapters(
+    make_trainer, make_config, tmp_path, tokenizer
+):
+    pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
+    llama().save_pretrained(tmp_path / "base")
+    quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    base = LlamaForCausalLM.from_pretrained(tmp_path / "base", quantization_config=quantised, dtype=torch.float32)
+    trainer = make_trainer(
+        make_config(max_steps=2),
+        model=base,
+        discriminator=base,
+        discriminator_processing_class=None,
+        peft_config=LoraConfig(r=2, **LLAMA_LORA),
+        discriminator_peft_config=LoraConfig(r=2, **LLAMA_LORA),
+    )
+    players = trainer.model, trainer.discriminator.model
+    packed = [{id(p) for p in player.parameters() if p.dtype == torch.uint8} for player in players]
+    assert packed[0] == packed[1] != set()
+    before = [{name: p.detach().clone() for name, p in player.named_parameters()} for player in players]
+    trainer.train()
+    for states, player in zip(before, players, strict=True):
+        moved = {name for name, parameter in player.named_parameters() if not torch.equal(parameter, states[name])}
+        assert moved == {name for name in states if "lora_" in name or "score.modules_to_save" in name}
