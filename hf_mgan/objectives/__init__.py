@@ -1,18 +1,43 @@
-"""The objectives of the two players, as pure functions of logits."""
+"""The objectives of the two players, as pure functions of logits, and the penalties on the discriminator."""
 
-from .losses import LOSSES, PAIRED, bce, bradley_terry, relativistic_average
+from .length import length_correlation, length_neutral
+from .losses import (
+    LOG_ODDS,
+    LOSSES,
+    NEEDS_PENALTY,
+    PAIRED,
+    SMOOTHABLE,
+    bce,
+    bradley_terry,
+    hinge,
+    least_squares,
+    relativistic_average,
+    wasserstein,
+)
+from .regularizers import gradient_penalty, logit_penalty, noise_penalty
 from .rewards import REWARDS, log_d, logit, minimax, probability
 
 
 __all__ = [
+    "LOG_ODDS",
     "LOSSES",
+    "NEEDS_PENALTY",
     "PAIRED",
     "REWARDS",
+    "SMOOTHABLE",
     "bce",
     "bradley_terry",
+    "gradient_penalty",
+    "hinge",
+    "length_correlation",
+    "length_neutral",
+    "least_squares",
     "log_d",
     "logit",
+    "logit_penalty",
     "minimax",
+    "noise_penalty",
     "probability",
     "relativistic_average",
+    "wasserstein",
 ]

@@ -2,7 +2,8 @@
 
 Notation as in `losses`: `logit` is raw, higher means more real, D = sigmoid(logit). Every shape grows with the logit,
 works element by element, and returns float32. They differ in how much they pay at the two ends, and so in which
-divergence the generator descends against the best discriminator, for which logit = log p_real(x) - log p_G(x).
+divergence the generator descends against the best discriminator. The divergences named here are those of the loss
+`bce`, for which logit = log p_real(x) - log p_G(x); `losses` says of each other loss what its logit is.
 """
 
 from collections.abc import Callable
