@@ -4,13 +4,19 @@ from .discriminator import Discriminator
 from .loading import check_head_in_full_precision, prepare_quantised_training, with_adapters
 from .optimization import trainable_parameters
 from .output import DiscriminatorOutput
+from .regularization import Regularization, check_regularization
+from .replay import Replay, check_replay
 from .shared_base import classifier_on
 
 
 __all__ = [
     "Discriminator",
     "DiscriminatorOutput",
+    "Regularization",
+    "Replay",
     "check_head_in_full_precision",
+    "check_regularization",
+    "check_replay",
     "classifier_on",
     "prepare_quantised_training",
     "trainable_parameters",

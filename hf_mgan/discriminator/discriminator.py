@@ -8,25 +8,36 @@ function for both purposes, so dropout is off at all times.
 The discriminator knows nothing of the policy, of rewards or of datasets.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from peft import PeftConfig, PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from ..objectives import LOSSES
+from ..objectives import LOSSES, PAIRED
 from .activation_checkpointing import checkpoint_activations
 from .encoding import TextEncoder
-from .loading import checked_max_length, load_classifier, prepare_quantised_training, real_label_index
-from .optimization import make_optimizer, trainable_parameters
+from .loading import (
+    checked_classifier,
+    checked_max_length,
+    load_classifier,
+    prepare_quantised_training,
+    real_label_index,
+)
+from .optimization import make_optimizer, take_step
 from .output import DiscriminatorOutput
+from .passes import Passes
+from .regularization import GradientPenalty, Regularization, check_regularization
+from .replay import Replay, check_replay
 from .sides import Sides, different_texts
+from .token_dropout import TokenDropout
 from .zero3 import loaded_whole
 
 
@@ -56,14 +67,20 @@ class Discriminator:
             update whose scaled gradient overflows is skipped: it counts neither here nor in the schedule.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`): Whether to compute the activations again in
             the backward pass rather than keep them.
+        regularization ([`Regularization`], *optional*): What keeps the discriminator from being too sure; nothing by
+            default.
+        replay_fraction (`float`, *optional*, defaults to 0.0): Share in [0, 1) of the generated side of the loss that
+            consists of completions of earlier updates.
+        replay_size (`int`, *optional*, defaults to 2048): How many of them are kept, the newest.
 
     Attributes:
         num_updates (`int`): Optimizer steps so far.
+        replay ([`Replay`]): The completions of earlier updates.
 
     Raises:
         TypeError: If `model` is no sequence classifier or `processing_class` no tokenizer.
-        ValueError: If a value is out of range, the label is missing or unknown, both precisions are asked for, or the
-            model has no layers that can be checkpointed.
+        ValueError: If a value is out of range, the label is missing or unknown, both precisions are asked for, the
+            loss and the regularisation do not go together, or the model cannot do what they ask for.
     """
 
     def __init__(
@@ -78,29 +95,27 @@ class Discriminator:
         max_grad_norm: float = 1.0,
         fp16: bool = False,
         gradient_checkpointing: bool = False,
+        regularization: Regularization | None = None,
+        replay_fraction: float = 0.0,
+        replay_size: int = 2048,
     ) -> None:
-        base = model.get_base_model() if isinstance(model, PeftModel) else model
-        if not isinstance(base, PreTrainedModel) or "ForSequenceClassification" not in type(base).__name__:
-            raise TypeError(
-                f"The discriminator must be a sequence classifier, got {type(base).__name__}. Load it with "
-                "AutoModelForSequenceClassification.from_pretrained(..., num_labels=1), or give its id."
-            )
-        if not isinstance(processing_class, PreTrainedTokenizerBase):
-            raise TypeError(
-                f"The discriminator's processing_class must be a tokenizer, got {type(processing_class).__name__}."
-            )
+        base = checked_classifier(model, processing_class)
         if loss not in LOSSES:
             raise ValueError(f"The discriminator loss must be one of {sorted(LOSSES)}, got {loss!r}.")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"The discriminator's batch_size must be at least 1, got {batch_size}.")
         if bf16 and fp16:
             raise ValueError("The discriminator runs in one precision: set either bf16 or fp16.")
+        regularization = regularization or Regularization()
+        check_regularization(loss, regularization)
         if gradient_checkpointing:
             checkpoint_activations(base, base.config.get_text_config())
         prepare_quantised_training(model)
         self.model = model.eval()
         self.label = real_label_index(base.config, label)
-        self.loss = LOSSES[loss]
+        self.loss: Callable[..., Tensor] = LOSSES[loss]
+        if regularization.label_smoothing:
+            self.loss = partial(self.loss, label_smoothing=regularization.label_smoothing)
         self.max_length = checked_max_length(base.config, processing_class, max_length)
         self._encoder = TextEncoder(processing_class, self.max_length)
         self.processing_class = self._encoder.processing_class
@@ -112,7 +127,14 @@ class Discriminator:
         self.optimizer: torch.optim.Optimizer | None = None
         self.lr_scheduler: Any = None
         self._scaler = torch.amp.GradScaler(enabled=False)  # of the model's device, once there is an optimizer
-        self._trained: nn.Module = model  # what `update` calls: the model, or the model within DistributedDataParallel
+        self.replay = Replay(replay_fraction, replay_size, loss in PAIRED)
+        dropout = regularization.token_dropout
+        self._token_dropout = TokenDropout(self.processing_class, dropout) if dropout else None
+        precision = torch.float16 if fp16 else torch.bfloat16 if bf16 else None
+        penalty = None
+        if regularization.gradient_penalty:
+            penalty = GradientPenalty(model, regularization, probe=self.encode([""] * 9, ["a"] * 9))
+        self._passes = Passes(model, self.label, precision, regularization, penalty)
 
     @classmethod
     def from_pretrained(
@@ -198,10 +220,8 @@ class Discriminator:
         Returns:
             `Tensor` of shape `(B,)`: float32; higher = more real.
         """
-        texts, places = different_texts(prompts, completions)
-        return torch.cat([self._logits(self.model, batch) for batch in self._batches(texts)])[
-            places.to(self.model.device)
-        ]
+        texts, places = different_texts([*zip(prompts, completions, strict=True)])
+        return torch.cat([self._passes.logits(batch) for batch in self._batches(texts)])[places.to(self.model.device)]
 
     @torch.no_grad()
     def evaluate(
@@ -213,13 +233,15 @@ class Discriminator:
         completion_offsets: Tensor | None = None,
         reference_offsets: Tensor | None = None,
     ) -> DiscriminatorOutput:
-        """Compute what `update` computes, and change nothing. Arguments as there; the figures of the step are nan."""
-        sides = self._encoded(
-            prompts, completions, references, reference_prompts, completion_offsets, reference_offsets
-        )
-        logits = torch.cat([self._logits(self.model, batch) for batch in sides.batches])
-        fake, real = sides.split_logits(logits)
-        return sides.output(fake, real, self.loss(real, fake), torch.tensor(float("nan")), float("nan"))
+        """Compute what `update` computes, and change nothing.
+
+        Arguments as there. The texts are shown as they are, without token dropout, and without any of earlier updates;
+        gradient and learning rate are nan, and there are no penalties.
+        """
+        offsets = completion_offsets, reference_offsets
+        sides = Sides.encoded(self._batches, prompts, completions, references, reference_prompts, *offsets)
+        logits = torch.cat([self._passes.logits(batch) for batch in sides.batches])
+        return sides.output(logits, self.loss(*sides.of_loss(logits)), torch.tensor(float("nan")), float("nan"))
 
     def update(
         self,
@@ -229,8 +251,12 @@ class Discriminator:
         reference_prompts: Sequence[str] | None = None,
         completion_offsets: Tensor | None = None,
         reference_offsets: Tensor | None = None,
+        remember: bool = True,
     ) -> DiscriminatorOutput:
         """Take one optimizer step on generated against real text.
+
+        With token dropout the texts of both sides are shown with noise, and the logits returned are those of the noisy
+        texts: the game is then played on them.
 
         Args:
             prompts (`Sequence[str]` of length B): Prompts of the completions, "" for none.
@@ -241,57 +267,50 @@ class Discriminator:
             completion_offsets (`Tensor` of shape `(B,)`, *optional*): What is known about the logits beforehand, in
                 nats; it is added to them and only the rest is learnt.
             reference_offsets (`Tensor` of shape `(R,)`, *optional*): The same of the real texts.
+            remember (`bool`, *optional*, defaults to `True`): Whether the completions are kept for replay. Where
+                several updates show the same ones, only the last should.
 
         Returns:
-            [`DiscriminatorOutput`]: The logits, offsets included, of both sides before the step, and the figures of
-            the step.
+            [`DiscriminatorOutput`]: The logits, offsets included, of the texts given before the step, and the figures
+            of the step.
 
         Raises:
             RuntimeError: If `create_optimizer` has not been called.
-            FloatingPointError: If the loss is not finite. Nothing has been changed then.
+            ValueError: If there are offsets together with replay.
+            FloatingPointError: If the loss or a penalty is not finite. Nothing has been changed then.
         """
         if self.optimizer is None:
             raise RuntimeError("The discriminator has no optimizer yet: call create_optimizer(args, num_steps) first.")
-        sides = self._encoded(
-            prompts, completions, references, reference_prompts, completion_offsets, reference_offsets
-        )
-        whole = len(sides.batches) == 1
-        with nullcontext() if whole else torch.no_grad():
-            model = self._trained if whole else self.model
-            logits = torch.cat([self._logits(model, batch) for batch in sides.batches])
-        if not whole:
-            logits.requires_grad_()
-        fake, real = sides.split_logits(logits)
-        loss = self.loss(real, fake)
-        if not loss.isfinite():
+        offsets = completion_offsets, reference_offsets
+        check_replay(self.replay.fraction, self.replay.size, any(one is not None for one in offsets))
+        past = self.replay.draw_beside(len(completions))
+        sides = Sides.encoded(self._batches, prompts, completions, references, reference_prompts, *offsets, past)
+        if self._token_dropout is not None:
+            sides = replace(sides, batches=[self._token_dropout(batch) for batch in sides.batches])
+        outcome = self._passes.backward(sides, self.loss, self._scaler)
+        if problem := outcome.not_finite():
+            self.optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError(
-                f"The discriminator's loss is {loss.item()} at its update {self.num_updates}; the first of the "
-                f"completions is {completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
+                f"The discriminator's {problem} at its update {self.num_updates}; the first of the completions is "
+                f"{completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
             )
-        scaled = self._scaler.scale(loss)
-        if whole:
-            scaled.backward()
-        else:
-            self._backward_in_batches(sides.batches, torch.autograd.grad(scaled, logits)[0])
         learning_rate = self.lr_scheduler.get_last_lr()[0]
-        return sides.output(fake, real, loss, self._step(self.optimizer), learning_rate)
+        grad_norm = self._step(self.optimizer)
+        further = outcome.penalties
+        if self.replay.fraction:
+            further = {**further, "replayed_prob": sides.replayed_prob(outcome.logits)}
+            if remember:
+                self.replay.add(
+                    prompts, completions, prompts if reference_prompts is None else reference_prompts, references
+                )
+        return sides.output(outcome.logits, outcome.loss, grad_norm, learning_rate, further)
 
     def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        """Clip the gradients, take the step, and return the norm of the gradients before."""
-        self._scaler.unscale_(optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(trainable_parameters(self.model), self.max_grad_norm)
-        scale = self._scaler.get_scale()
-        self._scaler.step(optimizer)
-        self._scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        if self._scaler.get_scale() >= scale:  # a smaller one says that the gradient was not finite and no step taken
+        """Take the step and return the norm of the gradients before clipping."""
+        grad_norm, has_stepped = take_step(self.model, optimizer, self._scaler, self.max_grad_norm)
+        if has_stepped:
             self.lr_scheduler.step()
             self.num_updates += 1
-        elif self._scaler.get_scale() < 1:
-            raise FloatingPointError(
-                "The discriminator's gradient is not finite in float16, however small it is scaled. Use bf16=True in "
-                "place of fp16=True, or lower discriminator_learning_rate; the last checkpoint is intact."
-            )
         return grad_norm
 
     def create_optimizer(self, args: TrainingArguments, num_training_steps: int) -> None:
@@ -316,7 +335,7 @@ class Discriminator:
         if not getattr(self.model, "is_quantized", False):  # a quantised model is placed when it is loaded
             self.model.to(device)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            self._trained = DistributedDataParallel(self.model)
+            self._passes.trained = DistributedDataParallel(self.model)
         return self
 
     def save_state(self, folder: str | Path) -> None:
@@ -354,42 +373,20 @@ class Discriminator:
         if state.get("scaler"):  # of a run in float16
             self._scaler.load_state_dict(state["scaler"])
 
+    def save_replay(self, folder: str | Path, rank: int) -> None:
+        """Write the completions kept for replay, if there is replay, to `replay_{rank}.json` in `folder`."""
+        if self.replay.fraction:
+            self.replay.save(folder, rank)
+
+    def load_replay(self, folder: str | Path, rank: int) -> None:
+        """Restore what `save_replay` wrote, if there is replay; it starts empty, with a warning, without the file.
+
+        Raises:
+            ValueError: If one of the two losses is paired and the other is not.
+        """
+        if self.replay.fraction:
+            self.replay.load(folder, rank)
+
     def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:
         size = self.batch_size or len(texts)
         return [self.encode(*zip(*texts[start : start + size], strict=True)) for start in range(0, len(texts), size)]
-
-    def _encoded(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: Sequence[str],
-        reference_prompts: Sequence[str] | None,
-        completion_offsets: Tensor | None,
-        reference_offsets: Tensor | None,
-    ) -> Sides:
-        real_prompts = prompts if reference_prompts is None else reference_prompts
-        texts, places = different_texts([*prompts, *real_prompts], [*completions, *references])
-        return Sides(self._batches(texts), places, len(completions), completion_offsets, reference_offsets)
-
-    def _logits(self, model: nn.Module, batch: BatchEncoding) -> Tensor:
-        precision = torch.float16 if self.fp16 else torch.bfloat16
-        with torch.autocast(self.model.device.type, precision, enabled=self.bf16 or self.fp16):
-            logits = model(**batch).logits.float()  # Shape (B, labels)
-        if logits.size(1) == 1:
-            return logits[:, 0]
-        others = [index for index in range(logits.size(1)) if index != self.label]
-        return logits[:, self.label] - logits[:, others].logsumexp(1)
-
-    def _backward_in_batches(self, batches: list[BatchEncoding], gradient: Tensor) -> None:
-        """Run the backward pass a batch at a time, given the gradient of the loss with respect to all logits.
-
-        It is exact for losses that do not fall apart into a sum over texts, such as `relativistic_average`.
-        """
-        parts = gradient.split([len(batch["input_ids"]) for batch in batches])
-        for number, (batch, part) in enumerate(zip(batches, parts, strict=True)):
-            last = number == len(batches) - 1
-            with nullcontext() if last else self._without_sync():
-                self._logits(self._trained, batch).backward(part)
-
-    def _without_sync(self) -> AbstractContextManager[None]:
-        return self._trained.no_sync() if isinstance(self._trained, DistributedDataParallel) else nullcontext()

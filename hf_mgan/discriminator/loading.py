@@ -86,6 +86,25 @@ def _renew_head(model: PreTrainedModel) -> None:
             model._init_weights(module)
 
 
+def checked_classifier(model: Any, processing_class: Any) -> PreTrainedModel:
+    """Return the sequence classifier that a model is, without its adapters.
+
+    Raises:
+        TypeError: If it is none, or `processing_class` is no tokenizer.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not isinstance(base, PreTrainedModel) or "ForSequenceClassification" not in type(base).__name__:
+        raise TypeError(
+            f"The discriminator must be a sequence classifier, got {type(base).__name__}. Load it with "
+            "AutoModelForSequenceClassification.from_pretrained(..., num_labels=1), or give its id."
+        )
+    if not isinstance(processing_class, PreTrainedTokenizerBase):
+        raise TypeError(
+            f"The discriminator's processing_class must be a tokenizer, got {type(processing_class).__name__}."
+        )
+    return base
+
+
 def real_label_index(config: Any, label: str | int | None) -> int:
     """Return the index of the label that means "real".
 

@@ -1,6 +1,6 @@
 """What the discriminator reports of the texts that it was shown: logits, the loss, and the figures of its step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ class DiscriminatorOutput:
         fake_length (`Tensor` of shape `()`): Mean number of tokens the discriminator sees of a generated text and its
             prompt.
         real_length (`Tensor` of shape `()`): The same of a real text.
+        further_figures (`dict[str, Tensor]`): Of the step, a tensor of shape `()` each: `gradient_penalty` and
+            `logit_penalty` before their coefficients, `replayed_prob` (mean D of the generated texts of earlier
+            batches, nan while there are none); each only where it is switched on.
     """
 
     fake_logits: Tensor
@@ -29,6 +32,7 @@ class DiscriminatorOutput:
     learning_rate: float
     fake_length: Tensor
     real_length: Tensor
+    further_figures: dict[str, Tensor] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Tensor]:
         """Return what is worth logging, under the names of the metrics: a tensor of shape `()` each.
@@ -47,4 +51,5 @@ class DiscriminatorOutput:
             "learning_rate": torch.tensor(self.learning_rate),
             "real_length": self.real_length,
             "fake_length": self.fake_length,
+            **self.further_figures,
         }

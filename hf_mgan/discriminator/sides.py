@@ -4,7 +4,7 @@ In: both sides' encoded texts, every different text once. Out: the logits dealt 
 [`DiscriminatorOutput`] made of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,16 +12,22 @@ from torch import Tensor
 from transformers import BatchEncoding
 
 from .output import DiscriminatorOutput
+from .replay import PastText
 
 
 @dataclass(frozen=True)
 class Sides:
     """Generated and real texts, encoded together; every different text once.
 
+    In order: the B generated texts, those of earlier batches, the R real texts, and those that belong to the texts of
+    earlier batches.
+
     Attributes:
         batches (`list[BatchEncoding]`): The different texts.
-        places (`Tensor` of shape `(B + R,)`): The place of each text among the different ones, generated texts first.
+        places (`Tensor` of shape `(N,)`): The place of each text among the different ones.
         num_fake (`int`): B, the number of generated texts.
+        num_replayed (`int`): Number of generated texts of earlier batches.
+        num_real (`int`): R, the number of real texts.
         fake_offsets (`Tensor` of shape `(B,)`, *optional*): What is added to the logits of the generated texts.
         real_offsets (`Tensor` of shape `(R,)`, *optional*): The same of the real texts.
     """
@@ -29,42 +35,98 @@ class Sides:
     batches: list[BatchEncoding]
     places: Tensor
     num_fake: int
+    num_replayed: int
+    num_real: int
     fake_offsets: Tensor | None
     real_offsets: Tensor | None
 
-    def split_logits(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Deal out the logits and add the offsets."""
-        fake, real = self.split(logits)
-        if self.fake_offsets is not None:
-            fake = fake + self.fake_offsets.to(fake.device)
-        if self.real_offsets is not None:
-            real = real + self.real_offsets.to(real.device)
-        return fake, real
+    @classmethod
+    def encoded(
+        cls,
+        encode: Callable[[list[tuple[str, str]]], list[BatchEncoding]],
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: Sequence[str],
+        reference_prompts: Sequence[str] | None = None,
+        completion_offsets: Tensor | None = None,
+        reference_offsets: Tensor | None = None,
+        past: Sequence[PastText] = (),
+    ) -> "Sides":
+        """Encode both sides with `encode`, together with texts of earlier batches; the rest as in `update`."""
+        fakes = [*zip(prompts, completions, strict=True), *(text.fake for text in past)]
+        reals = [
+            *zip(prompts if reference_prompts is None else reference_prompts, references, strict=True),
+            *(text.real for text in past if text.real is not None),
+        ]
+        texts, places = different_texts([*fakes, *reals])
+        return cls(
+            batches=encode(texts),
+            places=places,
+            num_fake=len(completions),
+            num_replayed=len(past),
+            num_real=len(references),
+            fake_offsets=completion_offsets,
+            real_offsets=reference_offsets,
+        )
 
-    def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Deal out a value for each different text to the generated (B,) and the real texts (R,)."""
-        dealt = values[self.places.to(values.device)]
-        return dealt[: self.num_fake], dealt[self.num_fake :]
+    def of_loss(self, logits: Tensor, with_offsets: bool = True) -> tuple[Tensor, Tensor]:
+        """Deal out the logits, in the order of a loss: real, then generated, each with what is of earlier batches."""
+        fake, real = self._split(logits)
+        if with_offsets and self.fake_offsets is not None:
+            fake = fake + self.fake_offsets.to(fake.device)
+        if with_offsets and self.real_offsets is not None:
+            real = real + self.real_offsets.to(real.device)
+        return real, fake
+
+    def shares(self, number: int) -> list[tuple[Tensor, float]]:
+        """Return what each side has in a batch: its rows, as often as it has them, and their share of the side."""
+        sizes = [len(batch["input_ids"]) for batch in self.batches]
+        start, shares = sum(sizes[:number]), []
+        for places in self.places.tensor_split([self._num_generated]):
+            rows = places[(places >= start) & (places < start + sizes[number])] - start
+            if len(rows):
+                shares.append((rows.to(self.batches[number]["input_ids"].device), len(rows) / len(places)))
+        return shares
 
     def output(
-        self, fake: Tensor, real: Tensor, loss: Tensor, grad_norm: Tensor, learning_rate: float
+        self,
+        logits: Tensor,
+        loss: Tensor,
+        grad_norm: Tensor,
+        learning_rate: float,
+        further_figures: dict[str, Tensor] | None = None,
     ) -> DiscriminatorOutput:
         """Put the logits of the sides and the figures of a step together with the lengths of the texts."""
         lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self.batches]).float()
-        fake_lengths, real_lengths = self.split(lengths)
+        fake_lengths, real_lengths = self._split(lengths)
+        real, fake = self.of_loss(logits.detach())
         return DiscriminatorOutput(
-            fake_logits=fake.detach(),
-            real_logits=real.detach(),
+            fake_logits=fake[: self.num_fake],
+            real_logits=real[: self.num_real],
             loss=loss.detach(),
             grad_norm=grad_norm.detach(),
             learning_rate=learning_rate,
-            fake_length=fake_lengths.mean(),
-            real_length=real_lengths.mean(),
+            fake_length=fake_lengths[: self.num_fake].mean(),
+            real_length=real_lengths[: self.num_real].mean(),
+            further_figures=further_figures or {},
         )
 
+    def replayed_prob(self, logits: Tensor) -> Tensor:
+        """Return the mean D of the generated texts of earlier batches; nan if there are none."""
+        return self._split(logits)[0][self.num_fake :].sigmoid().mean()
 
-def different_texts(prompts: Sequence[str], completions: Sequence[str]) -> tuple[list[tuple[str, str]], Tensor]:
+    def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Deal out a value for each different text to all generated and to all real texts."""
+        fake, real = values[self.places.to(values.device)].tensor_split([self._num_generated])
+        return fake, real
+
+    @property
+    def _num_generated(self) -> int:
+        return self.num_fake + self.num_replayed
+
+
+def different_texts(texts: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], Tensor]:
     """Return the different texts, and the place of each given text among them: none is run through twice."""
     index: dict[tuple[str, str], int] = {}
-    places = [index.setdefault(text, len(index)) for text in zip(prompts, completions, strict=True)]
+    places = [index.setdefault(text, len(index)) for text in texts]
     return list(index), torch.tensor(places, dtype=torch.int64)

@@ -7,7 +7,8 @@ from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, BertForMaskedLM
 
 from hf_mgan import AdversarialConfig, Discriminator
-from hf_mgan.objectives import LOSSES
+from hf_mgan.discriminator import Regularization
+from hf_mgan.objectives import LOSSES, NEEDS_PENALTY
 
 from ..conftest import bert_classifier, causal_classifier, texts
 
@@ -106,7 +107,13 @@ def test_batches_give_the_same_step_as_the_whole(pair_tokenizer, tmp_path, loss)
     model = bert_classifier()
     results = []
     for batch_size in (None, 3):
-        one = Discriminator(copy.deepcopy(model), pair_tokenizer, loss=loss, batch_size=batch_size)
+        one = Discriminator(
+            copy.deepcopy(model),
+            pair_tokenizer,
+            loss=loss,
+            batch_size=batch_size,
+            regularization=Regularization(logit_penalty=0.1 if loss in NEEDS_PENALTY else 0.0),
+        )
         with_optimizer(one, tmp_path, discriminator_optim="sgd")  # Adam's first step has the size of the rate anyhow
         output = one.update(PROMPTS, COMPLETIONS, texts(4))
         results.append((output, parameters(one)))

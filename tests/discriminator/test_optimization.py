@@ -8,8 +8,8 @@ from peft import LoraConfig
 
 from hf_mgan import Discriminator
 from hf_mgan import config as config_module
-from hf_mgan.discriminator import trainable_parameters, with_adapters
-from hf_mgan.objectives import LOSSES
+from hf_mgan.discriminator import Regularization, trainable_parameters, with_adapters
+from hf_mgan.objectives import LOSSES, NEEDS_PENALTY
 
 from ..conftest import bert_classifier, texts
 from .test_discriminator import COMPLETIONS, PROMPTS, parameters, with_optimizer
@@ -57,6 +57,7 @@ def test_logits_and_losses_are_float32_whatever_the_model_runs_in(pair_tokenizer
     if precision == "bf16 weights":
         model = model.bfloat16()
     settings = {} if precision == "bf16 weights" else {precision: True}
+    settings["regularization"] = Regularization(logit_penalty=0.1 if loss in NEEDS_PENALTY else 0.0)
     discriminator = with_optimizer(Discriminator(model, pair_tokenizer, label=1, loss=loss, **settings), tmp_path)
     seen = []
     inner = discriminator.loss

@@ -1,0 +1,139 @@
+"""Replay: generated texts of earlier batches, which the discriminator meets again beside the new ones.
+
+A discriminator that learns from the newest texts alone forgets what the generator did before, and the two go round in
+circles. Showing it earlier texts again is the history of Shrivastava et al. 2017
+([1612.07828](https://huggingface.co/papers/1612.07828), section 2.3).
+"""
+
+import json
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+
+class PastText(NamedTuple):
+    """A generated text of an earlier batch, for a paired loss with the real text that it was compared with.
+
+    Attributes:
+        fake (`tuple[str, str]`): Its prompt, "" for none, and the completion.
+        real (`tuple[str, str]`, *optional*): Prompt and text of the reference.
+    """
+
+    fake: tuple[str, str]
+    real: tuple[str, str] | None = None
+
+
+def check_replay(fraction: float, size: int, uses_offsets: bool = False) -> None:
+    """Check the settings of a replay.
+
+    Args:
+        fraction (`float`): [0, 1).
+        size (`int`): At least 1.
+        uses_offsets (`bool`, *optional*, defaults to `False`): Whether the logits have offsets.
+
+    Raises:
+        ValueError: If a value is out of range, or there is replay together with offsets.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"discriminator_replay_fraction must be at least 0 and less than 1, got {fraction}.")
+    if size < 1:
+        raise ValueError(f"discriminator_replay_size must be at least 1, got {size}.")
+    if fraction and uses_offsets:
+        raise ValueError(
+            "discriminator_replay_fraction shows the discriminator completions of an earlier generator, whose offset "
+            "under the present one nobody computes: leave out either it or discriminator_density_offset."
+        )
+
+
+class Replay:
+    """The newest of the past generated texts, first in, first out.
+
+    Args:
+        fraction (`float`): Which share of the generated side of the loss they are, in [0, 1).
+        size (`int`): How many are kept.
+        paired (`bool`, *optional*, defaults to `False`): Whether each is kept with its real text.
+        seed (`int`, *optional*, defaults to 0): Of the draws, which touch no other generator.
+
+    Attributes:
+        texts (`deque[PastText]`): What is kept, the oldest first.
+        num_draws (`int`): Draws so far; with the seed it determines the next one.
+    """
+
+    def __init__(self, fraction: float, size: int, paired: bool = False, seed: int = 0) -> None:
+        check_replay(fraction, size)
+        self.fraction, self.size, self.paired, self.seed = fraction, size, paired, seed
+        self.texts: deque[PastText] = deque(maxlen=size)
+        self.num_draws = 0
+
+    def add(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        reference_prompts: Sequence[str],
+        references: Sequence[str],
+    ) -> None:
+        """Keep the texts of a batch; what becomes too much goes, the oldest first."""
+        fakes = zip(prompts, completions, strict=True)
+        if not self.paired:
+            self.texts.extend(PastText(fake) for fake in fakes)
+            return
+        reals = zip(reference_prompts, references, strict=True)
+        self.texts.extend(PastText(fake, real) for fake, real in zip(fakes, reals, strict=True))
+
+    def draw(self, count: int) -> list[PastText]:
+        """Draw texts uniformly, none twice; all there are if they are fewer than `count`."""
+        generator = torch.Generator().manual_seed(self.seed + self.num_draws)
+        self.num_draws += 1
+        places = torch.randperm(len(self.texts), generator=generator)[:count]
+        return [self.texts[place] for place in places.tolist()]
+
+    def draw_beside(self, num_new: int) -> list[PastText]:
+        """Draw as many as make up `fraction` of a side together with so many new texts."""
+        return self.draw(round(self.fraction / (1 - self.fraction) * num_new))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return texts and draws so far as JSON knows them."""
+        sides = [[[*side] for side in text if side is not None] for text in self.texts]
+        return {"num_draws": self.num_draws, "paired": self.paired, "texts": sides}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; of more texts than there is room for, the newest.
+
+        Raises:
+            ValueError: If the texts were kept with real texts and are wanted without, or the other way round.
+        """
+        if state["paired"] != self.paired:
+            kept, wanted = ("with", "without") if state["paired"] else ("without", "with")
+            raise ValueError(
+                f"The past completions were saved {kept} references, and discriminator_loss takes them {wanted}. "
+                "Resume with the loss of the run that saved them, or delete its replay files to start with none."
+            )
+        self.num_draws = state["num_draws"]
+        self.texts.clear()
+        self.texts.extend(PastText(*((prompt, text) for prompt, text in sides)) for sides in state["texts"])
+
+    def save(self, folder: str | Path, rank: int) -> None:
+        """Write the state of one process into `folder`."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _file(folder, rank).write_text(json.dumps(self.state_dict()) + "\n")
+
+    def load(self, folder: str | Path, rank: int) -> None:
+        """Restore what `save` wrote; without such a file start with no texts, and say so in a warning."""
+        path = _file(folder, rank)
+        if path.exists():
+            self.load_state_dict(json.loads(path.read_text()))
+            return
+        self.texts.clear()
+        warnings.warn(
+            f"{path} does not exist, so process {rank} starts without past completions to replay. It is written with "
+            "every checkpoint of a run with discriminator_replay_fraction, by each of its processes.",
+            stacklevel=2,
+        )
+
+
+def _file(folder: str | Path, rank: int) -> Path:
+    return Path(folder) / f"replay_{rank}.json"
