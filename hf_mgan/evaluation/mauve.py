@@ -1,0 +1,236 @@
+"""MAUVE: how far real and generated texts overlap, as two clouds of features."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+EXPLAINED_VARIANCE = 0.9
+GRID = 25  # mixture weights at which the curve is computed
+MARGIN = 1e-6  # of the first and the last weight to 0 and 1
+RESTARTS = 5
+MAX_ITERATIONS = 500
+SAME_POINT = 1e-12  # squared distance, of features of length 1
+CHUNK_ELEMENTS = 2**24  # distances held at once
+
+
+class MauveResult(NamedTuple):
+    """MAUVE and what it is the summary of.
+
+    Args:
+        score (`float`): (0, 1], the area under the curve; 1 where the histograms are the same.
+        curve (`Tensor` of shape `(27, 2)`): The divergence curve from (1, 0) to (0, 1). The first coordinate falls
+            with the generated texts that no real text is like, the second with the real texts that no generated one is
+            like.
+        frontier_integral (`float`): [0, 1], 0 where the histograms are the same; it has no scaling.
+    """
+
+    score: float
+    curve: Tensor
+    frontier_integral: float
+
+
+def mauve(
+    real_features: Tensor,
+    generated_features: Tensor,
+    num_clusters: int | None = None,
+    scaling: float = 5.0,
+    pseudocount: float = 0.0,
+    seed: int = 0,
+) -> MauveResult:
+    """Compute MAUVE of two sets of features.
+
+    Pillutla et al. 2021, "MAUVE: measuring the gap between neural text and human text using divergence frontiers"
+    ([2102.01454](https://huggingface.co/papers/2102.01454)): both sets are quantized together, and the score is the
+    area under the divergence curve of the two histograms, see [`divergence_curve`]. The features are meant to be the
+    last hidden states of a language model at the end of the texts.
+
+    The score depends on the number of texts, on the features, on the number of clusters and on the seed, and chance
+    alone keeps it below 1: compare sets of one size only, and beside the score of as many held-out real texts.
+
+    Args:
+        real_features (`Tensor` of shape `(N, D)`): Features of real texts.
+        generated_features (`Tensor` of shape `(M, D)`): Features of generated texts.
+        num_clusters (`int`, *optional*): Cells of the histograms, a tenth of the smaller set by default, as in the
+            paper, and at least 2.
+        scaling (`float`, *optional*, defaults to 5.0): c, above 0; it sets where scores lie in (0, 1], not their order
+            (the paper's default).
+        pseudocount (`float`, *optional*, defaults to 0.0): Added to each cell's count. None by default, as in the
+            paper; 0.5 is the estimator of Krichevsky and Trofimov, which Pillutla et al. 2023, "MAUVE scores for
+            generative models: theory and practice" ([2212.14578](https://huggingface.co/papers/2212.14578)) study.
+        seed (`int`, *optional*, defaults to 0): Seed of the clusters.
+
+    Returns:
+        [`MauveResult`]: The score, its curve and the frontier integral.
+
+    Raises:
+        ValueError: If the features are not two sets of texts in the same space, or an argument is out of range.
+
+    Example:
+        ```python
+        >>> features = torch.eye(4)
+        >>> mauve(features, features).score
+        1.0
+        ```
+    """
+    real_labels, generated_labels = quantize(real_features, generated_features, num_clusters, seed)
+    if scaling <= 0 or pseudocount < 0:
+        raise ValueError(
+            f"scaling must be above 0 and pseudocount at least 0, got {scaling} and {pseudocount}. 5 and 0 are those "
+            "of the paper."
+        )
+    cells = int(torch.cat([real_labels, generated_labels]).max()) + 1
+    counts = [labels.bincount(minlength=cells).double() + pseudocount for labels in (real_labels, generated_labels)]
+    p, q = (count / count.sum() for count in counts)
+    curve = divergence_curve(p, q, scaling)
+    # The first coordinate falls along the curve.
+    return MauveResult(-torch.trapezoid(curve[:, 1], curve[:, 0]).item(), curve, frontier_integral(p, q))
+
+
+def divergence_curve(p: Tensor, q: Tensor, scaling: float = 5.0) -> Tensor:
+    """Compute the divergence curve of two histograms.
+
+    Its points are (exp(-c KL(Q, R)), exp(-c KL(P, R))) in nats, with R = w P + (1 - w) Q for 25 weights w at equal
+    steps from 1e-6 to 1 - 1e-6, between the ends (1, 0) and (0, 1) (Pillutla et al. 2021,
+    [2102.01454](https://huggingface.co/papers/2102.01454)). The area under it is 1 where P = Q, and 0.0041 where they
+    have no cell in common and c = 5.
+
+    Args:
+        p (`Tensor` of shape `(K,)`): Histogram of real texts, of sum 1.
+        q (`Tensor` of shape `(K,)`): Histogram of generated texts, of sum 1.
+        scaling (`float`, *optional*, defaults to 5.0): c.
+
+    Returns:
+        `Tensor` of shape `(27, 2)`: In [0, 1], float64.
+    """
+    p, q = p.double(), q.double()
+    weights = torch.linspace(MARGIN, 1 - MARGIN, GRID, dtype=torch.float64)[:, None]
+    mixtures = weights * p + (1 - weights) * q
+
+    def similarity(histogram: Tensor) -> Tensor:
+        # 0 log 0 = 0 in both terms
+        divergences = (torch.xlogy(histogram, histogram) - torch.xlogy(histogram, mixtures)).sum(1)
+        return (-scaling * divergences.clamp(min=0)).exp()
+
+    points = torch.stack([similarity(q), similarity(p)], dim=1)
+    ends = torch.tensor([[1, 0], [0, 1]], dtype=torch.float64)
+    return torch.cat([ends[:1], points, ends[1:]])
+
+
+def frontier_integral(p: Tensor, q: Tensor) -> float:
+    """Compute the frontier integral of two histograms, a summary of the curve that needs no scaling.
+
+    FI = 2 int_0^1 w KL(P, R) + (1 - w) KL(Q, R) dw with R = w P + (1 - w) Q, which is the sum over cells of
+    (p + q)/2 - pq log(p/q)/(p - q), Liu et al. 2021, "Divergence frontiers for generative models"
+    ([2106.07898](https://huggingface.co/papers/2106.07898)).
+
+    Args:
+        p (`Tensor` of shape `(K,)`): Histogram of real texts, of sum 1.
+        q (`Tensor` of shape `(K,)`): Histogram of generated texts, of sum 1.
+
+    Returns:
+        `float`: [0, 1], 0 where P = Q and 1 where they have no cell in common.
+    """
+    p, q = p.double(), q.double()
+    mean = (p + q) / 2
+    # log(p/q)/(p - q) = atanh(d)/(d mean) with d = (p - q)/(p + q), which goes to 1/mean as d goes to 0.
+    d = torch.where(mean > 0, (p - q) / (2 * mean), 0)
+    ratio = torch.where(d.abs() < 1e-4, 1 + d.square() / 3, d.atanh() / d)
+    # A cell that one side lacks adds p/2 or q/2.
+    common = torch.where((p > 0) & (q > 0), p * q / mean * ratio, 0)
+    return max(0.0, (mean - common).sum().item())
+
+
+def quantize(
+    real_features: Tensor, generated_features: Tensor, num_clusters: int | None = None, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Sort two sets of features into the cells of one clustering.
+
+    The steps are those of Pillutla et al. 2021 ([2102.01454](https://huggingface.co/papers/2102.01454)): each feature
+    is scaled to length 1; both sets together are projected on the fewest principal components that hold 90 % of their
+    variance, without whitening; k-means clusters the projections. Its centres start from k-means++ (Arthur and
+    Vassilvitskii 2007, "k-means++: the advantages of careful seeding"), it goes on until no text changes its cell, and
+    of 5 such starts the one with the smallest sum of squared distances is kept. A cell that loses its last text stays.
+
+    Starts at random texts, which the authors' program has, end at larger sums. The scores agree where both sets are
+    equally wide; where one is half as wide, careful starts give more cells to the outskirts, and a lower score (0.58
+    in place of 0.66 in a trial with 1000 texts a side).
+
+    Args:
+        real_features (`Tensor` of shape `(N, D)`): Features of real texts.
+        generated_features (`Tensor` of shape `(M, D)`): Features of generated texts.
+        num_clusters (`int`, *optional*): Number of cells, a tenth of the smaller set by default and at least 2; fewer
+            where there are fewer different texts.
+        seed (`int`, *optional*, defaults to 0): Seed of the starts.
+
+    Returns:
+        `tuple[Tensor, Tensor]`: The cells of the real texts, of shape `(N,)`, and of the generated ones, of shape
+        `(M,)`, int64. Computed in float64 on the CPU, so that a seed means the same cells on every device.
+
+    Raises:
+        ValueError: If the features are not two sets of texts in the same space, or `num_clusters` is out of range.
+    """
+    shapes = tuple(real_features.shape), tuple(generated_features.shape)
+    if real_features.ndim != 2 or generated_features.ndim != 2 or shapes[0][1] != shapes[1][1]:
+        raise ValueError(f"Features must be of shapes (N, D) and (M, D), got {shapes[0]} and {shapes[1]}.")
+    smaller, texts = min(shapes[0][0], shapes[1][0]), shapes[0][0] + shapes[1][0]
+    if not smaller:
+        raise ValueError(f"mauve compares two sets of texts, but got {shapes[0][0]} and {shapes[1][0]} of them.")
+    clusters = max(2, round(smaller / 10)) if num_clusters is None else num_clusters
+    if not 1 <= clusters <= texts:
+        raise ValueError(f"num_clusters must be at least 1 and at most the {texts} texts, got {clusters}.")
+    points = _project(
+        torch.cat([features.detach().cpu().double() for features in (real_features, generated_features)])
+    )
+    generator = torch.Generator().manual_seed(seed)
+    starts = [_k_means(points, clusters, generator) for _ in range(RESTARTS)]
+    _, labels = min(starts, key=lambda start: start[0])
+    return labels[: shapes[0][0]], labels[shapes[0][0] :]
+
+
+def _project(features: Tensor) -> Tensor:
+    features = F.normalize(features, dim=1)
+    centred = features - features.mean(0)
+    variances, directions = torch.linalg.eigh(centred.T @ centred)
+    variances, directions = variances.flip(0), directions.flip(1)
+    kept = int((variances.cumsum(0) < EXPLAINED_VARIANCE * variances.sum()).sum()) + 1
+    return centred @ directions[:, :kept]
+
+
+def _k_means(points: Tensor, clusters: int, generator: torch.Generator) -> tuple[float, Tensor]:
+    """Return the sum of squared distances to the centres and the label of each point."""
+    centres = _spread_centres(points, clusters, generator)
+    labels = _nearest(points, centres)
+    for _ in range(MAX_ITERATIONS):
+        sums = torch.zeros_like(centres).index_add_(0, labels, points)
+        counts = labels.bincount(minlength=len(centres))[:, None]
+        centres = torch.where(counts > 0, sums / counts, centres)
+        previous, labels = labels, _nearest(points, centres)
+        if labels.equal(previous):
+            break
+    return (points - centres[labels]).square().sum().item(), labels
+
+
+def _spread_centres(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
+    """Draw points with a chance in proportion to their squared distance from those drawn before."""
+    chosen = [int(torch.randint(len(points), (), generator=generator))]
+    distances = torch.full((len(points),), torch.inf, dtype=points.dtype)
+    while len(chosen) < clusters:
+        distances = torch.minimum(distances, (points - points[chosen[-1]]).square().sum(1))
+        distances[distances < SAME_POINT] = 0
+        if not distances.any():
+            break
+        # A draw by hand: torch.multinomial takes no more than 2^24 points.
+        sums = distances.cumsum(0)
+        draw = torch.rand((), generator=generator, dtype=points.dtype) * sums[-1]
+        chosen.append(int(torch.searchsorted(sums, draw, right=True).clamp(max=len(points) - 1)))
+    return points[chosen]
+
+
+def _nearest(points: Tensor, centres: Tensor) -> Tensor:
+    squares = centres.square().sum(1)
+    size = max(1, CHUNK_ELEMENTS // len(centres))
+    # |x - c|^2 without |x|^2, which is the same for all centres
+    return torch.cat([(squares - 2 * chunk @ centres.T).argmin(1) for chunk in points.split(size)])
