@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 FOLDER = "discriminator"
 MODEL_FOLDER = "model"
 STATE_FILE = "adversarial_state.json"
+LIVE_WEIGHTS_FILE = "generator_weights.pt"  # where the model of a checkpoint holds an average
 
 
 def model_folder(output_dir: str | Path) -> Path:
@@ -29,7 +30,13 @@ def model_folder(output_dir: str | Path) -> Path:
     return folder / MODEL_FOLDER if Path(output_dir).name.startswith(f"{PREFIX_CHECKPOINT_DIR}-") else folder
 
 
-def write_state(checkpoint: str | Path, micro_steps: int, epoch: float | None, real_texts_drawn: int) -> None:
+def write_state(
+    checkpoint: str | Path,
+    micro_steps: int,
+    epoch: float | None,
+    real_texts_drawn: int,
+    discriminator_accuracy: float | None,
+) -> None:
     """Write the state of the game into a checkpoint.
 
     Args:
@@ -37,8 +44,15 @@ def write_state(checkpoint: str | Path, micro_steps: int, epoch: float | None, r
         micro_steps (`int`): Backward passes of the generator so far.
         epoch (`float`, *optional*): Passes over the training set so far.
         real_texts_drawn (`int`): Real texts drawn so far by all processes together.
+        discriminator_accuracy (`float`, *optional*): The discriminator's accuracy on the last batch, which says
+            whether it rests on the next one.
     """
-    state = {"micro_steps": micro_steps, "epoch": epoch, "real_texts_drawn": real_texts_drawn}
+    state = {
+        "micro_steps": micro_steps,
+        "epoch": epoch,
+        "real_texts_drawn": real_texts_drawn,
+        "discriminator_accuracy": discriminator_accuracy,
+    }
     (Path(checkpoint) / FOLDER / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
 
 

@@ -10,6 +10,7 @@ from transformers.utils import is_bitsandbytes_available
 from trl import GRPOConfig
 
 from .data import TRANSLATION_TEMPLATE
+from .discriminator import Regularization, check_regularization, check_replay
 from .objectives import LOSSES, REWARDS
 
 
@@ -27,7 +28,8 @@ class AdversarialConfig(GRPOConfig):
 
     Args:
         discriminator_loss (`str`, *optional*, defaults to `"bce"`): What the discriminator minimises: `"bce"`,
-            `"bradley_terry"` (each completion against the reference of its own prompt) or `"relativistic_average"`.
+            `"bradley_terry"` (each completion against the reference of its own prompt), `"relativistic_average"`,
+            `"hinge"`, `"least_squares"` or `"wasserstein"`.
         discriminator_reward (`str`, *optional*, defaults to `"minimax"`): What a logit is worth to the generator:
             `"log_d"`, `"minimax"`, `"logit"` or `"probability"`.
         discriminator_weight (`float`, *optional*, defaults to 1.0): Weight of this reward beside those of
@@ -52,6 +54,33 @@ class AdversarialConfig(GRPOConfig):
             completions of the generator as it starts, before the generator's first step. Each batch of completions
             serves for `discriminator_steps` of them, the last for those that are left. They are not counted in
             `max_steps`; a log entry follows each batch that passes a multiple of `logging_steps`.
+        discriminator_warmup_accuracy (`float`, *optional*): Accuracy in (0.5, 1] that ends the warm-up early: it stops
+            after the first batch on which the discriminator reaches it. `discriminator_warmup_steps` is then the
+            most.
+        discriminator_accuracy_ceiling (`float`, *optional*): Accuracy in (0.5, 1] above which the discriminator rests:
+            after a batch on which its accuracy is greater it does not learn from the next one. Off by default.
+        discriminator_accuracy_floor (`float`, *optional*): Accuracy in [0, 1) below which the generator rests: a batch
+            on which the discriminator's accuracy is smaller moves the discriminator alone. Off by default.
+        discriminator_label_smoothing (`float`, *optional*, defaults to 0.0): Epsilon in [0, 0.5): real texts are
+            learnt as real with probability 1 - epsilon, generated ones as before (one-sided). For `"bce"` and
+            `"least_squares"`.
+        discriminator_logit_penalty (`float`, *optional*, defaults to 0.0): Coefficient of the mean square of the
+            logits in the discriminator's loss.
+        discriminator_gradient_penalty (`float`, *optional*, defaults to 0.0): Coefficient of the penalty on the
+            gradient of a logit with respect to the word embeddings, on real and generated texts.
+        discriminator_gradient_penalty_type (`str`, *optional*, defaults to `"noise"`): `"noise"` estimates that
+            gradient from the change of the logit under noise, at the price of a second forward pass; `"exact"`
+            differentiates twice.
+        discriminator_gradient_penalty_noise (`float`, *optional*, defaults to 0.1): Deviation of that noise, as a
+            share of the root mean square of the word embeddings.
+        discriminator_token_dropout (`float`, *optional*, defaults to 0.0): Instance noise: probability in [0, 1) that
+            a token is replaced before the discriminator learns from it, on both sides alike.
+        discriminator_replay_fraction (`float`, *optional*, defaults to 0.0): Share in [0, 1) of the generated side of
+            the discriminator's loss that consists of completions of earlier batches.
+        discriminator_replay_size (`int`, *optional*, defaults to 2048): Completions kept for that, the newest ones, a
+            process.
+        discriminator_length_neutral (`bool`, *optional*, defaults to `False`): Whether the part of the reward that
+            goes along with length within a group is taken off, so that nothing is won by writing longer or shorter.
         discriminator_density_offset (`bool`, *optional*, defaults to `False`): Whether to add log q_0(x) - log q(x) to
             every logit, with q the generator's density and q_0 its density when the game began. The best logit is
             log p(x) - log q(x), so the classifier is then left with log p(x) - log q_0(x), which stands still while
@@ -64,6 +93,13 @@ class AdversarialConfig(GRPOConfig):
         discriminator_gradient_checkpointing (`bool`, *optional*, defaults to `False`): Whether the discriminator
             computes its activations again in the backward pass rather than keep them: less memory, more time. The
             generator has `gradient_checkpointing`.
+        real_text_coef (`float`, *optional*, defaults to 0.0): Coefficient of the generator's cross-entropy on real
+            texts, in nats a token, in its loss: an anchor against collapse. It is gamma of PPO-ptx (Ouyang et al.
+            2022, [2203.02155](https://huggingface.co/papers/2203.02155), equation 2). The other anchor is `beta`, the
+            KL divergence to the starting model, as in [`~trl.GRPOConfig`].
+        ema_decay (`float`, *optional*): Decay in (0, 1) of an exponential moving average of the generator's trained
+            weights. Evaluations and everything that is saved use the average; training goes on with the weights
+            themselves, and the model holds the average when it ends.
         min_prompt_tokens (`int`, *optional*, defaults to 0): For datasets with a `text` column: the prompt is the
             start of the sequence and the first k tokens of the text, k drawn uniformly from this number to
             `max_prompt_tokens`.
@@ -119,6 +155,44 @@ class AdversarialConfig(GRPOConfig):
     discriminator_warmup_steps: int = field(
         default=0, metadata={"help": "Updates of the discriminator alone, before the generator's first step."}
     )
+    discriminator_warmup_accuracy: float | None = field(
+        default=None, metadata={"help": "Accuracy in (0.5, 1] that ends the warm-up early."}
+    )
+    discriminator_accuracy_ceiling: float | None = field(
+        default=None, metadata={"help": "Accuracy in (0.5, 1] above which the discriminator rests for a batch."}
+    )
+    discriminator_accuracy_floor: float | None = field(
+        default=None, metadata={"help": "Accuracy in [0, 1) below which the generator rests for a batch."}
+    )
+    discriminator_label_smoothing: float = field(
+        default=0.0, metadata={"help": "Epsilon in [0, 0.5): real texts count as real with probability 1 - epsilon."}
+    )
+    discriminator_logit_penalty: float = field(
+        default=0.0, metadata={"help": "Coefficient of the mean square of the logits in the discriminator's loss."}
+    )
+    discriminator_gradient_penalty: float = field(
+        default=0.0, metadata={"help": "Coefficient of the penalty on the gradient of the logits."}
+    )
+    discriminator_gradient_penalty_type: str = field(
+        default="noise",
+        metadata={"help": "How that gradient is found: from noise, or exactly.", "choices": ["exact", "noise"]},
+    )
+    discriminator_gradient_penalty_noise: float = field(
+        default=0.1, metadata={"help": "Deviation of that noise, as a share of the size of the word embeddings."}
+    )
+    discriminator_token_dropout: float = field(
+        default=0.0,
+        metadata={"help": "Probability in [0, 1) that a token is replaced before the discriminator learns."},
+    )
+    discriminator_replay_fraction: float = field(
+        default=0.0, metadata={"help": "Share in [0, 1) of the generated side that comes from earlier batches."}
+    )
+    discriminator_replay_size: int = field(
+        default=2048, metadata={"help": "Completions of earlier batches that are kept, a process."}
+    )
+    discriminator_length_neutral: bool = field(
+        default=False, metadata={"help": "Whether the part of the reward that goes along with length is taken off."}
+    )
     discriminator_density_offset: bool = field(
         default=False,
         metadata={"help": "Whether the known change of the generator's density is added to every logit."},
@@ -133,6 +207,12 @@ class AdversarialConfig(GRPOConfig):
     discriminator_gradient_checkpointing: bool = field(
         default=False,
         metadata={"help": "Whether the discriminator computes activations again rather than keep them."},
+    )
+    real_text_coef: float = field(
+        default=0.0, metadata={"help": "Coefficient of the generator's cross-entropy on real texts in its loss."}
+    )
+    ema_decay: float | None = field(
+        default=None, metadata={"help": "Decay in (0, 1) of a moving average of the generator's trained weights."}
     )
     min_prompt_tokens: int = field(
         default=0, metadata={"help": "Least number of tokens of a `text` that become its prompt."}
@@ -161,8 +241,19 @@ class AdversarialConfig(GRPOConfig):
                 "installed: pip install 'hf-mgan[quantization]'."
             )
         self._check_at_least("discriminator_steps", 1)
-        for name in ("discriminator_warmup_steps", "discriminator_weight_decay", "discriminator_learning_rate"):
+        for name in (
+            "discriminator_warmup_steps",
+            "discriminator_weight_decay",
+            "discriminator_learning_rate",
+            "real_text_coef",
+        ):
             self._check_at_least(name, 0)
+        self._check_accuracies()
+        self._check_average()
+        check_regularization(self.discriminator_loss, self.discriminator_regularization())
+        check_replay(
+            self.discriminator_replay_fraction, self.discriminator_replay_size, self.discriminator_density_offset
+        )
         if self.discriminator_max_grad_norm <= 0:
             raise ValueError(
                 f"discriminator_max_grad_norm must be greater than 0, got {self.discriminator_max_grad_norm}."
@@ -182,6 +273,46 @@ class AdversarialConfig(GRPOConfig):
     def _check_at_least(self, name: str, least: Literal[0, 1]) -> None:
         if getattr(self, name) < least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+
+    def _check_accuracies(self) -> None:
+        for name in ("discriminator_warmup_accuracy", "discriminator_accuracy_ceiling"):
+            value = getattr(self, name)
+            if value is not None and not 0.5 < value <= 1:
+                raise ValueError(f"{name} must be an accuracy above that of guessing, in (0.5, 1], got {value}.")
+        if self.discriminator_warmup_accuracy is not None and not self.discriminator_warmup_steps:
+            raise ValueError(
+                "discriminator_warmup_accuracy ends the warm-up early, and there is none: set "
+                "discriminator_warmup_steps to the most updates that it may take."
+            )
+        floor, ceiling = self.discriminator_accuracy_floor, self.discriminator_accuracy_ceiling
+        if floor is not None and not 0 <= floor < (ceiling or 1):
+            raise ValueError(
+                "discriminator_accuracy_floor must be at least 0 and less than 1 and than "
+                f"discriminator_accuracy_ceiling, or both players would rest, got {floor} and {ceiling}."
+            )
+
+    def _check_average(self) -> None:
+        if self.ema_decay is None:
+            return
+        if not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}; without an average, None.")
+        for name, given in (("use_vllm", self.use_vllm), ("fsdp", self.fsdp), ("deepspeed", self.deepspeed)):
+            if given:
+                raise ValueError(
+                    f"ema_decay puts the average in the place of the weights while the model is evaluated and saved, "
+                    f"and {name} keeps weights elsewhere. Leave out one of the two."
+                )
+
+    def discriminator_regularization(self) -> Regularization:
+        """Return what keeps the discriminator smooth, as [`Discriminator`] takes it."""
+        return Regularization(
+            label_smoothing=self.discriminator_label_smoothing,
+            logit_penalty=self.discriminator_logit_penalty,
+            gradient_penalty=self.discriminator_gradient_penalty,
+            gradient_penalty_type=self.discriminator_gradient_penalty_type,
+            gradient_penalty_noise=self.discriminator_gradient_penalty_noise,
+            token_dropout=self.discriminator_token_dropout,
+        )
 
     def prompt_arguments(self) -> dict[str, Any]:
         """Return the arguments of [`prepare_dataset`] that say how rows become prompts."""

@@ -113,6 +113,9 @@ def _load(
         "fp16": args.fp16,
         "gradient_checkpointing": args.discriminator_gradient_checkpointing,
         "max_grad_norm": args.discriminator_max_grad_norm,
+        "regularization": args.discriminator_regularization(),
+        "replay_fraction": args.discriminator_replay_fraction,
+        "replay_size": args.discriminator_replay_size,
     }
     if isinstance(discriminator, (str, Path)):
         return Discriminator.from_pretrained(

@@ -12,6 +12,7 @@ from transformers import AutoConfig, BitsAndBytesConfig
 from trl.data_utils import is_conversational
 
 from .config import AdversarialConfig
+from .objectives import LOG_ODDS
 
 
 if TYPE_CHECKING:
@@ -38,6 +39,20 @@ def check_density_offset(args: AdversarialConfig, peft_config: Any, real_dataset
             "discriminator_density_offset compares the generator with itself without adapters, on prompts and "
             "their references: give peft_config= (merge the adapters of a warm start first: "
             "model.merge_and_unload()) and no real_dataset=."
+        )
+    if args.discriminator_density_offset and args.discriminator_loss not in LOG_ODDS:
+        raise ValueError(
+            f"discriminator_density_offset adds log-odds to the logits, and with {args.discriminator_loss!r} the best "
+            "logit is no log-odds: use 'bce' or a relativistic loss, or leave the offset out."
+        )
+
+
+def check_gate_is_apart(gate: Any, discriminator: Any) -> None:
+    """Check that the safety gate's classifier, which is frozen, is not the discriminator, which is trained."""
+    if gate is not None and gate is discriminator:
+        raise ValueError(
+            "One model is given as safety gate and as discriminator. The gate's classifier is frozen and the "
+            "discriminator is trained: load it twice."
         )
 
 

@@ -7,8 +7,10 @@ turns the rewards into advantages and moves the generator. Everything else is TR
 """
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,15 +23,29 @@ from transformers.trainer_callback import TrainerCallback
 from trl import GRPOTrainer
 
 from . import preconditions
-from .checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
+from .balance import Balance
+from .callbacks import check_metric_is_held_out, watched
+from .checkpoint import (
+    FOLDER,
+    LIVE_WEIGHTS_FILE,
+    MODEL_FOLDER,
+    dtypes_kept,
+    model_folder,
+    read_state,
+    write_state,
+)
 from .config import AdversarialConfig
-from .data import RealSampler, RealTexts, plain_text, prepare_dataset
+from .data import RealSampler, RealTexts, as_prompts, plain_text, prepare_datasets, start_of_sequence
 from .density import log_density_drop
-from .discriminator import DiscriminatorOutput, prepare_quantised_training
+from .discriminator import prepare_quantised_training
 from .further_rewards import as_list, matching
 from .model_card import PAPER, TAG_NAMES, extend_model_card
-from .objectives import PAIRED, REWARDS
+from .objectives import PAIRED
 from .player_loading import load_discriminator, load_generator_processing_class, shared_base
+from .real_text_loss import real_text_batch, real_text_nll, reference_ids
+from .safety import GATE, SafetyGate, check_gate, gate_rewards
+from .turn import DiscriminatorTurn, Texts
+from .weight_average import WeightAverage
 
 
 if TYPE_CHECKING:
@@ -52,13 +68,15 @@ class AdversarialTrainer(GRPOTrainer):
     These members of TRL and transformers are overridden; each calls `super()`:
 
     - `_calculate_rewards`: sees completions and rows once per generation batch, so here the discriminator scores and
-      learns;
+      learns, and the safety gate has its say;
+    - `_generate_and_score_completions`, `_compute_loss`: the generator's cross-entropy on the real texts of the batch;
     - `_prepare_inputs`: comes before the first generation, so here the discriminator's warm-up takes place;
     - `create_scheduler`: learns the number of steps, which the discriminator's schedule needs;
     - `_set_signature_columns_if_needed`: keeps the references when unused columns are dropped;
     - `_get_train_sampler`, `_load_from_checkpoint`: a resumed run goes on in the order of its epoch and in the
       precision of its adapters (see there);
     - `save_model`, `_save_optimizer_and_scheduler`, `_load_optimizer_and_scheduler`: save and load the second player;
+    - `evaluate`, and `save_model` too: use the average of the generator's weights if there is one;
     - `create_model_card`: adds the discriminator to the card.
 
     Example:
@@ -86,7 +104,9 @@ class AdversarialTrainer(GRPOTrainer):
         eval_dataset (*optional*): The same, one set or a dict of sets.
         processing_class (*optional*): The generator's tokenizer or processor, as in [`~trl.GRPOTrainer`].
         reward_processing_classes (*optional*): Those of the models among `reward_funcs`, as there.
-        callbacks, optimizers, quantization_config, peft_config, tools, rollout_func, environment_factory: As in
+        callbacks (`list[TrainerCallback]`, *optional*): As in [`~trl.GRPOTrainer`]; a [`Watchdog`] is added if there
+            is none among them.
+        optimizers, quantization_config, peft_config, tools, rollout_func, environment_factory: As in
             [`~trl.GRPOTrainer`]; all of them concern the generator.
         discriminator (`str`, `PreTrainedModel` or `PeftModel`): The discriminator: Hub id or folder of a classifier or
             of any model that can carry a classification head, or a sequence classifier. Or the very object that is
@@ -97,6 +117,9 @@ class AdversarialTrainer(GRPOTrainer):
         discriminator_quantization_config (`BitsAndBytesConfig`, *optional*): Its quantisation; needs adapters.
         real_dataset (`Dataset`, *optional*): Real texts (column `text`) that belong to no prompt, in place of the
             references. The discriminator then sees completions without their prompts.
+        safety_gate ([`SafetyGate`], `str`, `PreTrainedModel`, `PeftModel` or `Callable`, *optional*): What tells
+            unsafe completions, which then rank below every safe one of their group whatever else they earn. Anything
+            but a [`SafetyGate`] becomes one with its defaults.
 
     Raises:
         TypeError: If `args` or a player is of the wrong type.
@@ -133,6 +156,7 @@ class AdversarialTrainer(GRPOTrainer):
         discriminator_peft_config: "PeftConfig | None" = None,
         discriminator_quantization_config: "BitsAndBytesConfig | None" = None,
         real_dataset: Dataset | None = None,
+        safety_gate: "SafetyGate | str | PreTrainedModel | PeftModel | Callable | None" = None,
     ) -> None:
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
@@ -152,21 +176,22 @@ class AdversarialTrainer(GRPOTrainer):
             None,
         ]
         weights = matching(args.reward_weights, reward_funcs, "reward weights")
+        if args.load_best_model_at_end:
+            check_metric_is_held_out(args.metric_for_best_model or "loss")
+        if safety_gate is not None:
+            check_gate(args)
+            safety_gate = safety_gate if isinstance(safety_gate, SafetyGate) else SafetyGate(safety_gate)
+            preconditions.check_gate_is_apart(safety_gate.model, discriminator)
+            all_processing_classes.append(None)
 
         if processing_class is None:
             processing_class = load_generator_processing_class(model, args)
         tokenizer = (
             processing_class if isinstance(processing_class, PreTrainedTokenizerBase) else processing_class.tokenizer
         )
-        prompt_arguments = args.prompt_arguments()
-        if train_dataset is not None:
-            train_dataset = prepare_dataset(train_dataset, tokenizer, **prompt_arguments)
-        if isinstance(eval_dataset, dict):
-            eval_dataset = type(eval_dataset)(
-                {key: prepare_dataset(one, tokenizer, **prompt_arguments) for key, one in eval_dataset.items()}
-            )
-        elif eval_dataset is not None:
-            eval_dataset = prepare_dataset(eval_dataset, tokenizer, **prompt_arguments)
+        train_dataset, eval_dataset = (
+            prepare_datasets(given, tokenizer, **args.prompt_arguments()) for given in (train_dataset, eval_dataset)
+        )
         if rollout_func is None:  # which renders prompts itself
             evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
             preconditions.check_chat_template([train_dataset, *evaluated], processing_class)
@@ -199,13 +224,17 @@ class AdversarialTrainer(GRPOTrainer):
         trl_args.reward_weights = None
         super().__init__(
             model=model,
-            reward_funcs=[*reward_funcs, self._reward_function()],
+            reward_funcs=[
+                *reward_funcs,
+                self._reward_function(FOLDER),
+                *([self._reward_function(GATE)] if safety_gate is not None else []),
+            ],
             args=trl_args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             reward_processing_classes=all_processing_classes,
-            callbacks=callbacks,
+            callbacks=watched(callbacks),
             optimizers=optimizers,
             quantization_config=quantization_config,
             peft_config=peft_config,
@@ -213,68 +242,109 @@ class AdversarialTrainer(GRPOTrainer):
             rollout_func=rollout_func,
             environment_factory=environment_factory,
         )
+        # The generator reads real texts as they stand, without images or the tools of an environment.
+        self._reads_real_texts = not self._is_vlm and environment_factory is None
+        if self.args.real_text_coef and not self._reads_real_texts:
+            raise ValueError(
+                "real_text_coef is the generator's cross-entropy on plain text, and this generator reads images or "
+                "the tools of an environment as well: leave it out, or use beta to hold it near its start."
+            )
         prepare_quantised_training(self.model)
         self.args.reward_weights = args.reward_weights
         self.reward_weights[: len(weights)] = torch.tensor([1.0 if weight is None else weight for weight in weights])
-        self.reward_weights[len(weights)] = args.discriminator_weight
-        if self.reward_func_names.count(FOLDER) > 1:
-            raise ValueError("A reward function is called 'discriminator', which names this trainer's own: rename it.")
+        self.reward_weights[len(weights)] = args.discriminator_weight  # that of the safety gate, if any, stays 1
+        for name in (FOLDER, GATE):
+            if self.reward_func_names.count(name) > (name == FOLDER or safety_gate is not None):
+                raise ValueError(f"A reward function is called {name!r}, which names this trainer's own: rename it.")
 
         self.discriminator = player.to(self.accelerator.device)
+        self._safety_gate = safety_gate and safety_gate.to(self.accelerator.device)
         self._real_texts = real_texts
+        self._balance = Balance(args.discriminator_accuracy_ceiling, args.discriminator_accuracy_floor)
+        self.add_callback(self._balance)
+        self._average = WeightAverage(args.ema_decay) if args.ema_decay else None
+        if self._average is not None:
+            self.add_callback(self._average)
+        offsets = self._offsets if args.discriminator_density_offset else None
+        self._turn = DiscriminatorTurn(
+            self.discriminator, real_texts, self.args, self._balance, self.accelerator, offsets
+        )
         self._rewards: list[float | None] = []  # TRL's type of rewards; none of them is None
         self._resumed_epoch = 0
         self._warming_up = False
 
-    def _reward_function(self) -> Callable[..., list[float | None]]:
-        def discriminator(**_: Any) -> list[float | None]:
+    def _reward_function(self, name: str) -> Callable[..., list[float | None]]:
+        """Return a reward function for a column that this trainer fills itself; its name is that of the metric."""
+
+        def reward(**_: Any) -> list[float | None]:
             return self._rewards
 
-        return discriminator  # its name is the metric's: rewards/discriminator/mean
+        reward.__name__ = name
+        return reward
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
     ) -> Tensor:
-        fakes = [plain_text(completion) for completion in completions]
-        offsets = self._offsets(prompts, completion_ids_list)
-        updates = self.args.discriminator_steps if self.model.training else 1
+        group_size = self.num_generations if self.model.training else self.num_generations_eval
+        texts = Texts(inputs, prompts, [plain_text(text) for text in completions], completion_ids_list, group_size)
+        updates = self.args.discriminator_steps if self.model.training else 0
         if self._warming_up:
             updates = min(updates, self.args.discriminator_warmup_steps - self.discriminator.num_updates)
-        outputs = [self._confront(inputs, prompts, fakes, offsets) for _ in range(updates)]
-        self._rewards = REWARDS[self.args.discriminator_reward](outputs[0].fake_logits).tolist()
-        self._log_discriminator(outputs[0])
+        # While the discriminator warms up the generator has not moved yet.
+        rewards, figures = self._turn.play(texts, updates, uses_offsets=not self._warming_up)
+        self._rewards = rewards.tolist()
+        self._log_figures(figures)
         if self._warming_up:
             # The generator does not learn from this batch, so the user's rewards, which may cost money, are not asked.
             shape = len(prompts) * self.accelerator.num_processes, len(self.reward_funcs)
             return torch.zeros(shape, device=self.accelerator.device)
-        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._safety_gate is not None:
+            self._pass_through(self._safety_gate, rewards_per_func, texts)
+        return rewards_per_func
 
-    def _confront(
-        self, inputs: list[dict[str, Any]], prompts: list, fakes: list[str], offsets: Tensor | None
-    ) -> DiscriminatorOutput:
-        """Show the discriminator completions and real texts; in training it learns from them."""
-        training = self.model.training
-        references, real_prompts = (self._real_texts.draw if training else self._real_texts.held_out)(inputs)
-        return (self.discriminator.update if training else self.discriminator.evaluate)(
-            self._real_texts.shown_prompts(prompts),
-            fakes,
-            references,
-            self._real_texts.shown_prompts(real_prompts),
-            completion_offsets=offsets,
-            reference_offsets=self._offsets(real_prompts, references),
-        )
+    def _pass_through(self, gate: SafetyGate, rewards_per_func: Tensor, texts: Texts) -> None:
+        """Put each unsafe completion below every safe one of its group; rewards of shape (B, K), all processes'."""
+        unsafe = gate.is_unsafe(as_prompts(texts.prompts, self._tokenizer), texts.completions)
+        unsafe = self.accelerator.gather(unsafe.to(self.accelerator.device))
+        self._log_figures({"safety/unsafe_rate": unsafe.float().mean().item()})
+        column = self.reward_func_names.index(GATE)  # behind it TRL puts the rewards of environments
+        others = [index for index in range(len(self.reward_funcs)) if index != column]
+        weights = self.reward_weights[others].to(rewards_per_func.device)
+        gated = gate_rewards(rewards_per_func[:, others], weights, unsafe, texts.group_size, gate.margin)
+        rewards_per_func[:, [*others, column]] = gated
 
-    def _offsets(self, prompts: list, completions: list) -> Tensor | None:
-        """Return by how much the generator finds texts less likely than at the start, if the discriminator is to know.
+    def _log_figures(self, figures: dict[str, float]) -> None:
+        """Add figures of a batch to TRL's metrics."""
+        mode = "train" if self.model.training else "eval"
+        for name, value in figures.items():
+            if value == value:  # a discriminator that rests, or is evaluated, has no gradient and no learning rate
+                self._metrics[mode][name].append(value)
 
-        Completions come as tokens; references as text, which gets its end token unless it was cut.
-        """
-        if not self.args.discriminator_density_offset or self._warming_up:  # the generator has not moved yet
-            return None
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        if self._reads_real_texts and (self.args.real_text_coef or not self.model.training):
+            start = start_of_sequence(self._tokenizer)  # what a real text without a prompt begins with
+            prompts = [prompt or start for prompt in self._turn.reference_prompts]
+            texts = reference_ids(self._turn.references, self._tokenizer, self.max_completion_length)
+            batch = real_text_batch(self._tokenize_prompts(prompts)[0], texts)
+            output |= {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+        return output
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        loss = super()._compute_loss(model, inputs)
+        if "real_ids" not in inputs:
+            return loss
+        nll = real_text_nll(model, inputs)
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["generator/real_nll"].append(self.accelerator.gather(nll.detach()).mean().item())
+        accumulated = self.current_gradient_accumulation_steps if self.model.training else 1
+        return loss + self.args.real_text_coef * nll / accumulated
+
+    def _offsets(self, prompts: list, completions: list) -> Tensor:
+        """Return by how much the generator finds texts less likely than at first: tokens, or texts of references."""
         if isinstance(completions[0], str):
-            limit = self.max_completion_length
-            encoded = self._tokenizer(completions, add_special_tokens=False)["input_ids"]
-            completions = [[*ids, self._tokenizer.eos_token_id][:limit] for ids in encoded]
+            completions = reference_ids(completions, self._tokenizer, self.max_completion_length)
         return log_density_drop(
             self.accelerator.unwrap_model(self.model),
             self._tokenize_prompts(prompts)[0],
@@ -283,19 +353,8 @@ class AdversarialTrainer(GRPOTrainer):
             self.args.per_device_train_batch_size,
         )
 
-    def _log_discriminator(self, output: DiscriminatorOutput) -> None:
-        """Add the figures of a batch to TRL's metrics, averaged over processes; TRL leaves out what is nan."""
-        figures = output.figures()
-        device = self.accelerator.device
-        stacked = torch.stack([figure.float().to(device) for figure in figures.values()])
-        means = self.accelerator.gather(stacked[None]).mean(0).tolist()
-        mode = "train" if self.model.training else "eval"
-        for name, mean in zip(figures, means, strict=True):
-            if mode == "train" or mean == mean:  # an evaluation has no gradient and no learning rate
-                self._metrics[mode][f"discriminator/{name}"].append(mean)
-
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        if self.model.training and self.discriminator.num_updates < self.args.discriminator_warmup_steps:
+        if self.model.training and self._step == 0:
             self._warm_up(generation_batch)
         return super()._prepare_inputs(generation_batch)
 
@@ -312,14 +371,18 @@ class AdversarialTrainer(GRPOTrainer):
             )
         self._warming_up = True
         logging_steps = max(int(self.state.logging_steps), 1)
+        target = self.args.discriminator_warmup_accuracy or math.inf
         while (before := self.discriminator.num_updates) < self.args.discriminator_warmup_steps:
             rows = generation_batch
             if prompts is not None:
                 rows = [self.train_dataset[index] for index in prompts.draw(len(generation_batch))]
             self._generate_and_score_completions(rows)
             now = self.discriminator.num_updates
-            if now // logging_steps > before // logging_steps:
+            reached = (self._balance.accuracy or 0) >= target
+            if now // logging_steps > before // logging_steps or reached:
                 self.log({"discriminator/warmup_step": now})
+            if reached:
+                break
         self._warming_up = False
         self._metrics["train"] = metrics
 
@@ -343,6 +406,13 @@ class AdversarialTrainer(GRPOTrainer):
         with dtypes_kept(self.model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._resumed_epoch = int(read_state(resume_from_checkpoint)["epoch"])
+        if self._average is not None:
+            live = torch.load(
+                Path(resume_from_checkpoint) / FOLDER / LIVE_WEIGHTS_FILE,
+                map_location=self.accelerator.device,
+                weights_only=True,
+            )
+            self._average.resume(self.model, live)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         # TRL's RepeatSampler draws the order of every epoch from one generator and has no set_epoch, so a run resumed
@@ -356,15 +426,29 @@ class AdversarialTrainer(GRPOTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the generator as always, and the discriminator in `discriminator/` beside it."""
-        super().save_model(output_dir, _internal_call)
+        with self._averaged():
+            super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             self.discriminator.save_pretrained(model_folder(output_dir or self.args.output_dir))
 
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the generator has its average weights, if it keeps an average."""
+        return nullcontext() if self._average is None else self._average.applied(self.model)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate as always: the average of the generator's weights if there is one (`ema_decay`)."""
+        with self._averaged():
+            return super().evaluate(*args, **kwargs)
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
+        folder = Path(output_dir) / FOLDER
         if self.args.should_save:
-            self.discriminator.save_state(Path(output_dir) / FOLDER)
-            write_state(output_dir, self._step, self.state.epoch, self._real_texts.drawn)
+            self.discriminator.save_state(folder)
+            write_state(output_dir, self._step, self.state.epoch, self._real_texts.drawn, self._balance.accuracy)
+            if self._average is not None:
+                torch.save(self._average.live_weights(self.model), folder / LIVE_WEIGHTS_FILE)
+        self.discriminator.save_replay(folder, self.accelerator.process_index)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -374,8 +458,10 @@ class AdversarialTrainer(GRPOTrainer):
         # A checkpoint can have been renamed since it was saved, so its name does not say where the model lies.
         folder = Path(checkpoint) / FOLDER
         self.discriminator.load_state(folder, folder / MODEL_FOLDER)
+        self.discriminator.load_replay(folder, self.accelerator.process_index)
         self._step = state["micro_steps"]
         self._real_texts.drawn = state["real_texts_drawn"]
+        self._balance.accuracy = state["discriminator_accuracy"]
 
     # The signature is TRL's, which departs from that of transformers.
     def create_model_card(  # type: ignore[override]

@@ -404,7 +404,10 @@ def test_settings_out_of_range_are_refused(make_config, settings, message):
 def test_the_overridden_members_still_have_the_signatures_they_were_written_against():
     expected = {
         "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
+        "_generate_and_score_completions": "(self, inputs: list",
+        "_compute_loss": "(self, model, inputs)",
         "_prepare_inputs": "(self, generation_batch",
+        "evaluate": "(self, eval_dataset",
         "_set_signature_columns_if_needed": "(self)",
         "_get_train_sampler": "(self, dataset",
         "_load_from_checkpoint": "(self, resume_from_checkpoint: str, model",

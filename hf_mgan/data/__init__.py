@@ -1,6 +1,6 @@
 """From datasets to the plain texts that the discriminator sees."""
 
-from .prepare import TRANSLATION_TEMPLATE, prepare_dataset, start_of_sequence
+from .prepare import TRANSLATION_TEMPLATE, prepare_dataset, prepare_datasets, start_of_sequence
 from .real_texts import RealSampler, RealTexts
 from .text_path import as_completions, as_prompts, plain_text
 
@@ -13,5 +13,6 @@ __all__ = [
     "as_prompts",
     "plain_text",
     "prepare_dataset",
+    "prepare_datasets",
     "start_of_sequence",
 ]

@@ -147,3 +147,21 @@ def _split_translation(
         )
     prompt = template.format(source_lang=source, target_lang=target, source=pair[source])
     return {"prompt": prompt, "completion": pair[target]}
+
+
+def prepare_datasets(given: Any, processing_class: "PreTrainedTokenizerBase", **arguments: Any) -> Any:
+    """Prepare what a trainer takes as `train_dataset` or `eval_dataset`: one dataset, a dict of several, or none.
+
+    Args:
+        given (`Dataset`, `IterableDataset`, `dict` or `None`): The datasets.
+        processing_class (`PreTrainedTokenizerBase`): The generator's tokenizer.
+        **arguments: Those of [`prepare_dataset`].
+
+    Returns:
+        The same form, with [`prepare_dataset`] applied to each dataset.
+    """
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        return type(given)({key: prepare_dataset(one, processing_class, **arguments) for key, one in given.items()})
+    return prepare_dataset(given, processing_class, **arguments)

@@ -113,6 +113,10 @@ class RealTexts:
         """Return prompts as the discriminator sees them: not at all where real texts belong to no prompt."""
         return [""] * len(prompts) if self._belong_to_no_prompt else as_prompts(prompts, self._tokenizer)
 
+    def are_references(self, training: bool) -> bool:
+        """Return whether a batch meets the references of its own rows, each as often as its group has completions."""
+        return self._sampler is None if training else not self._belong_to_no_prompt
+
     def draw(self, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
         """Return real texts for a training batch of these rows, and their prompts ("" where they have none)."""
         return self._references_of(rows) if self._sampler is None else self._next(self._sampler, len(rows))

@@ -1,0 +1,137 @@
+"""The discriminator's turn in a generation batch: it meets the completions and real texts, and in training it learns.
+
+In: the rows of a batch and the completions. Out: the reward of each completion, from the logits before any step, and
+the figures of the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from .balance import Balance
+from .batch_figures import batch_figures
+from .config import AdversarialConfig
+from .data import RealTexts
+from .discriminator import Discriminator, DiscriminatorOutput
+from .objectives import REWARDS, length_correlation, length_neutral
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The completions of a generation batch, on one process.
+
+    Attributes:
+        rows (`list[dict]` of length B): The rows of the dataset that they belong to.
+        prompts (`list` of length B): Their prompts, as TRL has them.
+        completions (`list[str]` of length B): Plain texts.
+        completion_ids (`list[list[int]]` of length B): Their tokens.
+        group_size (`int`): Completions a group; those of a group stand together.
+    """
+
+    rows: list[dict[str, Any]]
+    prompts: list
+    completions: list[str]
+    completion_ids: list[list[int]]
+    group_size: int
+
+
+class DiscriminatorTurn:
+    """Brings the discriminator together with both kinds of text.
+
+    Args:
+        discriminator ([`Discriminator`]): The discriminator.
+        real_texts ([`~data.RealTexts`]): Where its real texts come from.
+        args ([`AdversarialConfig`]): The shape of the reward, and whether it is neutral to length, are read.
+        balance ([`~balance.Balance`]): Says whether the discriminator rests, and is told its accuracy.
+        accelerator (`Accelerator`): Gathers from all processes.
+        offsets (`Callable`, *optional*): From prompts and completions (as tokens) or references (as texts) to what is
+            known of their logits beforehand, shape `(B,)`.
+
+    Attributes:
+        references (`list[str]`): The real texts of the last turn.
+        reference_prompts (`list`): Their prompts as the dataset has them; "" where they have none.
+    """
+
+    def __init__(
+        self,
+        discriminator: Discriminator,
+        real_texts: RealTexts,
+        args: AdversarialConfig,
+        balance: Balance,
+        accelerator: Accelerator,
+        offsets: Callable[[list, list], Tensor] | None = None,
+    ) -> None:
+        self.discriminator, self.real_texts, self.balance = discriminator, real_texts, balance
+        self._args, self._accelerator, self._offsets = args, accelerator, offsets
+        self.references: list[str] = []
+        self.reference_prompts: list = []
+
+    def play(self, texts: Texts, updates: int, uses_offsets: bool) -> tuple[Tensor, dict[str, float]]:
+        """Show the discriminator completions and real texts, once an update, and value the completions.
+
+        Args:
+            texts ([`Texts`]): The completions.
+            updates (`int`): How often the discriminator learns from them, each time beside other real texts; 0 in
+                evaluation, where it meets held-out texts.
+            uses_offsets (`bool`): Whether the generator has moved, so that the change of its density counts.
+
+        Returns:
+            `tuple[Tensor, dict[str, float]]`: The rewards, shape `(B,)`, made of the logits before any step, and the
+            figures of the batch over all processes, under the names of the metrics.
+        """
+        rested = updates > 0 and self.balance.discriminator_rests
+        output = self._meet(texts, updates, updates > 0 and not rested, self._offsets if uses_offsets else None)
+        rewards = REWARDS[self._args.discriminator_reward](output.fake_logits)
+        rewards, correlation = self._related_to_length(rewards, texts)
+        figures = self._means({f"discriminator/{name}": value for name, value in output.figures().items()})
+        repeated = texts.group_size if self.real_texts.are_references(training=updates > 0) else 1
+        figures |= self._means(batch_figures(texts.completions, self.references, repeated))
+        figures["rewards/discriminator/length_correlation"] = correlation
+        if updates:
+            self.balance.accuracy = figures["discriminator/accuracy"]
+            figures |= self.balance.figures(rested)
+        return rewards, figures
+
+    def _meet(
+        self, texts: Texts, updates: int, learns: bool, offsets: Callable[[list, list], Tensor] | None
+    ) -> DiscriminatorOutput:
+        """Let both kinds of text meet as often as there are updates; return what came of the first time."""
+        fake_offsets = offsets(texts.prompts, texts.completion_ids) if offsets else None
+        shown = self.real_texts.shown_prompts(texts.prompts)
+        outputs = []
+        for number in range(updates if learns else 1):
+            references, prompts = (self.real_texts.draw if updates else self.real_texts.held_out)(texts.rows)
+            if number == 0:
+                self.references, self.reference_prompts = references, prompts
+            both_sides = shown, texts.completions, references, self.real_texts.shown_prompts(prompts)
+            known = {
+                "completion_offsets": fake_offsets,
+                "reference_offsets": offsets(prompts, references) if offsets else None,
+            }
+            if learns:  # what is shown several times is kept for replay once
+                outputs.append(self.discriminator.update(*both_sides, **known, remember=number == updates - 1))
+            else:
+                outputs.append(self.discriminator.evaluate(*both_sides, **known))
+        return outputs[0]
+
+    def _related_to_length(self, rewards: Tensor, texts: Texts) -> tuple[Tensor, float]:
+        """Return the rewards, without what goes along with length if asked for, and their correlation with length."""
+        lengths = torch.tensor([float(len(ids)) for ids in texts.completion_ids], device=rewards.device)
+        everyone = self._accelerator.gather(torch.stack([rewards, lengths], 1)).unbind(1)
+        correlation = length_correlation(*everyone, texts.group_size).item()
+        if self._args.discriminator_length_neutral:
+            neutral = length_neutral(*everyone, texts.group_size)
+            rewards = neutral[len(rewards) * self._accelerator.process_index :][: len(rewards)]
+        return rewards, correlation
+
+    def _means(self, figures: dict[str, Tensor] | dict[str, float]) -> dict[str, float]:
+        """Average figures over processes."""
+        device = self._accelerator.device
+        values: Sequence = list(figures.values())
+        stacked = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device) for value in values])
+        means = self._accelerator.gather(stacked[None]).mean(0).tolist()
+        return dict(zip(figures, means, strict=True))
