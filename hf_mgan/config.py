@@ -10,7 +10,7 @@ from transformers.utils import is_bitsandbytes_available
 from trl import GRPOConfig
 
 from .data import TRANSLATION_TEMPLATE
-from .discriminator import Regularization, check_regularization, check_replay
+from .discriminator import PENALTY_ON_PREFIXES, Regularization, check_regularization, check_replay
 from .objectives import LOSSES, REWARDS
 
 
@@ -79,6 +79,12 @@ class AdversarialConfig(GRPOConfig):
             the discriminator's loss that consists of completions of earlier batches.
         discriminator_replay_size (`int`, *optional*, defaults to 2048): Completions kept for that, the newest ones, a
             process.
+        discriminator_credit (`str`, *optional*, defaults to `"sequence"`): `"sequence"` pays a completion as a whole;
+            `"token"` pays each token by what it changes in the discriminator's mind, which judges every prefix. Needs
+            a causal discriminator and `scale_rewards="none"`.
+        discriminator_credit_discount (`float`, *optional*, defaults to 1.0): With `"token"`: weight in [0, 1] of what
+            the next token earns in the return of a token. At 1 the gradient is that of the reward of the whole; less
+            has less variance, and looks less far ahead.
         discriminator_length_neutral (`bool`, *optional*, defaults to `False`): Whether the part of the reward that
             goes along with length within a group is taken off, so that nothing is won by writing longer or shorter.
         discriminator_density_offset (`bool`, *optional*, defaults to `False`): Whether to add log q_0(x) - log q(x) to
@@ -190,6 +196,13 @@ class AdversarialConfig(GRPOConfig):
     discriminator_replay_size: int = field(
         default=2048, metadata={"help": "Completions of earlier batches that are kept, a process."}
     )
+    discriminator_credit: str = field(
+        default="sequence",
+        metadata={"help": "What is paid: a completion or each of its tokens.", "choices": ["sequence", "token"]},
+    )
+    discriminator_credit_discount: float = field(
+        default=1.0, metadata={"help": "Weight in [0, 1] of what the next token earns in the return of a token."}
+    )
     discriminator_length_neutral: bool = field(
         default=False, metadata={"help": "Whether the part of the reward that goes along with length is taken off."}
     )
@@ -250,6 +263,7 @@ class AdversarialConfig(GRPOConfig):
             self._check_at_least(name, 0)
         self._check_accuracies()
         self._check_average()
+        self._check_credit()
         check_regularization(self.discriminator_loss, self.discriminator_regularization())
         check_replay(
             self.discriminator_replay_fraction, self.discriminator_replay_size, self.discriminator_density_offset
@@ -289,6 +303,43 @@ class AdversarialConfig(GRPOConfig):
             raise ValueError(
                 "discriminator_accuracy_floor must be at least 0 and less than 1 and than "
                 f"discriminator_accuracy_ceiling, or both players would rest, got {floor} and {ceiling}."
+            )
+
+    def _check_credit(self) -> None:
+        if self.discriminator_credit not in ("sequence", "token"):
+            raise ValueError(f"discriminator_credit must be 'sequence' or 'token', got {self.discriminator_credit!r}.")
+        if not 0 <= self.discriminator_credit_discount <= 1:
+            raise ValueError(
+                f"discriminator_credit_discount must lie in [0, 1], got {self.discriminator_credit_discount}."
+            )
+        if self.discriminator_credit == "sequence":
+            if self.discriminator_credit_discount != 1:
+                raise ValueError(
+                    "discriminator_credit_discount weighs the rewards of tokens, and a completion is paid as a whole: "
+                    "set discriminator_credit='token' or leave it out."
+                )
+            return
+        if self.discriminator_gradient_penalty:
+            raise ValueError(PENALTY_ON_PREFIXES)
+        for name, given, reason in (
+            ("discriminator_density_offset", self.discriminator_density_offset, "is known of whole texts alone"),
+            ("discriminator_length_neutral", self.discriminator_length_neutral, "corrects the rewards of whole texts"),
+            ("loss_type='vespo'", self.loss_type == "vespo", "weighs whole completions"),
+            (
+                "off_policy_mask_threshold",
+                self.off_policy_mask_threshold is not None,
+                "leaves out whole completions by their advantage",
+            ),
+        ):
+            if given:
+                raise ValueError(
+                    f"discriminator_credit='token' pays token by token, and {name} {reason}: leave one out."
+                )
+        if self.scale_rewards != "none":
+            raise ValueError(
+                "discriminator_credit='token' pays in the units of the reward, and scale_rewards="
+                f"{self.scale_rewards!r} would divide the other rewards by the deviation of a group: set "
+                "scale_rewards='none'."
             )
 
     def _check_average(self) -> None:

@@ -116,6 +116,7 @@ def _load(
         "regularization": args.discriminator_regularization(),
         "replay_fraction": args.discriminator_replay_fraction,
         "replay_size": args.discriminator_replay_size,
+        "prefixes": args.discriminator_credit == "token",
     }
     if isinstance(discriminator, (str, Path)):
         return Discriminator.from_pretrained(

@@ -47,6 +47,23 @@ def check_density_offset(args: AdversarialConfig, peft_config: Any, real_dataset
         )
 
 
+def check_token_credit(args: AdversarialConfig, **given: Any) -> None:
+    """Check that nothing given stands in the way of paying tokens: what writes other text, or ranks completions."""
+    if args.discriminator_credit != "token":
+        return
+    for name, value in given.items():
+        if value is not None:
+            reason = (
+                "ranks whole completions, which the credit of single tokens could turn round"
+                if name == "safety_gate"
+                else "puts text of its own into completions"
+            )
+            raise ValueError(
+                f"discriminator_credit='token' pays the tokens that the generator has written, and {name} {reason}: "
+                "use discriminator_credit='sequence'."
+            )
+
+
 def check_gate_is_apart(gate: Any, discriminator: Any) -> None:
     """Check that the safety gate's classifier, which is frozen, is not the discriminator, which is trained."""
     if gate is not None and gate is discriminator:

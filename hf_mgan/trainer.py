@@ -69,7 +69,9 @@ class AdversarialTrainer(GRPOTrainer):
 
     - `_calculate_rewards`: sees completions and rows once per generation batch, so here the discriminator scores and
       learns, and the safety gate has its say;
-    - `_generate_and_score_completions`, `_compute_loss`: the generator's cross-entropy on the real texts of the batch;
+    - `_generate_and_score_completions`: puts the credit of single tokens (`discriminator_credit="token"`) in the place
+      of the advantages of whole completions, and the real texts of the batch beside them;
+    - `_compute_loss`: adds the generator's cross-entropy on these real texts (`real_text_coef`);
     - `_prepare_inputs`: comes before the first generation, so here the discriminator's warm-up takes place;
     - `create_scheduler`: learns the number of steps, which the discriminator's schedule needs;
     - `_set_signature_columns_if_needed`: keeps the references when unused columns are dropped;
@@ -169,6 +171,13 @@ class AdversarialTrainer(GRPOTrainer):
         discriminator = preconditions.check_discriminator(discriminator)
         preconditions.check_density_offset(args, peft_config, real_dataset)
         preconditions.check_quantised_generator(model, quantization_config, peft_config, args)
+        preconditions.check_token_credit(
+            args,
+            tools=tools,
+            rollout_func=rollout_func,
+            environment_factory=environment_factory,
+            safety_gate=safety_gate,
+        )
         reward_funcs = as_list(reward_funcs)
         # TRL takes None for a function, and declares that every reward has a processing class.
         all_processing_classes: list = [
@@ -267,7 +276,7 @@ class AdversarialTrainer(GRPOTrainer):
             self.add_callback(self._average)
         offsets = self._offsets if args.discriminator_density_offset else None
         self._turn = DiscriminatorTurn(
-            self.discriminator, real_texts, self.args, self._balance, self.accelerator, offsets
+            self.discriminator, real_texts, self.args, self._balance, self.accelerator, tokenizer, offsets
         )
         self._rewards: list[float | None] = []  # TRL's type of rewards; none of them is None
         self._resumed_epoch = 0
@@ -285,7 +294,7 @@ class AdversarialTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
     ) -> Tensor:
-        group_size = self.num_generations if self.model.training else self.num_generations_eval
+        group_size = cast(int, self.num_generations if self.model.training else self.num_generations_eval)
         texts = Texts(inputs, prompts, [plain_text(text) for text in completions], completion_ids_list, group_size)
         updates = self.args.discriminator_steps if self.model.training else 0
         if self._warming_up:
@@ -323,6 +332,8 @@ class AdversarialTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
+        if self.args.discriminator_credit == "token" and self.model.training and not self._warming_up:
+            output["advantages"] = self._turn.advantages_of_tokens(output["advantages"], output["completion_mask"])
         if self._reads_real_texts and (self.args.real_text_coef or not self.model.training):
             start = start_of_sequence(self._tokenizer)  # what a real text without a prompt begins with
             prompts = [prompt or start for prompt in self._turn.reference_prompts]

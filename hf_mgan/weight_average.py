@@ -41,7 +41,7 @@ class WeightAverage(TrainerCallback):
         return {name: parameter.detach().clone() for name, parameter in _trained(model)}
 
     def resume(self, model: nn.Module, live_weights: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint: the model as it is loaded holds the average; then it gets the weights themselves."""
+        """Go on from a checkpoint: the loaded model holds the average, and then gets the weights themselves."""
         self.start(model)
         _assign(model, live_weights)
 

@@ -34,7 +34,8 @@ from .loading import (
 from .optimization import make_optimizer, take_step
 from .output import DiscriminatorOutput
 from .passes import Passes
-from .regularization import GradientPenalty, Regularization, check_regularization
+from .prefixes import PrefixScorer
+from .regularization import PENALTY_ON_PREFIXES, GradientPenalty, Regularization, check_regularization
 from .replay import Replay, check_replay
 from .sides import Sides, different_texts
 from .token_dropout import TokenDropout
@@ -72,6 +73,8 @@ class Discriminator:
         replay_fraction (`float`, *optional*, defaults to 0.0): Share in [0, 1) of the generated side of the loss that
             consists of completions of earlier updates.
         replay_size (`int`, *optional*, defaults to 2048): How many of them are kept, the newest.
+        prefixes (`bool`, *optional*, defaults to `False`): Whether to judge every prefix of a text as well, in the
+            loss and in the output; needs a causal model, see [`~prefixes.PrefixScorer`].
 
     Attributes:
         num_updates (`int`): Optimizer steps so far.
@@ -98,6 +101,7 @@ class Discriminator:
         regularization: Regularization | None = None,
         replay_fraction: float = 0.0,
         replay_size: int = 2048,
+        prefixes: bool = False,
     ) -> None:
         base = checked_classifier(model, processing_class)
         if loss not in LOSSES:
@@ -108,6 +112,8 @@ class Discriminator:
             raise ValueError("The discriminator runs in one precision: set either bf16 or fp16.")
         regularization = regularization or Regularization()
         check_regularization(loss, regularization)
+        if prefixes and regularization.gradient_penalty:
+            raise ValueError(PENALTY_ON_PREFIXES)
         if gradient_checkpointing:
             checkpoint_activations(base, base.config.get_text_config())
         prepare_quantised_training(model)
@@ -129,12 +135,13 @@ class Discriminator:
         self._scaler = torch.amp.GradScaler(enabled=False)  # of the model's device, once there is an optimizer
         self.replay = Replay(replay_fraction, replay_size, loss in PAIRED)
         dropout = regularization.token_dropout
+        self._prefixes = PrefixScorer(model, self.processing_class, self.max_length) if prefixes else None
         self._token_dropout = TokenDropout(self.processing_class, dropout) if dropout else None
         precision = torch.float16 if fp16 else torch.bfloat16 if bf16 else None
         penalty = None
         if regularization.gradient_penalty:
             penalty = GradientPenalty(model, regularization, probe=self.encode([""] * 9, ["a"] * 9))
-        self._passes = Passes(model, self.label, precision, regularization, penalty)
+        self._passes = Passes(model, self.label, precision, regularization, penalty, self._prefixes)
 
     @classmethod
     def from_pretrained(
@@ -207,7 +214,7 @@ class Discriminator:
         Returns:
             `BatchEncoding`: Tensors of shape `(B, T)` on the model's device, T at most `max_length`.
         """
-        return self._encoder.encode(prompts, completions).to(self.model.device)
+        return (self._prefixes or self._encoder).encode(prompts, completions).to(self.model.device)
 
     @torch.no_grad()
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
@@ -221,7 +228,8 @@ class Discriminator:
             `Tensor` of shape `(B,)`: float32; higher = more real.
         """
         texts, places = different_texts([*zip(prompts, completions, strict=True)])
-        return torch.cat([self._passes.logits(batch) for batch in self._batches(texts)])[places.to(self.model.device)]
+        logits = torch.cat([self._passes.logits(batch) for batch in self._batches(texts)])
+        return (logits if logits.dim() == 1 else logits[:, -1])[places.to(self.model.device)]
 
     @torch.no_grad()
     def evaluate(
@@ -389,4 +397,8 @@ class Discriminator:
 
     def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:
         size = self.batch_size or len(texts)
+        if self._prefixes is not None:
+            prompts, completions = zip(*texts, strict=True)
+            batches = self._prefixes.encode_in_batches(prompts, completions, size)
+            return [batch.to(self.model.device) for batch in batches]
         return [self.encode(*zip(*texts[start : start + size], strict=True)) for start in range(0, len(texts), size)]

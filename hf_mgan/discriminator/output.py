@@ -23,6 +23,9 @@ class DiscriminatorOutput:
         further_figures (`dict[str, Tensor]`): Of the step, a tensor of shape `()` each: `gradient_penalty` and
             `logit_penalty` before their coefficients, `replayed_prob` (mean D of the generated texts of earlier
             batches, nan while there are none); each only where it is switched on.
+        fake_prefix_logits (`Tensor` of shape `(B, T)`, *optional*): With `prefixes`, the logits of all prefixes of the
+            generated texts, see [`~prefixes.PrefixScorer`].
+        fake_prefix_ends (`Tensor` of shape `(B, T)`, *optional*): After how many characters each of them ends.
     """
 
     fake_logits: Tensor
@@ -33,6 +36,8 @@ class DiscriminatorOutput:
     fake_length: Tensor
     real_length: Tensor
     further_figures: dict[str, Tensor] = field(default_factory=dict)
+    fake_prefix_logits: Tensor | None = None
+    fake_prefix_ends: Tensor | None = None
 
     def figures(self) -> dict[str, Tensor]:
         """Return what is worth logging, under the names of the metrics: a tensor of shape `()` each.

@@ -15,6 +15,7 @@ from transformers import BatchEncoding, PreTrainedModel
 
 from ..objectives import logit_penalty
 from ..objectives.losses import Loss
+from .prefixes import PrefixScorer, label_logits
 from .regularization import GradientPenalty, Regularization
 from .sides import Sides
 
@@ -24,7 +25,7 @@ class Outcome:
     """What a backward pass came from.
 
     Attributes:
-        logits (`Tensor` of shape `(N,)`): Logits of the different texts, without offsets.
+        logits (`Tensor` of shape `(N,)` or `(N, T)`): Logits of the different texts, without offsets.
         loss (`Tensor` of shape `()`): The loss alone.
         penalties (`dict[str, Tensor]`): What was added to it, by name, before it is multiplied with its coefficient;
             of shape `()` each.
@@ -51,6 +52,8 @@ class Passes:
         precision (`torch.dtype`, *optional*): Of the autocast that it runs under; none by default.
         regularization ([`Regularization`]): Its penalties are added to the loss.
         gradient_penalty ([`GradientPenalty`], *optional*): Computes the penalty on the gradient, if there is one.
+        prefixes ([`PrefixScorer`], *optional*): Reads off the logits of all prefixes, if they are wanted: logits are
+            then of shape `(B, T)`, those of the texts themselves in the last place.
 
     Attributes:
         trained (`nn.Module`): What is called for a backward pass: the model, or the model within
@@ -64,14 +67,16 @@ class Passes:
         precision: torch.dtype | None,
         regularization: Regularization,
         gradient_penalty: GradientPenalty | None,
+        prefixes: PrefixScorer | None,
     ) -> None:
         self.model = model
         self.trained: nn.Module = model
         self._label, self._precision = label, precision
         self._regularization, self._gradient_penalty = regularization, gradient_penalty
+        self._prefixes = prefixes
 
     def logits(self, batch: BatchEncoding) -> Tensor:
-        """Compute the logits of a batch, float32, of shape `(B,)`."""
+        """Compute the logits of a batch, float32, of shape `(B,)`, or `(B, T)` with prefixes."""
         return self._forward(self.model, batch)
 
     def backward(self, sides: Sides, loss: Loss, scaler: torch.amp.GradScaler) -> Outcome:
@@ -132,11 +137,8 @@ class Passes:
     def _forward(self, module: nn.Module, batch: BatchEncoding) -> Tensor:
         enabled = self._precision is not None
         with torch.autocast(self.model.device.type, self._precision or torch.bfloat16, enabled=enabled):
-            logits = module(**batch).logits.float()  # Shape (B, labels)
-        if logits.size(1) == 1:
-            return logits[:, 0]
-        others = [index for index in range(logits.size(1)) if index != self._label]
-        return logits[:, self._label] - logits[:, others].logsumexp(1)
+            values = self._prefixes.logits(module, batch) if self._prefixes else module(**batch).logits
+        return label_logits(values, self._label)
 
     def _without_sync(self) -> AbstractContextManager[None]:
         return self.trained.no_sync() if isinstance(self.trained, DistributedDataParallel) else nullcontext()

@@ -22,6 +22,10 @@ from ..objectives import NEEDS_PENALTY, SMOOTHABLE, gradient_penalty, noise_pena
 Forward: TypeAlias = Callable[[nn.Module, BatchEncoding], Tensor]
 
 TYPES = ("exact", "noise")
+PENALTY_ON_PREFIXES = (
+    "discriminator_gradient_penalty is on the gradient of a text's logit, and discriminator_credit='token' gives a "
+    "text one for each of its prefixes: leave out one of the two. discriminator_logit_penalty goes with both."
+)
 # Attention that torch can differentiate twice; the fused kernels have no second derivative.
 DIFFERENTIABLE_TWICE = ("eager", "sdpa")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import BatchEncoding
 
 from .output import DiscriminatorOutput
+from .prefixes import ENDS
 from .replay import PastText
 
 
@@ -70,8 +71,11 @@ class Sides:
         )
 
     def of_loss(self, logits: Tensor, with_offsets: bool = True) -> tuple[Tensor, Tensor]:
-        """Deal out the logits, in the order of a loss: real, then generated, each with what is of earlier batches."""
-        fake, real = self._split(logits)
+        """Deal out the logits, in the order of a loss: real, then generated, each with what is of earlier batches.
+
+        Logits of prefixes, of shape `(N, T)`, come out in one row, text after text: every text has as many.
+        """
+        fake, real = (side.flatten() for side in self._split(logits))
         if with_offsets and self.fake_offsets is not None:
             fake = fake + self.fake_offsets.to(fake.device)
         if with_offsets and self.real_offsets is not None:
@@ -99,8 +103,15 @@ class Sides:
         """Put the logits of the sides and the figures of a step together with the lengths of the texts."""
         lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self.batches]).float()
         fake_lengths, real_lengths = self._split(lengths)
-        real, fake = self.of_loss(logits.detach())
+        whole = logits.detach() if logits.dim() == 1 else logits.detach()[:, -1]
+        real, fake = self.of_loss(whole)
+        prefixes: dict[str, Tensor] = {}
+        if logits.dim() == 2:
+            ends = torch.cat([batch[ENDS] for batch in self.batches])
+            named = (("fake_prefix_logits", logits.detach()), ("fake_prefix_ends", ends))
+            prefixes = {name: self._split(values)[0][: self.num_fake] for name, values in named}
         return DiscriminatorOutput(
+            **prefixes,
             fake_logits=fake[: self.num_fake],
             real_logits=real[: self.num_real],
             loss=loss.detach(),
@@ -113,7 +124,8 @@ class Sides:
 
     def replayed_prob(self, logits: Tensor) -> Tensor:
         """Return the mean D of the generated texts of earlier batches; nan if there are none."""
-        return self._split(logits)[0][self.num_fake :].sigmoid().mean()
+        whole = logits if logits.dim() == 1 else logits[:, -1]
+        return self._split(whole)[0][self.num_fake :].sigmoid().mean()
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Deal out a value for each different text to all generated and to all real texts."""

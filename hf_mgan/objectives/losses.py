@@ -240,4 +240,4 @@ NEEDS_PENALTY = frozenset({"wasserstein"})
 """Losses without a minimum unless a penalty bounds the discriminator's slope or the size of its logits."""
 
 LOG_ODDS = frozenset({"bce", "bradley_terry", "relativistic_average"})
-"""Losses whose best logit is log p - log q, some only up to a shift; with the others a logit is no more than a score."""
+"""Losses whose best logit is log p - log q, some only up to a shift; with the others a logit is a score."""
