@@ -43,7 +43,7 @@ def check_density_offset(args: AdversarialConfig, peft_config: Any, real_dataset
     if args.discriminator_density_offset and args.discriminator_loss not in LOG_ODDS:
         raise ValueError(
             f"discriminator_density_offset adds log-odds to the logits, and with {args.discriminator_loss!r} the best "
-            "logit is no log-odds: use 'bce' or a relativistic loss, or leave the offset out."
+            "logit is no log-odds: use 'bce' or 'bradley_terry', or leave the offset out."
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from ..objectives import LOSSES, PAIRED
+from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED
 from .activation_checkpointing import checkpoint_activations
 from .encoding import TextEncoder
 from .loading import (
@@ -122,6 +122,7 @@ class Discriminator:
         self.loss: Callable[..., Tensor] = LOSSES[loss]
         if regularization.label_smoothing:
             self.loss = partial(self.loss, label_smoothing=regularization.label_smoothing)
+        self._is_free_to_shift = loss in FREE_TO_SHIFT
         self.max_length = checked_max_length(base.config, processing_class, max_length)
         self._encoder = TextEncoder(processing_class, self.max_length)
         self.processing_class = self._encoder.processing_class
@@ -249,7 +250,8 @@ class Discriminator:
         offsets = completion_offsets, reference_offsets
         sides = Sides.encoded(self._batches, prompts, completions, references, reference_prompts, *offsets)
         logits = torch.cat([self._passes.logits(batch) for batch in sides.batches])
-        return sides.output(logits, self.loss(*sides.of_loss(logits)), torch.tensor(float("nan")), float("nan"))
+        loss, nan = self.loss(*sides.of_loss(logits)), float("nan")
+        return sides.output(logits, loss, torch.tensor(nan), nan, free_to_shift=self._is_free_to_shift)
 
     def update(
         self,
@@ -311,7 +313,8 @@ class Discriminator:
                 self.replay.add(
                     prompts, completions, prompts if reference_prompts is None else reference_prompts, references
                 )
-        return sides.output(outcome.logits, outcome.loss, grad_norm, learning_rate, further)
+        figures = outcome.loss, grad_norm, learning_rate, further
+        return sides.output(outcome.logits, *figures, free_to_shift=self._is_free_to_shift)
 
     def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
         """Take the step and return the norm of the gradients before clipping."""

@@ -23,6 +23,9 @@ class DiscriminatorOutput:
         further_figures (`dict[str, Tensor]`): Of the step, a tensor of shape `()` each: `gradient_penalty` and
             `logit_penalty` before their coefficients, `replayed_prob` (mean D of the generated texts of earlier
             batches, nan while there are none); each only where it is switched on.
+        threshold (`Tensor` of shape `()`): The logit above which a text counts as taken for real: 0, or, where the
+            loss leaves the logits free to shift ([`~objectives.FREE_TO_SHIFT`]), the middle between the means of both
+            sides.
         fake_prefix_logits (`Tensor` of shape `(B, T)`, *optional*): With `prefixes`, the logits of all prefixes of the
             generated texts, see [`~prefixes.PrefixScorer`].
         fake_prefix_ends (`Tensor` of shape `(B, T)`, *optional*): After how many characters each of them ends.
@@ -36,6 +39,7 @@ class DiscriminatorOutput:
     fake_length: Tensor
     real_length: Tensor
     further_figures: dict[str, Tensor] = field(default_factory=dict)
+    threshold: Tensor = field(default_factory=lambda: torch.zeros(()))
     fake_prefix_logits: Tensor | None = None
     fake_prefix_ends: Tensor | None = None
 
@@ -50,7 +54,7 @@ class DiscriminatorOutput:
             "loss": self.loss,
             "real_prob": real.sigmoid().mean(),
             "fake_prob": fake.sigmoid().mean(),
-            "accuracy": torch.cat([real > 0, fake <= 0]).float().mean(),
+            "accuracy": torch.cat([real > self.threshold, fake <= self.threshold]).float().mean(),
             "value": nn.functional.logsigmoid(real).mean() + nn.functional.logsigmoid(-fake).mean(),
             "grad_norm": self.grad_norm,
             "learning_rate": torch.tensor(self.learning_rate),

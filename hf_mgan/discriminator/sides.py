@@ -99,6 +99,7 @@ class Sides:
         grad_norm: Tensor,
         learning_rate: float,
         further_figures: dict[str, Tensor] | None = None,
+        free_to_shift: bool = False,
     ) -> DiscriminatorOutput:
         """Put the logits of the sides and the figures of a step together with the lengths of the texts."""
         lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self.batches]).float()
@@ -110,10 +111,13 @@ class Sides:
             ends = torch.cat([batch[ENDS] for batch in self.batches])
             named = (("fake_prefix_logits", logits.detach()), ("fake_prefix_ends", ends))
             prefixes = {name: self._split(values)[0][: self.num_fake] for name, values in named}
+        fake, real = fake[: self.num_fake], real[: self.num_real]
+        threshold = (fake.mean() + real.mean()) / 2 if free_to_shift else torch.zeros((), device=fake.device)
         return DiscriminatorOutput(
             **prefixes,
-            fake_logits=fake[: self.num_fake],
-            real_logits=real[: self.num_real],
+            threshold=threshold,
+            fake_logits=fake,
+            real_logits=real,
             loss=loss.detach(),
             grad_norm=grad_norm.detach(),
             learning_rate=learning_rate,

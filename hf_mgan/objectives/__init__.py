@@ -2,6 +2,7 @@
 
 from .length import length_correlation, length_neutral
 from .losses import (
+    FREE_TO_SHIFT,
     LOG_ODDS,
     LOSSES,
     NEEDS_PENALTY,
@@ -19,6 +20,7 @@ from .rewards import REWARDS, log_d, logit, minimax, probability
 
 
 __all__ = [
+    "FREE_TO_SHIFT",
     "LOG_ODDS",
     "LOSSES",
     "NEEDS_PENALTY",

@@ -274,3 +274,19 @@ def test_a_loss_that_is_not_finite_stops_before_anything_moves(discriminator, tm
 def test_an_update_without_an_optimizer_says_what_to_call(discriminator):
     with pytest.raises(RuntimeError, match="create_optimizer"):
         discriminator.update(PROMPTS, COMPLETIONS, texts(4))
+
+
+def test_accuracy_does_not_hang_on_a_shift_where_the_loss_does_not(pair_tokenizer):
+    """A head whose bias is 50 takes everything for real: right on half. Around the middle of both sides it is better."""
+    fakes, reals = ["dog dog dog", "dog dog", "dog"], ["king", "king king", "king king king"]
+    accuracies = {}
+    for loss in ("bce", "bradley_terry", "relativistic_average"):
+        discriminator = Discriminator(bert_classifier(), pair_tokenizer, loss=loss)
+        for shift in (0.0, 50.0):
+            torch.nn.init.constant_(discriminator.model.classifier.bias, shift)
+            out = discriminator.evaluate(["", "", ""], fakes, reals)
+            accuracies[loss, shift] = out.figures()["accuracy"].item()
+        middle = (out.fake_logits.mean() + out.real_logits.mean()) / 2
+        expected = torch.cat([out.real_logits > middle, out.fake_logits <= middle]).float().mean().item()
+        assert loss == "bce" or accuracies[loss, 50.0] == accuracies[loss, 0.0] == expected
+    assert accuracies["bce", 50.0] == 0.5
