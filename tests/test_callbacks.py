@@ -68,8 +68,8 @@ TROUBLES = [
     ),
     (
         "length_bought",
-        {"completions/length_ratio": 0.8, "rewards/discriminator/length_correlation": -0.7},
-        "-0.70.*shorter, to 0.80.*learning_rate",
+        {"completions/length_ratio": 0.84, "rewards/discriminator/length_correlation": -0.7},
+        "-0.70.*shorter, to 0.84.*learning_rate",
     ),
 ]
 
