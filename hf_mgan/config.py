@@ -58,7 +58,8 @@ class AdversarialConfig(GRPOConfig):
             after the first batch on which the discriminator reaches it. `discriminator_warmup_steps` is then the
             most.
         discriminator_accuracy_ceiling (`float`, *optional*): Accuracy in (0.5, 1] above which the discriminator rests:
-            after a batch on which its accuracy is greater it does not learn from the next one. Off by default.
+            after a batch on which its accuracy is greater it does not learn from the next one. It does not rest while
+            it warms up. Off by default.
         discriminator_accuracy_floor (`float`, *optional*): Accuracy in [0, 1) below which the generator rests: a batch
             on which the discriminator's accuracy is smaller moves the discriminator alone. Off by default.
         discriminator_label_smoothing (`float`, *optional*, defaults to 0.0): Epsilon in [0, 0.5): real texts are

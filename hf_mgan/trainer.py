@@ -299,8 +299,7 @@ class AdversarialTrainer(GRPOTrainer):
         updates = self.args.discriminator_steps if self.model.training else 0
         if self._warming_up:
             updates = min(updates, self.args.discriminator_warmup_steps - self.discriminator.num_updates)
-        # While the discriminator warms up the generator has not moved yet.
-        rewards, figures = self._turn.play(texts, updates, uses_offsets=not self._warming_up)
+        rewards, figures = self._turn.play(texts, updates, self._warming_up)
         self._rewards = rewards.tolist()
         self._log_figures(figures)
         if self._warming_up:

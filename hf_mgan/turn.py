@@ -79,21 +79,22 @@ class DiscriminatorTurn:
         self.texts: Texts
         self.output: DiscriminatorOutput
 
-    def play(self, texts: Texts, updates: int, uses_offsets: bool) -> tuple[Tensor, dict[str, float]]:
+    def play(self, texts: Texts, updates: int, warming_up: bool) -> tuple[Tensor, dict[str, float]]:
         """Show the discriminator completions and real texts, once an update, and value the completions.
 
         Args:
             texts ([`Texts`]): The completions.
             updates (`int`): How often the discriminator learns from them, each time beside other real texts; 0 in
                 evaluation, where it meets held-out texts.
-            uses_offsets (`bool`): Whether the generator has moved, so that the change of its density counts.
+            warming_up (`bool`): Whether the discriminator is alone: it does not rest then, and the generator has not
+                moved, so that the change of its density is 0.
 
         Returns:
             `tuple[Tensor, dict[str, float]]`: The rewards, shape `(B,)`, made of the logits before any step, and the
             figures of the batch over all processes, under the names of the metrics.
         """
-        rested = updates > 0 and self.balance.discriminator_rests
-        offsets = self._offsets if uses_offsets else None
+        rested = updates > 0 and self.balance.discriminator_rests and not warming_up
+        offsets = None if warming_up else self._offsets
         self.texts, self.output = texts, self._meet(texts, updates, updates > 0 and not rested, offsets)
         output = self.output
         rewards = REWARDS[self._args.discriminator_reward](output.fake_logits)

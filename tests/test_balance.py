@@ -78,6 +78,20 @@ def test_a_generator_below_the_floor_rests_and_the_discriminator_goes_on(make_tr
     assert [entry["generator/skipped"] for entry in trainer.state.log_history if "loss" in entry] == [1, 1, 1]
 
 
+def test_a_discriminator_does_not_rest_while_it_warms_up(make_trainer, make_config, monkeypatch):
+    """Its completions do not change then, so one above the ceiling would rest for ever."""
+    trainer = make_trainer(make_config(discriminator_accuracy_ceiling=0.7, discriminator_warmup_steps=3, max_steps=1))
+    means = trainer._turn._means
+
+    def rigged(figures):
+        out = means(figures)
+        return {**out, "discriminator/accuracy": 0.9} if "discriminator/accuracy" in out else out
+
+    monkeypatch.setattr(trainer._turn, "_means", rigged)
+    trainer.train()
+    assert trainer.discriminator.num_updates == 3  # the one after the warm-up rests
+
+
 def test_a_resting_generator_keeps_the_moments_of_its_optimizer():
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.AdamW([weight], lr=0.1, weight_decay=0.1)
