@@ -159,7 +159,7 @@ def results_in(source: Path) -> Iterator[dict[str, Any]]:
     """
     if source.is_dir():
         for path in sorted(source.glob("*.json")):
-            if re.fullmatch(r"\w[\w-]*\.\d+\.json", path.name):
+            if re.fullmatch(r"\w[\w.-]*\.\d+\.json", path.name):
                 yield json.loads(path.read_text())
         return
     text = source.read_text()

@@ -486,3 +486,11 @@ def test_failures_and_different_players_are_told():
     )
     assert "- ema, seed 1, failed: `OSError: x`" in told
     assert "seed 0 began with 2 different sets of players" in told
+
+
+def test_the_result_of_every_condition_is_found_in_a_folder_whatever_its_name(tmp_path):
+    """Some names hold a number with a point; the files made of all results are no results."""
+    for name in CONDITIONS:
+        Job(name, 0).path(tmp_path).write_text(json.dumps({"condition": name}))
+    (tmp_path / "recipe.json").write_text("{}")
+    assert {result["condition"] for result in recipe.results_in(tmp_path)} == set(CONDITIONS)
