@@ -9,7 +9,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,10 +28,13 @@ from trl import (
     get_quantization_config,
 )
 
+from .callbacks import Watchdog
 from .config import AdversarialConfig
 from .data import prepare_dataset
 from .demo.run import DemoArguments, run_demo
+from .further_rewards import matching
 from .player_loading import load_discriminator
+from .safety import SafetyGate, check_gate
 from .trainer import AdversarialTrainer
 
 
@@ -48,6 +51,19 @@ class TrainArguments(ScriptArguments):
         warm_start_steps (`int`, *optional*, defaults to 0): Steps of supervised fine-tuning (TRL's `SFTTrainer`) on
             the same data before the game, with the same batch size, adapters and seed.
         warm_start_learning_rate (`float`, *optional*, defaults to 2e-4): Its learning rate.
+        safety_gate_name_or_path (`str`, *optional*): What tells unsafe completions, which then rank below every safe
+            one of their group: Hub id or folder of a classifier, or a function as `module.function`, from a list of
+            completions to their probabilities of being unsafe. No gate by default; see [`~safety.SafetyGate`].
+        safety_gate_label (`str`, *optional*): Name or index of the classifier's label that means unsafe. Needed where
+            it has several.
+        safety_gate_threshold (`float`, *optional*, defaults to 0.5): P(unsafe) in (0, 1] from which on a completion is
+            unsafe.
+        early_stopping_metric (`str`, *optional*): Held-out measure to stop by, a key of the evaluation's metrics such
+            as `generator/real_nll`. Never by default; see [`~callbacks.Watchdog`].
+        early_stopping_patience (`int`, *optional*, defaults to 3): Evaluations in a row without an improvement after
+            which training stops.
+        early_stopping_greater_is_better (`bool`, *optional*): Whether the measure is to rise or to fall; needed with
+            `early_stopping_metric`.
     """
 
     discriminator_name_or_path: str = field(default="", metadata={"help": "Hub id or folder of the discriminator."})
@@ -58,6 +74,25 @@ class TrainArguments(ScriptArguments):
         default=0, metadata={"help": "Steps of supervised fine-tuning on the same data before the game."}
     )
     warm_start_learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of the warm start."})
+    safety_gate_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Classifier of unsafe completions: Hub id, folder, or function as `module.function`."},
+    )
+    safety_gate_label: str | None = field(
+        default=None, metadata={"help": "Name or index of its label that means unsafe, where there are several."}
+    )
+    safety_gate_threshold: float = field(
+        default=0.5, metadata={"help": "P(unsafe) in (0, 1] from which on a completion is unsafe."}
+    )
+    early_stopping_metric: str | None = field(
+        default=None, metadata={"help": "Held-out measure to stop by, such as generator/real_nll."}
+    )
+    early_stopping_patience: int = field(
+        default=3, metadata={"help": "Evaluations in a row without an improvement after which training stops."}
+    )
+    early_stopping_greater_is_better: bool | None = field(
+        default=None, metadata={"help": "Whether that measure is to rise (true) or to fall (false)."}
+    )
 
 
 def _load_data(script: TrainArguments, mixture: DatasetMixtureConfig, splits: list[str]) -> DatasetDict:
@@ -88,8 +123,8 @@ def _loaded(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDic
     return load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
 
 
-def _imported(name: str) -> str | Callable:
-    """Return the function that `module.function` names; an id with a slash or a folder is left to TRL to load."""
+def _imported(name: str, argument: str) -> str | Callable:
+    """Return the function that `module.function` names; an id with a slash or a folder is returned as it is."""
     if "/" in name or Path(name).exists() or "." not in name:
         return name
     module, _, function = name.rpartition(".")
@@ -98,9 +133,44 @@ def _imported(name: str) -> str | Callable:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"reward_funcs names {name!r}, and there is no function {function!r} in a module {module!r}. Give "
+            f"{argument} names {name!r}, and there is no function {function!r} in a module {module!r}. Give "
             "module.function, seen from this folder or installed, or the id of a classifier."
         ) from error
+
+
+def _safety_gate(script: TrainArguments, args: AdversarialConfig) -> SafetyGate | None:
+    """Make the gate that the arguments name, if they name one."""
+    _check_alone(script, "safety_gate_name_or_path", ["safety_gate_label", "safety_gate_threshold"])
+    if script.safety_gate_name_or_path is None:
+        return None
+    check_gate(args)
+    classifier = _imported(script.safety_gate_name_or_path, "safety_gate_name_or_path")
+    return SafetyGate(classifier, script.safety_gate_label, script.safety_gate_threshold)
+
+
+def _watchdog(script: TrainArguments, args: AdversarialConfig) -> Watchdog:
+    """Make the watchdog, with a measure to stop by if the arguments name one."""
+    _check_alone(script, "early_stopping_metric", ["early_stopping_patience", "early_stopping_greater_is_better"])
+    if script.early_stopping_metric is not None and args.eval_strategy == "no":
+        raise ValueError(
+            f"early_stopping_metric={script.early_stopping_metric!r} is a metric of evaluations, and there are none: "
+            "set --eval_strategy, and with --dataset_test_split what to evaluate on."
+        )
+    return Watchdog(
+        early_stopping_metric=script.early_stopping_metric,
+        early_stopping_patience=script.early_stopping_patience,
+        greater_is_better=script.early_stopping_greater_is_better,
+    )
+
+
+def _check_alone(script: TrainArguments, name: str, details: list[str]) -> None:
+    """Check that nothing is said of what `name` would bring, where it is not given."""
+    defaults = {each.name: each.default for each in fields(script)}
+    for detail in details:
+        if getattr(script, name) is None and getattr(script, detail) != defaults[detail]:
+            raise ValueError(
+                f"{detail}={getattr(script, detail)!r} has no effect without {name}: give both or neither."
+            )
 
 
 def _warm_start(
@@ -149,7 +219,7 @@ def train(
     """Play the game as the arguments say, save both players to `output_dir`, and push them if asked to.
 
     Args:
-        script ([`TrainArguments`]): Data, discriminator, further rewards and warm start.
+        script ([`TrainArguments`]): Data, discriminator, further rewards, warm start, safety gate and early stopping.
         args ([`AdversarialConfig`]): Settings of the game.
         model (`ModelConfig`): The generator, its adapters and its quantisation.
         mixture (`DatasetMixtureConfig`): A mixture of datasets in place of `dataset_name`.
@@ -158,7 +228,7 @@ def train(
         [`AdversarialTrainer`]: After training.
 
     Raises:
-        ValueError: If the generator, the discriminator or the data are missing, a split or a reward function is not
+        ValueError: If the generator, the discriminator or the data are missing, a split, a function or a label is not
             there, or settings contradict each other. All of it is said before a warm start.
     """
     if not script.discriminator_name_or_path:
@@ -177,9 +247,13 @@ def train(
     splits = [script.dataset_train_split, *([script.dataset_test_split] if evaluates else [])]
     data = _load_data(script, mixture, splits)
     # All that can be wrong is looked at before a warm start, which may take hours.
-    reward_funcs = [_imported(name) for name in script.reward_funcs or []]
+    watchdog = _watchdog(script, args)
+    safety_gate = _safety_gate(script, args)
+    reward_funcs = [_imported(name, "reward_funcs") for name in script.reward_funcs or []]
+    matching(args.reward_weights, reward_funcs, "reward weights")
     set_seed(args.seed)  # a fresh classification head is random
     discriminator = load_discriminator(script.discriminator_name_or_path, None, None, None, args)
+    args.discriminator_fresh_head = False  # it has its head by now
     args.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
@@ -208,10 +282,12 @@ def train(
         train_dataset=data[script.dataset_train_split],
         eval_dataset=data[script.dataset_test_split] if evaluates else None,
         processing_class=processing_class,
+        callbacks=[watchdog],
         quantization_config=None if warm_start else get_quantization_config(model),
         peft_config=peft_config,
         discriminator=discriminator.model,
         discriminator_processing_class=discriminator.processing_class,
+        safety_gate=safety_gate,
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(args.output_dir)

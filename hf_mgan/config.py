@@ -32,7 +32,7 @@ class AdversarialConfig(GRPOConfig):
             `"hinge"`, `"least_squares"` or `"wasserstein"`.
         discriminator_reward (`str`, *optional*, defaults to `"minimax"`): What a logit is worth to the generator:
             `"log_d"`, `"minimax"`, `"logit"` or `"probability"`. On the demo's language no other pair of loss and
-            reward ends below `"bce"` with `"minimax"` beyond the noise (0.281 bits of 0.342 before, see docs/recipe.md).
+            reward ends below `"bce"` with `"minimax"` beyond the noise (0.281 bits; 0.342 before; docs/recipe.md).
         discriminator_weight (`float`, *optional*, defaults to 1.0): Weight of this reward beside those of
             `reward_funcs`.
         discriminator_learning_rate (`float`, *optional*, defaults to 5e-5): Learning rate of the discriminator's

@@ -5,11 +5,13 @@ import shutil
 import sys
 
 import pytest
+import torch
 import yaml
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForSequenceClassification
 
 from hf_mgan import cli
+from hf_mgan.callbacks import Watchdog
 
 from .conftest import bert_classifier, texts
 
@@ -25,7 +27,9 @@ def workplace(tmp_path, monkeypatch, generator, tokenizer, classifier, pair_toke
         its_tokenizer.save_pretrained(tmp_path / name)
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(32)))
     (tmp_path / "my_rewards.py").write_text(
-        "def number_of_words(completions, **_):\n    return [float(len(text.split())) for text in completions]\n"
+        "def number_of_words(completions, **_):\n    return [float(len(text.split())) for text in completions]\n\n"
+        "def share_of_dogs(completions):\n"
+        "    return [text.split().count('dog') / max(len(text.split()), 1) for text in completions]\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds the folder it stands in
@@ -139,6 +143,86 @@ def test_a_reward_function_of_the_users_module_is_paid_beside_the_discriminator(
     assert "rewards/discriminator/mean" in log
 
 
+def unsafe_rates(trainer):
+    return [entry["safety/unsafe_rate"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def test_a_function_of_the_users_module_is_the_safety_gate(workplace, trained):
+    cli.main(
+        flags(
+            safety_gate_name_or_path="my_rewards.share_of_dogs",
+            safety_gate_threshold=0.01,
+            per_device_train_batch_size=32,
+            max_steps=1,
+        )
+    )
+    (trainer,) = trained
+    completions, advantages = list(trainer._logs["completion"]), list(trainer._logs["advantages"])
+    # At a threshold of 0.5 hardly any of them would be unsafe: one word in 20 is a dog.
+    unsafe = ["dog" in text.split() for text in completions]
+    assert 0 < sum(unsafe) < 32
+    assert unsafe_rates(trainer) == [sum(unsafe) / 32]
+    for start in range(0, 32, 4):
+        sides = {True: [], False: []}
+        for value, judged in zip(advantages[start : start + 4], unsafe[start : start + 4], strict=True):
+            sides[judged].append(value)
+        assert not sides[True] or not sides[False] or max(sides[True]) < min(sides[False])
+
+
+def test_a_saved_classifier_is_the_safety_gate_with_the_label_and_threshold_of_the_flags(
+    workplace, trained, pair_tokenizer
+):
+    judge = bert_classifier(num_labels=2, seed=3)
+    judge.config.id2label, judge.config.label2id = {0: "safe", 1: "unsafe"}, {"safe": 0, "unsafe": 1}
+    judge.save_pretrained(workplace / "judge")
+    pair_tokenizer.save_pretrained(workplace / "judge")
+    cli.main(
+        flags(safety_gate_name_or_path="judge", safety_gate_label="unsafe", safety_gate_threshold=0.3, max_steps=1)
+    )
+    (trainer,) = trained
+    completions = list(trainer._logs["completion"])
+    encoded = pair_tokenizer(completions, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        probs = judge.eval()(**encoded).logits.softmax(1)[:, 1]
+    assert unsafe_rates(trainer) == [(probs >= 0.3).float().mean().item()]
+    gate = trainer._safety_gate
+    assert (gate.label, gate.threshold) == (1, 0.3)
+
+
+def test_training_ends_when_the_measure_of_the_flags_no_longer_improves(workplace, trained):
+    """At a learning rate of 0 no evaluation after the first is better: the second and third are not."""
+    (workplace / "data").mkdir()
+    for split in ("train", "test"):
+        shutil.copy(workplace / "train.jsonl", workplace / "data" / f"{split}.jsonl")
+    evaluated = {
+        "dataset_name": "data",
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "per_device_eval_batch_size": 32,
+        "learning_rate": 0.0,
+        "max_steps": 5,
+    }
+    stops = {
+        "early_stopping_metric": "generator/real_nll",
+        "early_stopping_patience": 2,
+        "early_stopping_greater_is_better": False,
+    }
+    cli.main(flags(**evaluated, **stops))
+    (trainer,) = trained
+    assert trainer.state.global_step == 3
+    (watchdog,) = (each for each in trainer.callback_handler.callbacks if isinstance(each, Watchdog))
+    assert watchdog.greater_is_better is False
+    assert [alarm.name for alarm in watchdog.alarms] == ["early_stopping"]
+
+
+def test_a_fresh_head_is_put_on_a_classifier_of_something_else(workplace, trained, pair_tokenizer):
+    bert_classifier(num_labels=3).save_pretrained(workplace / "topics")
+    pair_tokenizer.save_pretrained(workplace / "topics")
+    cli.main(flags(discriminator_name_or_path="topics", discriminator_fresh_head=True, max_steps=1))
+    assert trained[0].discriminator.model.config.num_labels == 1
+    assert_both_players_are_saved(workplace / "out")
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
@@ -157,6 +241,15 @@ def test_what_is_missing_is_said_before_anything_is_loaded(workplace, monkeypatc
         cli.main(flags(**{missing: None, "warm_start_steps": 1}))
 
 
+GATE = {"safety_gate_name_or_path": "my_rewards.share_of_dogs"}
+STOPS = {
+    "dataset_name": "with_test_split",
+    "eval_strategy": "steps",
+    "early_stopping_metric": "generator/real_nll",
+    "early_stopping_greater_is_better": False,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -169,6 +262,24 @@ def test_what_is_missing_is_said_before_anything_is_loaded(workplace, monkeypatc
         ({"reward_funcs": ["your_rewards.number_of_words"]}, "in a module 'your_rewards'"),
         ({"discriminator_density_offset": True}, "needs new adapters, and those of a warm start are trained"),
         ({"discriminator_name_or_path": "two_labels"}, "say which of them means real"),
+        (
+            {"reward_funcs": ["my_rewards.number_of_words"], "reward_weights": [1.0, 2.0]},
+            r"Number of reward weights \(2\) must match number of reward functions \(1\)",
+        ),
+        ({"safety_gate_name_or_path": "two_labels"}, "say which of them means unsafe"),
+        ({"safety_gate_name_or_path": "two_labels", "safety_gate_label": "toxic"}, "label is 'toxic', and"),
+        ({"safety_gate_name_or_path": "my_rewards.share_of_cats"}, "safety_gate_name_or_path names 'my_rewards.share"),
+        ({**GATE, "safety_gate_threshold": 1.5}, r"in \(0, 1\], got 1.5"),
+        ({**GATE, "safety_gate_label": "toxic"}, "label belongs to a sequence classifier"),
+        ({**GATE, "multi_objective_aggregation": "normalize_then_sum"}, "can outweigh the safety gate"),
+        ({"safety_gate_label": "toxic"}, "safety_gate_label='toxic' has no effect without safety_gate_name_or_path"),
+        ({"safety_gate_threshold": 0.4}, "safety_gate_threshold=0.4 has no effect without safety_gate_name_or_path"),
+        ({"early_stopping_patience": 2}, "early_stopping_patience=2 has no effect without early_stopping_metric"),
+        ({"early_stopping_greater_is_better": False}, "greater_is_better=False has no effect without early_stopping"),
+        ({**STOPS, "eval_strategy": "no"}, "metric of evaluations, and there are none: set --eval_strategy"),
+        ({**STOPS, "early_stopping_greater_is_better": None}, "whether it is to rise .* got 'generator/real_nll' and"),
+        ({**STOPS, "early_stopping_patience": 0}, "early_stopping_patience must be at least 1, got 0"),
+        ({**STOPS, "early_stopping_metric": "discriminator/accuracy"}, "cannot tell which generator is better"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_warm_start(workplace, monkeypatch, pair_tokenizer, changes, message):
@@ -176,8 +287,9 @@ def test_what_is_wrong_is_said_before_a_warm_start(workplace, monkeypatch, pair_
         raise AssertionError("the warm start came first")
 
     monkeypatch.setattr(cli, "_warm_start", started)
-    (workplace / "folder").mkdir()
-    shutil.copy(workplace / "train.jsonl", workplace / "folder")
+    for name in ("folder/train", "with_test_split/train", "with_test_split/test"):
+        (workplace / name).parent.mkdir(exist_ok=True)
+        shutil.copy(workplace / "train.jsonl", workplace / f"{name}.jsonl")
     bert_classifier(num_labels=2).save_pretrained(workplace / "two_labels")
     pair_tokenizer.save_pretrained(workplace / "two_labels")
     with pytest.raises(ValueError, match=message):

@@ -9,9 +9,7 @@ from benchmarks import mixture
 def test_a_generator_starts_where_it_should():
     tokenizer = mixture.make_tokenizer(adds_ends=False)
     torch.manual_seed(0)
-    one, all_modes = (
-        mixture.measure(mixture.make_generator(tokenizer, start), tokenizer) for start in ("one", "all")
-    )
+    one, all_modes = (mixture.measure(mixture.make_generator(tokenizer, start), tokenizer) for start in ("one", "all"))
     assert one["modes"] == 1
     assert all_modes["modes"] == 10
     assert all_modes["divergence"] < 0.001

@@ -1,9 +1,83 @@
-"""Measures of generated text: pure functions, one a file."""
+"""Measures of generated text: pure functions, one a file.
 
+Where a function is named like its module, such as `mauve`, the name here is the function;
+`from hf_mgan.evaluation.mauve import quantize` reaches the rest of the module.
+"""
+
+from .bleu import BleuResult, bleu
 from .distinct_n import distinct_n
 from .duplicates import duplicates
+from .features import encoder_features
+from .frechet import frechet_distance
+from .intervals import (
+    Interval,
+    auc,
+    auc_interval,
+    auc_standard_error,
+    bootstrap_interval,
+    paired_difference_interval,
+)
 from .jensen_shannon import jensen_shannon
+from .judge import CalibrationBin, JudgeResult, auc_difference, fresh_judge
+from .length import length_ratio, mean_length
+from .likelihood import (
+    ReversePerplexity,
+    TextNll,
+    nll_per_token,
+    perplexity,
+    reverse_perplexity,
+    small_language_model,
+    token_nlls,
+)
+from .mauve import MauveResult, mauve
+from .memorisation import (
+    Copying,
+    Memorisation,
+    longest_copied_ngram,
+    memorisation,
+    near_duplicate_share,
+    near_duplicates,
+)
+from .repetition import repeated_share, repetition
 from .self_bleu import self_bleu
 
 
-__all__ = ["distinct_n", "duplicates", "jensen_shannon", "self_bleu"]
+__all__ = [
+    "BleuResult",
+    "CalibrationBin",
+    "Copying",
+    "Interval",
+    "JudgeResult",
+    "MauveResult",
+    "Memorisation",
+    "ReversePerplexity",
+    "TextNll",
+    "auc",
+    "auc_difference",
+    "auc_interval",
+    "auc_standard_error",
+    "bleu",
+    "bootstrap_interval",
+    "distinct_n",
+    "duplicates",
+    "encoder_features",
+    "frechet_distance",
+    "fresh_judge",
+    "jensen_shannon",
+    "length_ratio",
+    "longest_copied_ngram",
+    "mauve",
+    "mean_length",
+    "memorisation",
+    "near_duplicate_share",
+    "near_duplicates",
+    "nll_per_token",
+    "paired_difference_interval",
+    "perplexity",
+    "repeated_share",
+    "repetition",
+    "reverse_perplexity",
+    "self_bleu",
+    "small_language_model",
+    "token_nlls",
+]

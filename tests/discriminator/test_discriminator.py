@@ -277,7 +277,7 @@ def test_an_update_without_an_optimizer_says_what_to_call(discriminator):
 
 
 def test_accuracy_does_not_hang_on_a_shift_where_the_loss_does_not(pair_tokenizer):
-    """A head whose bias is 50 takes everything for real: right on half. Around the middle of both sides it is better."""
+    """A head whose bias is 50 takes everything for real and is right on half; about the middle nothing changes."""
     fakes, reals = ["dog dog dog", "dog dog", "dog"], ["king", "king king", "king king king"]
     accuracies = {}
     for loss in ("bce", "bradley_terry", "relativistic_average"):

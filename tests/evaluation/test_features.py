@@ -1,0 +1,40 @@
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from hf_mgan.evaluation import encoder_features
+
+from ..conftest import VOCABULARY, texts
+
+
+@pytest.fixture
+def folder(pair_tokenizer, tmp_path):
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(VOCABULARY), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    pair_tokenizer.save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def test_a_feature_is_the_mean_of_a_texts_own_tokens(folder, pair_tokenizer):
+    text = "the old dog"
+    with torch.no_grad():
+        hidden = (
+            BertModel.from_pretrained(folder).eval()(**pair_tokenizer(text, return_tensors="pt")).last_hidden_state
+        )
+    torch.testing.assert_close(encoder_features(folder)([text])[0], hidden[0].mean(0))
+
+
+def test_features_stay_with_their_texts_whatever_they_are_padded_with(folder):
+    batch = [*texts(5), "a", *texts(3, seed=1, length=20)]
+    alone = torch.cat([encoder_features(folder)([text]) for text in batch])
+    torch.testing.assert_close(encoder_features(folder, batch_size=4)(batch), alone)
+    assert alone.shape == (9, 16)
+    assert not alone.requires_grad
+
+
+def test_texts_are_cut_at_the_length_that_is_asked_for(folder):
+    short = encoder_features(folder, max_length=5)  # [CLS] the old dog [SEP]
+    torch.testing.assert_close(short(["the old dog sees a cat"]), short(["the old dog"]))
