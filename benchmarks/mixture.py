@@ -3,11 +3,11 @@
     python -m benchmarks.mixture
 
 The smallest game in which modes can be lost: a real text is one of ten words, each as likely as any other; a
-completion is one word. The generator is a GPT-2 that begins with nearly all of its mass on one word (`one`) or, to see whether a
-game holds what it has, equally on all of them (`all`); the discriminator is a BERT that starts from nothing. Both play
-with `AdversarialTrainer`, so losses, rewards, anchors and replay are those of every other run. What the generator
-gives to each word can be read off its softmax, so the Jensen-Shannon divergence is exact. A mode is covered if the
-generator gives it at least a fifth of its share. A game takes a few seconds.
+completion is one word. The generator is a GPT-2 that begins with nearly all of its mass on one word (`one`) or, to see
+whether a game holds what it has, equally on all of them (`all`); the discriminator is a BERT that starts from nothing.
+Both play with `AdversarialTrainer`, so losses, rewards, anchors and replay are those of every other run. What the
+generator gives to each word can be read off its softmax, so the Jensen-Shannon divergence is exact. A mode is covered
+if the generator gives it at least a fifth of its share. A game takes a few seconds.
 """
 
 import argparse
