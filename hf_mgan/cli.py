@@ -28,12 +28,13 @@ from trl import (
     get_quantization_config,
 )
 
-from .callbacks import Watchdog
+from .callbacks import Watchdog, check_metric_is_held_out
 from .config import AdversarialConfig
 from .data import prepare_dataset
 from .demo.run import DemoArguments, run_demo
 from .further_rewards import matching
 from .player_loading import load_discriminator
+from .preconditions import check_quantised_generator, check_token_credit
 from .safety import SafetyGate, check_gate
 from .trainer import AdversarialTrainer
 
@@ -144,6 +145,7 @@ def _safety_gate(script: TrainArguments, args: AdversarialConfig) -> SafetyGate 
     if script.safety_gate_name_or_path is None:
         return None
     check_gate(args)
+    check_token_credit(args, safety_gate=script.safety_gate_name_or_path)
     classifier = _imported(script.safety_gate_name_or_path, "safety_gate_name_or_path")
     return SafetyGate(classifier, script.safety_gate_label, script.safety_gate_threshold)
 
@@ -171,6 +173,16 @@ def _check_alone(script: TrainArguments, name: str, details: list[str]) -> None:
             raise ValueError(
                 f"{detail}={getattr(script, detail)!r} has no effect without {name}: give both or neither."
             )
+
+
+def _check_early(
+    args: AdversarialConfig, model: ModelConfig, peft_config: PeftConfig | None, reward_funcs: list[str | Callable]
+) -> None:
+    """Check what the trainer would check too late, with a generator that has been warm-started."""
+    matching(args.reward_weights, reward_funcs, "reward weights")
+    if args.load_best_model_at_end:
+        check_metric_is_held_out(args.metric_for_best_model or "loss")
+    check_quantised_generator(model.model_name_or_path, get_quantization_config(model), peft_config, args)
 
 
 def _warm_start(
@@ -250,7 +262,6 @@ def train(
     watchdog = _watchdog(script, args)
     safety_gate = _safety_gate(script, args)
     reward_funcs = [_imported(name, "reward_funcs") for name in script.reward_funcs or []]
-    matching(args.reward_weights, reward_funcs, "reward weights")
     set_seed(args.seed)  # a fresh classification head is random
     discriminator = load_discriminator(script.discriminator_name_or_path, None, None, None, args)
     args.discriminator_fresh_head = False  # it has its head by now
@@ -261,6 +272,7 @@ def train(
         **(args.model_init_kwargs or {}),
     }
     peft_config = get_peft_config(model)
+    _check_early(args, model, peft_config, reward_funcs)
     generator: str | PreTrainedModel | PeftModel = model.model_name_or_path
     processing_class = None
     warm_start = script.warm_start_steps > 0 and not args.resume_from_checkpoint  # a checkpoint is past it
