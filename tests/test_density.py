@@ -75,9 +75,9 @@ def test_in_the_game_offsets_are_those_of_the_tokens_that_were_sampled(arguments
     seen = []
     update = trainer.discriminator.update
 
-    def watched(*args, completion_offsets, reference_offsets):
+    def watched(*args, completion_offsets, reference_offsets, **kwargs):
         seen.append((completion_offsets, reference_offsets))
-        return update(*args, completion_offsets=completion_offsets, reference_offsets=reference_offsets)
+        return update(*args, completion_offsets=completion_offsets, reference_offsets=reference_offsets, **kwargs)
 
     trainer.discriminator.update = watched
     trainer.train()
