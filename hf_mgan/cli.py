@@ -176,13 +176,17 @@ def _check_alone(script: TrainArguments, name: str, details: list[str]) -> None:
 
 
 def _check_early(
-    args: AdversarialConfig, model: ModelConfig, peft_config: PeftConfig | None, reward_funcs: list[str | Callable]
+    name: str,
+    args: AdversarialConfig,
+    model: ModelConfig,
+    peft_config: PeftConfig | None,
+    reward_funcs: list[str | Callable],
 ) -> None:
     """Check what the trainer would check too late, with a generator that has been warm-started."""
     matching(args.reward_weights, reward_funcs, "reward weights")
     if args.load_best_model_at_end:
         check_metric_is_held_out(args.metric_for_best_model or "loss")
-    check_quantised_generator(model.model_name_or_path, get_quantization_config(model), peft_config, args)
+    check_quantised_generator(name, get_quantization_config(model), peft_config, args)
 
 
 def _warm_start(
@@ -272,7 +276,7 @@ def train(
         **(args.model_init_kwargs or {}),
     }
     peft_config = get_peft_config(model)
-    _check_early(args, model, peft_config, reward_funcs)
+    _check_early(model.model_name_or_path, args, model, peft_config, reward_funcs)
     generator: str | PreTrainedModel | PeftModel = model.model_name_or_path
     processing_class = None
     warm_start = script.warm_start_steps > 0 and not args.resume_from_checkpoint  # a checkpoint is past it
