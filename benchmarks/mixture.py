@@ -133,6 +133,8 @@ def play(loss: str, anchor: dict[str, Any], start: str, seed: int, steps: int = 
     )
     paired = loss == "bradley_terry"  # each completion against its own prompt's real text: groups of two
     with tempfile.TemporaryDirectory() as folder:
+        # By its folder, from which the start is loaded again where the KL divergence to it is wanted.
+        generator.save_pretrained(folder)
         args = AdversarialConfig(
             folder,
             max_steps=steps,
@@ -146,6 +148,7 @@ def play(loss: str, anchor: dict[str, Any], start: str, seed: int, steps: int = 
             discriminator_learning_rate=1e-2,
             discriminator_warmup_steps=20,
             discriminator_gradient_penalty=1.0 if loss in NEEDS_PENALTY else 0.0,
+            model_init_kwargs={"dtype": "float32"},
             gradient_checkpointing=False,
             bf16=False,
             use_cpu=True,
@@ -157,7 +160,7 @@ def play(loss: str, anchor: dict[str, Any], start: str, seed: int, steps: int = 
             **anchor,
         )
         trainer = AdversarialTrainer(
-            model=generator,
+            model=folder,
             discriminator=discriminator,
             discriminator_processing_class=make_tokenizer(adds_ends=True),
             processing_class=tokenizer,
