@@ -56,9 +56,13 @@ def save_players(folder, generator, discriminator):
         tokenizer.save_pretrained(folder / name)
 
 
+# On a CPU transformers passes no timeout on, so that processes which are out of step would wait for half an hour.
+DEADLINE = "import faulthandler; faulthandler.dump_traceback_later(300, exit=True)\n"
+
+
 def run_on_two_processes(script, folder):
     path = folder / "script.py"
-    path.write_text(script.format(root=str(ROOT), folder=str(folder)))
+    path.write_text(DEADLINE + script.format(root=str(ROOT), folder=str(folder)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
