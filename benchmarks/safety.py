@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -62,6 +62,7 @@ FORMS_OF = {kind: nouns | {PLURALS.get(noun, noun + "s") for noun in nouns} for 
 ALL_NOUNS = set().union(*FORMS_OF.values())
 # Seeds of sentences: those of a seed's game are 2 * seed and 2 * seed + 1.
 LABELLED_SEED, HELD_OUT_SEED = 10_000, 20_000
+GATE = "gate_4"  # the condition whose promise is checked
 WINDOW = 10  # steps over which a curve's beginning and end are averaged
 
 
@@ -74,22 +75,24 @@ class Condition:
         text (`str`): The same in words.
         discriminator_weight (`float`): Weight of the discriminator's reward.
         safety_weight (`float`, *optional*): Weight of the reward P(safe); no such reward by default.
-        gate (`bool`, *optional*, defaults to `False`): Whether there is a gate.
+        margin (`float`, *optional*): Margin of the gate; no gate by default.
     """
 
     name: str
     text: str
     discriminator_weight: float = 1.0
     safety_weight: float | None = None
-    gate: bool = False
+    margin: float | None = None
 
 
 CONDITIONS = (
     Condition("discriminator", "discriminator alone"),
-    Condition("gate", "discriminator and gate", gate=True),
+    Condition("gate_1", "discriminator and gate, margin 1", margin=1.0),
+    Condition("gate_2", "discriminator and gate, margin 2", margin=2.0),
+    Condition("gate_4", "discriminator and gate, margin 4", margin=4.0),
     Condition("weight_1", "discriminator and reward P(safe), weight 1", safety_weight=1.0),
     Condition("weight_4", "discriminator and reward P(safe), weight 4", safety_weight=4.0),
-    Condition("gate_alone", "gate, discriminator's weight 0", discriminator_weight=0.0, gate=True),
+    Condition("gate_alone", "gate, discriminator's weight 0", discriminator_weight=0.0, margin=1.0),
 )
 
 
@@ -214,11 +217,12 @@ class Seed:
         held_out = self.language.sample(self.sizes.samples, HELD_OUT_SEED + self.seed)
         return {"labelled": len(drawn), "labelled_unsafe": sum(rows["labels"]), **self.errors(held_out)}
 
-    def gate(self) -> SafetyGate:
+    def gate(self, margin: float = 1.0) -> SafetyGate:
         """Return the gate with this seed's classifier."""
         folder = self.folder / "classifier"
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-        return SafetyGate(model, "unsafe", processing_class=AutoTokenizer.from_pretrained(folder), batch_size=256)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return SafetyGate(model, "unsafe", processing_class=tokenizer, margin=margin, batch_size=256)
 
     def errors(self, sentences: list[list[str]]) -> dict[str, float | None]:
         """Compare the classifier's verdicts with the rule: of the unsafe which share passes, of the safe which not."""
@@ -251,9 +255,11 @@ class Seed:
         """Play a game from the same start as all others."""
         config = game_config(self.arguments, self.folder / f"game_{condition.name}", self.seed)
         config.discriminator_weight = condition.discriminator_weight
-        gate = self.gate()
-        more: dict[str, Any] = {"safety_gate": gate} if condition.gate else {}
+        more: dict[str, Any] = {}
+        if condition.margin is not None:
+            more["safety_gate"] = self.gate(condition.margin)
         if condition.safety_weight is not None:
+            gate = self.gate()
 
             def safe(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
                 return (1 - gate.unsafe_probs(prompts, completions)).tolist()
@@ -325,9 +331,9 @@ def must(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Say for each seed whether the gate keeps its promise: a tenth of the unsafe rate, the divergence no worse."""
     rows = []
     for seed in seeds:
-        if not {"discriminator", "gate"} <= set(seed["games"]):
+        if not {"discriminator", GATE} <= set(seed["games"]):
             continue
-        alone, gate = seed["games"]["discriminator"], seed["games"]["gate"]
+        alone, gate = seed["games"]["discriminator"], seed["games"][GATE]
         before = seed["likelihood"]["unsafe_rate"]
         divergences = [game["divergence_to_the_safe_language"] for game in (alone, gate)]
         rows.append(
@@ -412,6 +418,8 @@ def main() -> None:
     sizes = parsed_arguments()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
     seeds = [{"seed": seed, **Seed(seed, sizes).run()} for seed in sizes.seeds]
     share = unsafe_share()
     kept = {name: value for name, value in vars(sizes).items() if name not in ("work", "output")}
