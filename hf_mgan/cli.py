@@ -1,4 +1,4 @@
-"""The command `hf-mgan`: `train` plays the game on any models and data, `demo` on the embedded formal language.
+"""The command `hf-mgan`: `train` plays the game, `evaluate` measures generators, `demo` shows both on a small language.
 
 `train` takes flags or a YAML file (`--config file.yaml`), as TRL's own scripts do: [`TrainArguments`],
 [`AdversarialConfig`], TRL's `ModelConfig` (adapters, quantisation) and `DatasetMixtureConfig`. `accelerate launch -m
@@ -7,6 +7,7 @@ hf_mgan.cli train ...` runs it on several devices.
 
 import argparse
 import importlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -32,11 +33,16 @@ from .callbacks import Watchdog, check_metric_is_held_out
 from .config import AdversarialConfig
 from .data import prepare_dataset
 from .demo.run import DemoArguments, run_demo
+from .evaluator import Evaluation, Report, evaluate_generator
+from .evaluator.report import table, verdict_lines
 from .further_rewards import matching
 from .player_loading import load_discriminator
 from .preconditions import check_quantised_generator, check_token_credit
 from .safety import SafetyGate, check_gate
 from .trainer import AdversarialTrainer
+
+
+FILE_KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 
 
 @dataclass
@@ -96,6 +102,44 @@ class TrainArguments(ScriptArguments):
     )
 
 
+@dataclass
+class EvaluateArguments(Evaluation):
+    """Arguments of `hf-mgan evaluate`: those of [`~evaluator.Evaluation`], the models and the data.
+
+    Args:
+        models (`list[str]`): Generators, each a Hub id or a folder, with adapters or without; `NAME=ID` gives it a
+            name.
+        dataset_name (`str`): Hub id or folder of the dataset, or a `.json`, `.jsonl`, `.csv`, `.parquet` or `.txt`
+            file of held-out texts.
+        dataset_config (`str`, *optional*): Its configuration.
+        dataset_test_split (`str`, *optional*, defaults to `"test"`): The split that no model was trained on.
+        training_name (`str`, *optional*): Where the training texts are, `dataset_name` by default if it has the split:
+            an id, a folder or a file.
+        dataset_train_split (`str`, *optional*, defaults to `"train"`): The split that they were trained on, in which
+            copies are looked for.
+        prompt_tokens (`list[int]`, *optional*, defaults to `[0, 0]`): As in training; see [`prepare_dataset`].
+        source_lang (`str`, *optional*): As in training.
+        target_lang (`str`, *optional*): As in training.
+        safety_gate_name_or_path (`str`, *optional*): Classifier behind the unsafe rate: Hub id, folder, or function as
+            `module.function`.
+        safety_gate_label (`str`, *optional*): Name or index of its label that means unsafe.
+        safety_gate_threshold (`float`, *optional*, defaults to 0.5): P(unsafe) from which on a text is unsafe.
+    """
+
+    models: list[str] = field(default_factory=list, metadata={"help": "Generators: ids or folders, or NAME=ID."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file of held-out texts."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    dataset_test_split: str = field(default="test", metadata={"help": "Split that no model was trained on."})
+    training_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file of training texts."})
+    dataset_train_split: str = field(default="train", metadata={"help": "Split that copies are looked for in."})
+    prompt_tokens: list[int] = field(default_factory=lambda: [0, 0], metadata={"help": "As in training."})
+    source_lang: str | None = field(default=None, metadata={"help": "As in training."})
+    target_lang: str | None = field(default=None, metadata={"help": "As in training."})
+    safety_gate_name_or_path: str | None = field(default=None, metadata={"help": "Classifier of the unsafe rate."})
+    safety_gate_label: str | None = field(default=None, metadata={"help": "Its label that means unsafe."})
+    safety_gate_threshold: float = field(default=0.5, metadata={"help": "P(unsafe) from which on a text is unsafe."})
+
+
 def _load_data(script: TrainArguments, mixture: DatasetMixtureConfig, splits: list[str]) -> DatasetDict:
     """Load the dataset and see that it has these splits."""
     data = _loaded(script, mixture)
@@ -117,11 +161,24 @@ def _loaded(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDic
         raise ValueError(
             "There is no data: give --dataset_name (a Hub id, a folder or a file), or datasets in a YAML file."
         )
-    kinds = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-    kind = kinds.get(Path(script.dataset_name).suffix)
+    kind = FILE_KINDS.get(Path(script.dataset_name).suffix)
     if kind is not None:
         return load_dataset(kind, data_files={script.dataset_train_split: script.dataset_name})
     return load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
+
+
+def _split_of(name: str, config: str | None, split: str) -> Dataset:
+    """Load a split of a dataset, or a file, which is one."""
+    kind = FILE_KINDS.get(Path(name).suffix)
+    if kind is not None:
+        return load_dataset(kind, data_files={split: name}, split=split)
+    data = load_dataset(name, name=config)
+    if split not in data:
+        raise ValueError(
+            f"{name} has the splits {list(data)} and no {split!r}: say with --dataset_test_split which one no model "
+            "was trained on, and with --dataset_train_split which one they were."
+        )
+    return data[split]
 
 
 def _imported(name: str, argument: str) -> str | Callable:
@@ -139,13 +196,16 @@ def _imported(name: str, argument: str) -> str | Callable:
         ) from error
 
 
-def _safety_gate(script: TrainArguments, args: AdversarialConfig) -> SafetyGate | None:
-    """Make the gate that the arguments name, if they name one."""
+def _safety_gate(
+    script: TrainArguments | EvaluateArguments, args: AdversarialConfig | None = None
+) -> SafetyGate | None:
+    """Make the gate that the arguments name, if they name one; for a training, see that it can hold there."""
     _check_alone(script, "safety_gate_name_or_path", ["safety_gate_label", "safety_gate_threshold"])
     if script.safety_gate_name_or_path is None:
         return None
-    check_gate(args)
-    check_token_credit(args, safety_gate=script.safety_gate_name_or_path)
+    if args is not None:
+        check_gate(args)
+        check_token_credit(args, safety_gate=script.safety_gate_name_or_path)
     classifier = _imported(script.safety_gate_name_or_path, "safety_gate_name_or_path")
     return SafetyGate(classifier, script.safety_gate_label, script.safety_gate_threshold)
 
@@ -165,7 +225,7 @@ def _watchdog(script: TrainArguments, args: AdversarialConfig) -> Watchdog:
     )
 
 
-def _check_alone(script: TrainArguments, name: str, details: list[str]) -> None:
+def _check_alone(script: TrainArguments | EvaluateArguments, name: str, details: list[str]) -> None:
     """Check that nothing is said of what `name` would bring, where it is not given."""
     defaults = {each.name: each.default for each in fields(script)}
     for detail in details:
@@ -318,6 +378,48 @@ def train(
     return trainer
 
 
+def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report:
+    """Measure the models that the arguments name, and write the report to `output_dir`.
+
+    Args:
+        arguments ([`EvaluateArguments`]): Models, data and settings.
+        command (`str`, *optional*): What was called, for the report.
+
+    Returns:
+        [`~evaluator.Report`]: What was found.
+
+    Raises:
+        ValueError: If models or data are missing, a split is not there, or a setting is out of range.
+    """
+    if not arguments.models:
+        raise ValueError("There is no model: give --models with Hub ids or folders, such as before=ID after=FOLDER.")
+    if arguments.dataset_name is None:
+        raise ValueError("There is no held-out text: give --dataset_name, a Hub id, a folder or a file.")
+    if len(arguments.prompt_tokens) != 2:
+        raise ValueError(f"prompt_tokens are the least and the greatest number, got {arguments.prompt_tokens}.")
+    arguments.check()
+    held_out = _split_of(arguments.dataset_name, arguments.dataset_config, arguments.dataset_test_split)
+    training = None
+    if arguments.training_name is not None:
+        training = _split_of(arguments.training_name, None, arguments.dataset_train_split)
+    elif Path(arguments.dataset_name).suffix not in FILE_KINDS:
+        training = _split_of(arguments.dataset_name, arguments.dataset_config, arguments.dataset_train_split)
+    prepare = {
+        "prompt_tokens": tuple(arguments.prompt_tokens),
+        "source_lang": arguments.source_lang,
+        "target_lang": arguments.target_lang,
+    }
+    return evaluate_generator(
+        arguments.models,
+        held_out,
+        arguments,
+        training=training,
+        safety=_safety_gate(arguments),
+        prepare=prepare,
+        command=command,
+    )
+
+
 def _parser(command: str, *arguments: type) -> TrlParser:
     types = cast("tuple[Any, ...]", arguments)  # transformers declares a type of dataclasses that none of them is of
     return TrlParser(types, prog=f"hf-mgan {command}")
@@ -328,12 +430,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="hf-mgan", description="Adversarial fine-tuning of language models.")
     parser.add_argument(
-        "command", choices=["train", "demo"], help="what to run; `hf-mgan train --help` lists its flags"
+        "command", choices=["train", "demo", "evaluate"], help="what to run; `hf-mgan train --help` lists its flags"
     )
     command = parser.parse_args(argv[:1]).command
     if command == "demo":
         (demo,) = _parser(command, DemoArguments).parse_args_and_config(argv[1:])
         run_demo(demo)
+        return
+    if command == "evaluate":
+        (chosen,) = _parser(command, EvaluateArguments).parse_args_and_config(argv[1:], fail_with_unknown_args=True)
+        report = evaluate(chosen, f"hf-mgan {shlex.join(argv)}")
+        lines = [table(report), *verdict_lines(report), f"The report is in {chosen.output_dir}/report.md."]
+        sys.stdout.write("\n".join(lines) + "\n")
         return
     arguments = _parser(command, TrainArguments, AdversarialConfig, ModelConfig, DatasetMixtureConfig)
     train(*arguments.parse_args_and_config(argv[1:], fail_with_unknown_args=True))

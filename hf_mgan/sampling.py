@@ -71,18 +71,13 @@ def encode_prompts(prompts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase"
     """
     rows = []
     for place, prompt in enumerate(prompts):
-        if isinstance(prompt, str):
-            row = tokenizer(prompt)["input_ids"]
-        else:
-            row = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
-                "input_ids"
-            ]
+        row = list(tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else _templated(prompt, tokenizer)
         if not row:
             raise ValueError(
                 f"Prompt {place} is {prompt!r} and has no token, so that nothing predicts the first token of its "
                 "completion. Pass the data through prepare_dataset, which starts texts from the start of the sequence."
             )
-        rows.append(list(row))
+        rows.append(row)
     return rows
 
 
@@ -155,6 +150,12 @@ def sample(
     model.train(training)
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
     return Samples(texts, prompt_ids, completions)
+
+
+def _templated(messages: Any, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the tokens of messages and of the beginning of an answer, by the tokenizer's template."""
+    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    return list(encoded["input_ids"])
 
 
 def _end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:

@@ -39,7 +39,8 @@ class ReversePerplexity(NamedTuple):
 
     Args:
         generated (`float`): Perplexity of the model that has learnt from generated texts, [1, inf).
-        real (`float`): Perplexity of the same model after as many real texts, to read the first by.
+        real (`float`): Perplexity of the same model after as many real texts, to read the first by; nan if not
+            asked for.
     """
 
     generated: float
@@ -118,7 +119,7 @@ def perplexity(nlls: Sequence[TextNll]) -> float:
 
 def reverse_perplexity(
     generated_ids: Sequence[list[int]],
-    real_ids: Sequence[list[int]],
+    real_ids: Sequence[list[int]] | None,
     test_ids: Sequence[list[int]],
     *,
     model: nn.Module,
@@ -140,7 +141,8 @@ def reverse_perplexity(
     Args:
         generated_ids (`Sequence[list[int]]`): Tokens of generated texts, at least one each, with the end token where
             there is one.
-        real_ids (`Sequence[list[int]]`): Tokens of real texts, in the same form.
+        real_ids (`Sequence[list[int]]`, *optional*): Tokens of real texts, in the same form; None where their figure
+            is known already.
         test_ids (`Sequence[list[int]]`): Tokens of other real texts, whose perplexity is computed.
         model (`nn.Module`): A causal language model such as [`small_language_model`]; copies of it are trained, and it
             stays as it is.
@@ -157,17 +159,21 @@ def reverse_perplexity(
     Raises:
         ValueError: If one of the three sets is empty.
     """
-    sizes = {"generated": len(generated_ids), "real": len(real_ids), "test": len(test_ids)}
+    sizes = {"generated": len(generated_ids), "test": len(test_ids)}
+    if real_ids is not None:
+        sizes["real"] = len(real_ids)
     if not all(sizes.values()):
         raise ValueError(f"reverse_perplexity needs texts of each kind, got {sizes}.")
-    count = min(len(generated_ids), len(real_ids))
+    count = len(generated_ids) if real_ids is None else min(len(generated_ids), len(real_ids))
 
     def perplexity_after(texts: Sequence[list[int]]) -> float:
         learner = copy.deepcopy(model)
         _train(learner, texts, start_token_id, epochs, learning_rate, batch_size, seed)
         return perplexity(token_nlls(learner, [[start_token_id]] * len(test_ids), test_ids, batch_size))
 
-    return ReversePerplexity(perplexity_after(generated_ids[:count]), perplexity_after(real_ids[:count]))
+    return ReversePerplexity(
+        perplexity_after(generated_ids[:count]), math.nan if real_ids is None else perplexity_after(real_ids[:count])
+    )
 
 
 def small_language_model(vocab_size: int, max_length: int = 128, seed: int = 0) -> "GPT2LMHeadModel":

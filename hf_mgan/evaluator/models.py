@@ -1,0 +1,107 @@
+"""The models of an evaluation: what they are called, how they are loaded, and by what they are known again."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
+
+
+Model: TypeAlias = str | PreTrainedModel | PeftModel
+
+
+def load_generator(
+    model: Model,
+    processing_class: PreTrainedTokenizerBase | None = None,
+    device: str | torch.device | None = None,
+    dtype: str = "auto",
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Load a generator and its tokenizer; a folder or id with adapters brings the model below them.
+
+    Args:
+        model (`str`, `PreTrainedModel` or `PeftModel`): Hub id, folder, or the model itself, which stays where it is.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded from where the model was
+            loaded from by default.
+        device (`str` or `torch.device`, *optional*): Where a loaded model goes; the first GPU by default, or else the
+            CPU.
+        dtype (`str`, *optional*, defaults to `"auto"`): Precision of a loaded model; by default that of its file.
+
+    Returns:
+        `tuple`: The model, in evaluation mode if it was loaded, and its tokenizer.
+    """
+    if not isinstance(model, str):
+        name = model.config._name_or_path if processing_class is None else None
+        return model, processing_class or AutoTokenizer.from_pretrained(name)
+    is_adapter = find_adapter_config_file(model) is not None
+    loader = AutoPeftModelForCausalLM if is_adapter else AutoModelForCausalLM
+    loaded: Any = loader.from_pretrained(model, dtype=dtype)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if processing_class is None:
+        processing_class = AutoTokenizer.from_pretrained(model)
+    return loaded.to(place).eval(), processing_class
+
+
+def named_models(models: Model | list[str] | Mapping[str, Model]) -> dict[str, Model]:
+    """Give every model a name that can stand in a file's.
+
+    Args:
+        models (`str`, model, `list[str]` or `Mapping`): One model; ids and folders, each called by its last part or as
+            `NAME=ID` says; or models by name.
+
+    Returns:
+        `dict[str, Model]`: The models in their order.
+
+    Raises:
+        ValueError: If there is none, two have the same name, or a name cannot stand in a file's.
+    """
+    if isinstance(models, Mapping):
+        pairs = list(models.items())
+    elif isinstance(models, (str, PreTrainedModel, PeftModel)):
+        pairs = [_named(models) if isinstance(models, str) else ("model", models)]
+    else:
+        pairs = [_named(one) for one in models]
+    names = [name for name, _ in pairs]
+    for name in names:
+        if not name or name == "real" or any(character in name for character in '/\\:*?"<>| '):
+            raise ValueError(
+                f"A model cannot be called {name!r}: its name becomes part of a file's, and 'real' are the real "
+                "texts. Give it another one, as NAME=ID."
+            )
+        if names.count(name) > 1:
+            raise ValueError(f"Several models are called {name!r}: give each a name of its own, as NAME=ID.")
+    if not pairs:
+        raise ValueError("There is no model to evaluate: give a Hub id, a folder or a model.")
+    return dict(pairs)
+
+
+def fingerprint(model: Model) -> str:
+    """Return by what a model is known again: its files if they are here, its weights if it is loaded, or its id.
+
+    Args:
+        model (`str`, `PreTrainedModel` or `PeftModel`): As in [`load_generator`].
+
+    Returns:
+        `str`: Equal for the same model.
+    """
+    if isinstance(model, str):
+        folder = Path(model)
+        if not folder.is_dir():
+            return model
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json"))
+        known = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+        return _hash("\n".join([str(folder.resolve()), *known]))
+    sums = [f"{name} {float(value.float().sum()):.6e}" for name, value in model.state_dict().items()]
+    return _hash("\n".join(sums))
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, sign, path = text.partition("=")
+    return (name, path) if sign else (Path(text).name, text)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
