@@ -1,4 +1,4 @@
-"""The command `hf-mgan`: `train` plays the game, `evaluate` measures generators, `demo` shows both on a small language.
+"""The command `hf-mgan`: `train` plays the game, `evaluate` measures generators, `demo` shows the game and its result.
 
 `train` takes flags or a YAML file (`--config file.yaml`), as TRL's own scripts do: [`TrainArguments`],
 [`AdversarialConfig`], TRL's `ModelConfig` (adapters, quantisation) and `DatasetMixtureConfig`. `accelerate launch -m

@@ -1,7 +1,8 @@
 """Evaluation of generators that cannot be gamed by a colder softmax, by copying or by length."""
 
 from .report import Report
-from .run import Evaluation, evaluate_generator
+from .run import evaluate_generator
+from .settings import Evaluation
 from .verdict import Comparison, Point, Verdict, compare_at_matched_diversity
 
 

@@ -12,6 +12,7 @@ from transformers.utils import find_adapter_config_file
 
 
 Model: TypeAlias = str | PreTrainedModel | PeftModel
+SAMPLED = 2**22  # bytes at both ends of a file by which it is known again
 
 
 def load_generator(
@@ -33,16 +34,29 @@ def load_generator(
     Returns:
         `tuple`: The model, in evaluation mode if it was loaded, and its tokenizer.
     """
+    tokenizer = load_tokenizer(model, processing_class)
     if not isinstance(model, str):
-        name = model.config._name_or_path if processing_class is None else None
-        return model, processing_class or AutoTokenizer.from_pretrained(name)
+        return model, tokenizer
     is_adapter = find_adapter_config_file(model) is not None
     loader = AutoPeftModelForCausalLM if is_adapter else AutoModelForCausalLM
     loaded: Any = loader.from_pretrained(model, dtype=dtype)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if processing_class is None:
-        processing_class = AutoTokenizer.from_pretrained(model)
-    return loaded.to(place).eval(), processing_class
+    return loaded.to(place).eval(), tokenizer
+
+
+def load_tokenizer(model: Model, processing_class: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
+    """Load a generator's tokenizer from where the generator is or was loaded from, unless it is given.
+
+    Args:
+        model (`str`, `PreTrainedModel` or `PeftModel`): As in [`load_generator`].
+        processing_class (`PreTrainedTokenizerBase`, *optional*): The tokenizer itself.
+
+    Returns:
+        `PreTrainedTokenizerBase`: The tokenizer.
+    """
+    if processing_class is not None:
+        return processing_class
+    return AutoTokenizer.from_pretrained(model if isinstance(model, str) else model.config._name_or_path)
 
 
 def named_models(models: Model | list[str] | Mapping[str, Model]) -> dict[str, Model]:
@@ -87,21 +101,23 @@ def fingerprint(model: Model) -> str:
     Returns:
         `str`: Equal for the same model.
     """
-    if isinstance(model, str):
-        folder = Path(model)
-        if not folder.is_dir():
-            return model
-        files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json"))
-        known = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-        return _hash("\n".join([str(folder.resolve()), *known]))
-    sums = [f"{name} {float(value.float().sum()):.6e}" for name, value in model.state_dict().items()]
-    return _hash("\n".join(sums))
+    known = hashlib.sha256()
+    if not isinstance(model, str):
+        for name, value in model.state_dict().items():
+            known.update(f"{name} {float(value.float().sum()):.6e}\n".encode())
+        return known.hexdigest()[:16]
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".bin", ".json"):
+            with path.open("rb") as file:
+                beginning = file.read(SAMPLED)
+                file.seek(max(0, path.stat().st_size - SAMPLED))
+                known.update(f"{path.name} {path.stat().st_size}\n".encode() + beginning + file.read())
+    return known.hexdigest()[:16]
 
 
 def _named(text: str) -> tuple[str, str]:
     name, sign, path = text.partition("=")
     return (name, path) if sign else (Path(text).name, text)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,8 +1,9 @@
 """Evaluation of generators on held-out text: every model at every temperature, part after part, to one report.
 
-In: models, held-out real texts, at best the training texts. Out: `report.json`, `report.md`, three plots, and in
-`parts/` a file for each model and temperature with its samples and figures: an evaluation that was stopped goes on
-from there.
+In: models, held-out real texts, at best the training texts. Out: `report.json`, `report.md`, three plots, and a file
+for each model and temperature with its completions (`samples/`) and one with their figures (`parts/`): an evaluation
+that was stopped goes on from there. All completions are drawn first, so that models are in memory one after the other
+and never beside the encoder.
 """
 
 import hashlib
@@ -14,11 +15,11 @@ import random
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -26,19 +27,20 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..data import prepare_dataset
-from ..data.text_path import as_completions, plain_text
 from ..density import sequence_logps
 from ..evaluation import Interval, bootstrap_interval, encoder_features
-from ..evaluation.figures import TextFigures, text_figures
+from ..evaluation.figures import MEASURES, TextFigures, text_figures
 from ..safety import SafetyGate
 from ..sampling import sample
-from .models import Model, fingerprint, load_generator, named_models
+from .models import Model, fingerprint, named_models
 from .plots import draw
 from .report import REAL, Report, part_name, write_report
+from .settings import UNITS, Evaluation
+from .side import Side
 
 
 PACKAGES = ("hf-mgan", "torch", "transformers", "trl", "peft", "datasets")
+SAMPLES, PARTS = "samples", "parts"  # folders of what is drawn and of what is measured of it
 # What a part depends on: neither where it lies, nor the other temperatures, nor the baseline.
 SETTINGS = (
     "num_samples",
@@ -52,73 +54,6 @@ SETTINGS = (
     "dtype",
     "seed",
 )
-UNITS: dict[str, Callable[[str], list[str]]] = {
-    "word": str.split,
-    "character": lambda text: list("".join(text.split())),
-}
-
-
-@dataclass
-class Evaluation:
-    """Settings of [`evaluate_generator`].
-
-    Args:
-        output_dir (`str`, *optional*, defaults to `"evaluation"`): Folder of the report and of all that it is made of.
-        num_samples (`int`, *optional*, defaults to 1000): Completions of each model at each temperature, at most half
-            of the held-out texts: one half is what they are compared with, the other the row of real texts.
-        temperatures (`list[float]`, *optional*, defaults to `[0.7, 0.8, 0.9, 1.0, 1.1]`): Temperatures of every model.
-        max_completion_length (`int`, *optional*, defaults to 256): Tokens at which completions and real texts are cut;
-            that of the training.
-        batch_size (`int`, *optional*, defaults to 64): Texts a forward pass.
-        encoder (`str`, *optional*): Id or folder of the encoder behind MAUVE and Frechet distance, at best another one
-            than the discriminator; without it both are left out.
-        reverse_perplexity (`bool`, *optional*, defaults to `True`): Whether a small model is trained on each set of
-            texts.
-        unit (`str`, *optional*, defaults to `"word"`): `"word"` for texts with spaces between words, `"character"` for
-            others, such as Chinese.
-        num_training_texts (`int`, *optional*, defaults to 50000): Training texts that copies are looked for in, the
-            first ones of a random order.
-        baseline (`str`, *optional*): Name of the model that the others are compared with, the first by default.
-        level (`float`, *optional*, defaults to 0.95): Level of all intervals and of the verdicts.
-        dtype (`str`, *optional*, defaults to `"auto"`): Precision of the loaded models.
-        seed (`int`, *optional*, defaults to 0): Seed of the order of the real texts, of the samples and the measures.
-    """
-
-    output_dir: str = field(default="evaluation", metadata={"help": "Folder of the report."})
-    num_samples: int = field(default=1000, metadata={"help": "Completions of each model at each temperature."})
-    temperatures: list[float] = field(
-        default_factory=lambda: [0.7, 0.8, 0.9, 1.0, 1.1], metadata={"help": "Temperatures of every model."}
-    )
-    max_completion_length: int = field(default=256, metadata={"help": "Tokens at which texts are cut."})
-    batch_size: int = field(default=64, metadata={"help": "Texts a forward pass."})
-    encoder: str | None = field(default=None, metadata={"help": "Encoder behind MAUVE and Frechet distance."})
-    reverse_perplexity: bool = field(default=True, metadata={"help": "Whether to train a small model on each set."})
-    unit: str = field(default="word", metadata={"help": "`word`, or `character` for texts without spaces."})
-    num_training_texts: int = field(default=50_000, metadata={"help": "Training texts that copies are looked for in."})
-    baseline: str | None = field(default=None, metadata={"help": "Model that the others are compared with."})
-    level: float = field(default=0.95, metadata={"help": "Level of all intervals."})
-    dtype: str = field(default="auto", metadata={"help": "Precision of the loaded models."})
-    seed: int = field(default=0, metadata={"help": "Seed of the samples and of the measures."})
-
-    def check(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ValueError: If one is out of range.
-        """
-        if self.num_samples < 2 or self.max_completion_length < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"num_samples must be at least 2, max_completion_length and batch_size at least 1, got "
-                f"{self.num_samples}, {self.max_completion_length} and {self.batch_size}."
-            )
-        if not self.temperatures or min(self.temperatures) <= 0:
-            raise ValueError(f"temperatures must be numbers above 0, at least one, got {self.temperatures}.")
-        if len(set(self.temperatures)) < len(self.temperatures):
-            raise ValueError(f"temperatures must differ from one another, got {self.temperatures}.")
-        if self.unit not in UNITS:
-            raise ValueError(f"unit must be one of {list(UNITS)}, got {self.unit!r}.")
-        if not 0 < self.level < 1:
-            raise ValueError(f"level must be more than 0 and less than 1, got {self.level}. 0.95 is common.")
 
 
 def evaluate_generator(
@@ -172,47 +107,42 @@ def evaluate_generator(
             f"{len(held_out)}. Give at least 4, and 2000 for intervals that decide something."
         )
     folder = Path(evaluation.output_dir)
-    parts = folder / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
+    for kind in (SAMPLES, PARTS):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
     told = _told(evaluation, named, held_out, training, safety, prepare, count)
     _check_same(folder / "settings.json", told)
     order = random.Random(evaluation.seed).sample(range(len(held_out)), 2 * count)
-    features = _remembered(encoder_features(evaluation.encoder, device=_device())) if evaluation.encoder else None
+    cells = [(name, temperature) for name in named for temperature in evaluation.temperatures]
     began = time.perf_counter()
-
-    def part(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what a part's file holds, which is made if it is not there."""
-        path = parts / f"{name}.json"
-        if not path.exists():
-            start = time.perf_counter()
-            made = {**make(), "seconds": round(time.perf_counter() - start, 1), "peak_memory_gib": _peak_memory()}
-            unfinished = path.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n")
-            os.replace(unfinished, path)
-        return json.loads(path.read_text())
-
-    results: dict[str, dict[str, Any]] = {}
-    total = count * len(evaluation.temperatures) * len(named)
-    with tqdm(total=total, unit="text", desc="evaluation") as bar:
-        for name, model in named.items():
-            wanted = [part_name(name, temperature) for temperature in evaluation.temperatures]
-            missing = [one for one in (REAL, *wanted) if not (parts / f"{one}.json").exists()]
-            setting: _Setting | None = None
-            if missing:
-                bar.set_postfix_str(f"loading {name}")
-                generator, tokenizer = load_generator(
-                    model, (processing_classes or {}).get(name), dtype=evaluation.dtype
-                )
-                setting = _setting(generator, tokenizer, held_out, training, order, evaluation, prepare)
-            if REAL not in results:
-                results[REAL] = part(REAL, partial(_real_part, setting, evaluation, features, safety))
-            for temperature, one in zip(evaluation.temperatures, wanted, strict=True):
-                bar.set_postfix_str(f"{name} at T = {temperature:g}")
-                done = bar.n
-                make = partial(_part, setting, temperature, evaluation, features, safety, bar.update)
-                results[one] = part(one, make)
-                bar.update(done + count - bar.n)
-            del setting
+    sides = {
+        name: Side(
+            model, (processing_classes or {}).get(name), held_out, training, order, evaluation, dict(prepare or {})
+        )
+        for name, model in named.items()
+    }
+    with tqdm(total=count * len(cells), unit="text", desc="samples") as bar:
+        for number, (name, temperature) in enumerate(cells, 1):
+            bar.set_postfix_str(f"{name} at T = {temperature:g}")
+            _part(
+                folder / SAMPLES, part_name(name, temperature), partial(_drawn, sides[name], temperature, bar.update)
+            )
+            bar.update(number * count - bar.n)
+            if temperature == evaluation.temperatures[-1]:
+                sides[name].free()
+    features = _remembered(encoder_features(evaluation.encoder, device=_device())) if evaluation.encoder else None
+    parts: dict[str, dict[str, Any]] = {}
+    with tqdm(total=1 + len(cells), unit="set", desc="figures") as bar:
+        first = sides[cells[0][0]]
+        parts[REAL] = _part(folder / PARTS, REAL, partial(_measured_real, first, features, safety))
+        bar.update()
+        for name, temperature in cells:
+            one = part_name(name, temperature)
+            samples = json.loads((folder / SAMPLES / f"{one}.json").read_text())
+            measured = _part(folder / PARTS, one, partial(_measured, sides[name], samples, features, safety))
+            parts[one] = {**measured, **{key: samples[key] for key in ("texts", "tokens")}}
+            parts[one]["sampling_seconds"] = samples["seconds"]
+            parts[one]["peak_memory_gib"] = max(measured["peak_memory_gib"], samples["peak_memory_gib"])
+            bar.update()
     report = Report(
         command=command,
         settings={**told, "samples_each": count},
@@ -220,7 +150,7 @@ def evaluate_generator(
         models=list(named),
         temperatures=list(evaluation.temperatures),
         level=evaluation.level,
-        parts=results,
+        parts=parts,
         seconds=round(time.perf_counter() - began, 1),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {platform.machine()}",
         threads=torch.get_num_threads(),
@@ -231,110 +161,75 @@ def evaluate_generator(
     return report
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """A loaded generator and the texts as it has them.
-
-    Real texts pass through the generator's tokenizer, as completions do, so they belong to it.
-    """
-
-    generator: Any
-    tokenizer: PreTrainedTokenizerBase
-    prompts: list[Any]
-    real: list[str]
-    further: list[str]
-    training: list[str] | None
-    has_prompts: bool
+def _part(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a part's file holds, which is made if it is not there."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        start = time.perf_counter()
+        made = make()
+        made.update(seconds=round(time.perf_counter() - start, 1), peak_memory_gib=_peak_memory())
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n")
+        os.replace(unfinished, path)
+    return json.loads(path.read_text())
 
 
-def _setting(
-    generator: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    held_out: Dataset,
-    training: Dataset | None,
-    order: list[int],
-    evaluation: Evaluation,
-    prepare: Mapping[str, Any] | None,
-) -> _Setting:
-    rows = cast(Dataset, prepare_dataset(held_out.select(order), tokenizer, **(prepare or {})))
-    if "completion" not in rows.column_names:
-        raise ValueError(
-            "The held-out data has prompts but no `completion` column, so there are no real texts to compare with. "
-            "Add the references as `completion`."
-        )
-    texts = as_completions(rows["completion"], tokenizer, evaluation.max_completion_length)
-    half = len(order) // 2
-    prompts = list(rows["prompt"])
-    learnt = None
-    if training is not None:
-        places = random.Random(evaluation.seed).sample(
-            range(len(training)), min(len(training), evaluation.num_training_texts)
-        )
-        chosen = cast(Dataset, prepare_dataset(training.select(places), tokenizer, **(prepare or {})))
-        learnt = [plain_text(text) for text in chosen["completion"]]
-    has_prompts = len({json.dumps(prompt) for prompt in prompts}) > 1
-    return _Setting(generator, tokenizer, prompts[:half], texts[:half], texts[half:], learnt, has_prompts)
-
-
-def _real_part(
-    at: _Setting | None,
-    evaluation: Evaluation,
-    features: Callable[[Sequence[str]], Tensor] | None,
-    safety: SafetyGate | None,
-) -> dict[str, Any]:
-    """Measure the other half of the real texts as if it were generated."""
-    assert at is not None  # the part is missing, so a model was loaded
-    figures = _text_figures(at, at.further, evaluation, features, safety, None)
-    return _kept(figures, dict(figures.figures), at.further)
-
-
-def _part(
-    at: _Setting | None,
-    temperature: float,
-    evaluation: Evaluation,
-    features: Callable[[Sequence[str]], Tensor] | None,
-    safety: SafetyGate | None,
-    on_batch: Callable[[int], Any],
-) -> dict[str, Any]:
-    """Draw completions at a temperature and measure them."""
-    assert at is not None
-    start = time.perf_counter()
-    samples = sample(
-        at.generator,
-        at.tokenizer,
-        at.prompts,
+def _drawn(side: Side, temperature: float, on_batch: Callable[[int], Any]) -> dict[str, Any]:
+    """Draw completions at a temperature, and compute the likelihoods that take the generator."""
+    evaluation = side.evaluation
+    drawn = sample(
+        side.generator,
+        side.tokenizer,
+        side.prompts,
         evaluation.max_completion_length,
         temperature,
         evaluation.seed,
         evaluation.batch_size,
         on_batch,
     )
-    seconds = time.perf_counter() - start
-    figures = _text_figures(at, samples.texts, evaluation, features, safety, at.real if at.has_prompts else None)
-    own = dict(figures.figures)
-    own["entropy"] = _nats_a_token(at, samples.prompt_ids, samples.completion_ids, temperature, evaluation)
-    real_ids = _reference_ids(at, evaluation)
-    own["real_nll"] = _nats_a_token(at, samples.prompt_ids, real_ids, temperature, evaluation)
-    made = _kept(figures, own, samples.texts)
-    return {**made, "sampling_seconds": round(seconds, 1), "tokens": sum(map(len, samples.completion_ids))}
+    figures = {
+        "entropy": _nats_a_token(side, drawn.prompt_ids, drawn.completion_ids, temperature),
+        "real_nll": _nats_a_token(side, drawn.prompt_ids, _reference_ids(side), temperature),
+    }
+    return {"figures": _plain(figures), "tokens": sum(map(len, drawn.completion_ids)), "texts": drawn.texts}
+
+
+def _measured_real(
+    side: Side, features: Callable[[Sequence[str]], Tensor] | None, safety: SafetyGate | None
+) -> dict[str, Any]:
+    """Measure the other half of the real texts as if it were generated."""
+    texts = side.further
+    return {**_kept(_text_figures(side, texts, side.further_prompts, features, safety, None), {}), "texts": texts}
+
+
+def _measured(
+    side: Side,
+    samples: dict[str, Any],
+    features: Callable[[Sequence[str]], Tensor] | None,
+    safety: SafetyGate | None,
+) -> dict[str, Any]:
+    """Measure completions."""
+    references = side.real if side.has_prompts else None
+    return _kept(_text_figures(side, samples["texts"], side.prompts, features, safety, references), samples["figures"])
 
 
 def _text_figures(
-    at: _Setting,
+    side: Side,
     texts: list[str],
-    evaluation: Evaluation,
+    prompts: list[Any],
     features: Callable[[Sequence[str]], Tensor] | None,
     safety: SafetyGate | None,
     references: list[str] | None,
 ) -> TextFigures:
     def is_unsafe(texts: Sequence[str]) -> list[bool]:
         assert safety is not None
-        return safety.is_unsafe(at.prompts, texts).tolist()
+        return safety.is_unsafe(prompts, texts).tolist()
 
+    evaluation = side.evaluation
     return text_figures(
         texts,
-        at.real,
-        training=at.training,
+        side.real,
+        training=side.training,
         references=references,
         features=features,
         is_unsafe=None if safety is None else is_unsafe,
@@ -345,41 +240,48 @@ def _text_figures(
     )
 
 
-def _reference_ids(at: _Setting, evaluation: Evaluation) -> list[list[int]]:
+def _reference_ids(side: Side) -> list[list[int]]:
     """Return the tokens of the real texts, with the end token where the text ends within the limit."""
-    rows = at.tokenizer(at.real, add_special_tokens=False)["input_ids"]
-    end = at.tokenizer.eos_token_id
-    limit = evaluation.max_completion_length
+    rows = side.tokenizer(side.real, add_special_tokens=False)["input_ids"]
+    end, limit = side.tokenizer.eos_token_id, side.evaluation.max_completion_length
     return [[*row, end][:limit] if end is not None else row[:limit] for row in rows]
 
 
-def _nats_a_token(
-    at: _Setting, prompt_ids: list[list[int]], ids: list[list[int]], temperature: float, evaluation: Evaluation
-) -> Interval:
+def _nats_a_token(side: Side, prompt_ids: list[list[int]], ids: list[list[int]], temperature: float) -> Interval:
     """Compute -log q a token at a temperature, with a bootstrap over texts."""
     pairs = [(prompt, row) for prompt, row in zip(prompt_ids, ids, strict=True) if row]
     if not pairs:
         return Interval(math.nan, math.nan, math.nan)
     logps = sequence_logps(
-        at.generator, [pair[0] for pair in pairs], [pair[1] for pair in pairs], temperature, evaluation.batch_size
+        side.generator,
+        [pair[0] for pair in pairs],
+        [pair[1] for pair in pairs],
+        temperature,
+        side.evaluation.batch_size,
     ).tolist()
     entries = [(-logp, len(pair[1])) for logp, pair in zip(logps, pairs, strict=True)]
     return bootstrap_interval(
         entries,
         lambda rows: sum(row[0] for row in rows) / sum(row[1] for row in rows),
-        level=evaluation.level,
-        seed=evaluation.seed,
+        level=side.evaluation.level,
+        seed=side.evaluation.seed,
     )
 
 
-def _kept(made: TextFigures, figures: dict[str, Interval], texts: list[str]) -> dict[str, Any]:
-    """Return what a part's file holds."""
-    numbers = {
+def _kept(made: TextFigures, of_generator: dict[str, Any]) -> dict[str, Any]:
+    """Return what a part's file holds of figures, in the order of the tables."""
+    figures = {**_plain(made.figures), **of_generator}
+    calibration = [] if made.judge is None else [list(one) for one in made.judge.calibration]
+    ordered = {name: figures[name] for name in MEASURES if name in figures}
+    return {"figures": ordered, "calibration": calibration, "lengths": made.lengths}
+
+
+def _plain(figures: dict[str, Interval]) -> dict[str, list[float | None]]:
+    """Return values and ends of intervals as JSON has them: None for nan."""
+    return {
         name: [round(value, 6) if math.isfinite(value) else None for value in interval]
         for name, interval in figures.items()
     }
-    calibration = [] if made.judge is None else [list(one) for one in made.judge.calibration]
-    return {"figures": numbers, "calibration": calibration, "lengths": made.lengths, "texts": texts}
 
 
 def _remembered(features: Callable[[Sequence[str]], Tensor]) -> Callable[[Sequence[str]], Tensor]:

@@ -1,0 +1,96 @@
+"""One model of an evaluation beside the real texts, each loaded when it is needed."""
+
+import json
+import random
+from functools import cached_property
+from typing import Any, cast
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..data import prepare_dataset
+from ..data.text_path import as_completions, plain_text
+from .models import Model, load_generator, load_tokenizer
+from .settings import Evaluation
+
+
+class Side:
+    """A model of the evaluation, and the real texts as it has them: through its tokenizer, as its completions are.
+
+    Nothing is loaded before it is needed.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        processing_class: PreTrainedTokenizerBase | None,
+        held_out: Dataset,
+        training: Dataset | None,
+        order: list[int],
+        evaluation: Evaluation,
+        prepare: dict[str, Any],
+    ) -> None:
+        self._model, self._processing_class = model, processing_class
+        self._held_out, self._training, self._order = held_out, training, order
+        self.evaluation, self._prepare = evaluation, prepare
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The generator's tokenizer."""
+        return load_tokenizer(self._model, self._processing_class)
+
+    @cached_property
+    def generator(self) -> Any:
+        """The generator."""
+        return load_generator(self._model, self.tokenizer, dtype=self.evaluation.dtype)[0]
+
+    def free(self) -> None:
+        """Let go of a generator that was loaded."""
+        self.__dict__.pop("generator", None)
+
+    @cached_property
+    def _rows(self) -> tuple[list[Any], list[str]]:
+        """Prompts and real texts, those to compare with before those of the row of real texts."""
+        rows = cast(Dataset, prepare_dataset(self._held_out.select(self._order), self.tokenizer, **self._prepare))
+        if "completion" not in rows.column_names:
+            raise ValueError(
+                "The held-out data has prompts but no `completion` column, so there are no real texts to compare "
+                "with. Add the references as `completion`."
+            )
+        texts = as_completions(rows["completion"], self.tokenizer, self.evaluation.max_completion_length)
+        return list(rows["prompt"]), texts
+
+    @property
+    def prompts(self) -> list[Any]:
+        """The prompts of the texts to compare with."""
+        return self._rows[0][: len(self._order) // 2]
+
+    @property
+    def real(self) -> list[str]:
+        """The real texts to compare with, each the reference of its prompt."""
+        return self._rows[1][: len(self._order) // 2]
+
+    @property
+    def further(self) -> list[str]:
+        """The real texts that take the generated ones' place in the first row."""
+        return self._rows[1][len(self._order) // 2 :]
+
+    @property
+    def further_prompts(self) -> list[Any]:
+        """Their prompts."""
+        return self._rows[0][len(self._order) // 2 :]
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether texts follow prompts of their own."""
+        return len({json.dumps(prompt) for prompt in self._rows[0]}) > 1
+
+    @cached_property
+    def training(self) -> list[str] | None:
+        """The training texts that copies are looked for in."""
+        if self._training is None:
+            return None
+        number = min(len(self._training), self.evaluation.num_training_texts)
+        places = random.Random(self.evaluation.seed).sample(range(len(self._training)), number)
+        rows = cast(Dataset, prepare_dataset(self._training.select(places), self.tokenizer, **self._prepare))
+        return [plain_text(text) for text in rows["completion"]]
