@@ -1,14 +1,20 @@
 import math
+from functools import partial
+from statistics import fmean, stdev
 
 import pytest
 import torch
 
+from hf_mgan.demo.language import Language
+from hf_mgan.evaluation import distinct_n, duplicates, self_bleu
 from hf_mgan.evaluation.intervals import (
     auc,
     auc_interval,
     auc_standard_error,
     bootstrap_interval,
+    jackknife_interval,
     paired_difference_interval,
+    student_quantile,
 )
 
 
@@ -92,6 +98,119 @@ def test_what_cannot_be_drawn_is_refused():
             bootstrap_interval([1.0], level=level)
     with pytest.raises(ValueError, match="got 1 and 2"):
         paired_difference_interval([1.0], [1.0, 2.0])
+
+
+# Student's t at probabilities 0.9, 0.95, 0.975 and 0.995, as printed tables have it.
+TABLE = {
+    1: (3.078, 6.314, 12.706, 63.657),
+    2: (1.886, 2.920, 4.303, 9.925),
+    3: (1.638, 2.353, 3.182, 5.841),
+    4: (1.533, 2.132, 2.776, 4.604),
+    5: (1.476, 2.015, 2.571, 4.032),
+    9: (1.383, 1.833, 2.262, 3.250),
+    10: (1.372, 1.812, 2.228, 3.169),
+    29: (1.311, 1.699, 2.045, 2.756),
+    30: (1.310, 1.697, 2.042, 2.750),
+    120: (1.289, 1.658, 1.980, 2.617),
+}
+
+
+@pytest.mark.parametrize("freedom", TABLE)
+def test_students_quantiles_are_those_of_the_table_in_both_tails(freedom):
+    for prob, quantile in zip((0.9, 0.95, 0.975, 0.995), TABLE[freedom], strict=True):
+        assert student_quantile(prob, freedom) == pytest.approx(quantile, abs=5.01e-4)
+        assert student_quantile(1 - prob, freedom) == pytest.approx(-quantile, abs=5.01e-4)
+
+
+def test_students_quantiles_have_a_closed_form_for_one_and_two_degrees():
+    """Cauchy's is tan(pi (p - 1/2)); with two degrees P(|T| <= t) = t / sqrt(2 + t^2)."""
+    for prob in (0.5, 0.6, 0.8, 0.999):
+        inside = 2 * prob - 1
+        assert student_quantile(prob, 1) == pytest.approx(math.tan(math.pi * (prob - 0.5)), abs=1e-9)
+        assert student_quantile(prob, 2) == pytest.approx(inside * math.sqrt(2 / (1 - inside**2)), abs=1e-9)
+
+
+def test_students_quantile_of_many_degrees_is_the_normal_one():
+    assert student_quantile(0.975, 20_000) == pytest.approx(1.960083, abs=1e-5)  # 1.959964 + (z^3 + z) / 4 nu
+
+
+def test_what_has_no_quantile_is_refused():
+    for prob, freedom in ((0.0, 3), (1.0, 3), (0.5, 0)):
+        with pytest.raises(ValueError, match=f"got {prob} and {freedom}"):
+            student_quantile(prob, freedom)
+
+
+def test_a_jackknife_by_hand():
+    """The square of the mean of 1, 3, 5 is 9; without each of them it is 16, 9 and 4, of mean 29/3.
+
+    s^2 = 2/3 (19^2 + 2^2 + 17^2)/9 = 436/9, and t = 4.302653 with two degrees of freedom.
+    """
+    interval = jackknife_interval([1.0, 3.0, 5.0], lambda values: fmean(values) ** 2, groups=3)
+    reach = 4.302653 * math.sqrt(436) / 3
+    assert interval == pytest.approx((9.0, 9 - reach, 9 + reach), abs=1e-5)
+    wide = jackknife_interval([1.0, 3.0, 5.0], lambda values: fmean(values) ** 2, groups=3, level=0.8)
+    assert wide.high - 9 == pytest.approx(1.885618 * math.sqrt(436) / 3, abs=1e-5)
+
+
+def test_texts_are_dealt_to_the_groups_in_turn():
+    """0, 1, 10, 11 in two groups: without 0 and 10 the mean is 6, without 1 and 11 it is 5; s = 1/2, t = 12.706205."""
+    interval = jackknife_interval([0.0, 1.0, 10.0, 11.0], fmean, groups=2)
+    assert interval == pytest.approx((5.5, 5.5 - 6.353102, 5.5 + 6.353102), abs=1e-5)
+
+
+def test_the_jackknife_of_a_mean_without_one_text_at_a_time_is_the_classical_standard_error():
+    values = normal(40, 0, mean=3.0).double()
+    interval = jackknife_interval(values.tolist(), fmean, groups=40)
+    error = values.std().item() / math.sqrt(40)
+    assert interval.value == pytest.approx(values.mean().item())
+    assert interval.high - interval.value == pytest.approx(2.022691 * error, rel=1e-5)  # t with 39 degrees
+    assert interval.value - interval.low == pytest.approx(2.022691 * error, rel=1e-5)
+
+
+def test_the_jackknife_of_a_mean_holds_it_as_often_as_it_says():
+    """Ten groups of seven normal numbers: of 400 intervals at 90 %, 360 -+ 3 * 6 hold 0."""
+    intervals = [jackknife_interval(normal(70, seed).tolist(), fmean, level=0.9) for seed in range(400)]
+    assert 342 <= sum(interval.low <= 0 <= interval.high for interval in intervals) <= 378
+
+
+def test_what_cannot_be_left_out_is_refused():
+    for groups in (1, 4):
+        with pytest.raises(ValueError, match=f"got {groups} groups of 3 texts"):
+            jackknife_interval([1.0, 2.0, 3.0], fmean, groups=groups)
+    with pytest.raises(ValueError, match="level must be more than 0 and less than 1, got 95"):
+        jackknife_interval([1.0, 2.0, 3.0], fmean, groups=3, level=95)
+
+
+OF_SETS = {
+    "self_bleu": partial(self_bleu, n=4),
+    "distinct_4": partial(distinct_n, n=4),
+    "duplicates": lambda rows: duplicates([" ".join(row) for row in rows]),
+}
+
+
+@pytest.fixture(scope="module")
+def fresh_sets():
+    """Sets of 120 sentences of the demo's language, all independent."""
+    sentences = Language().sample(24 * 120, 0)
+    return [sentences[start : start + 120] for start in range(0, len(sentences), 120)]
+
+
+@pytest.mark.parametrize("name", OF_SETS)
+def test_the_jackknife_knows_how_much_fresh_sets_differ(fresh_sets, name):
+    """Student's t is 2.262157 with nine degrees of freedom. The spread of 24 sets is itself known to 15 %."""
+    intervals = [jackknife_interval(one, OF_SETS[name]) for one in fresh_sets]
+    spread = stdev(interval.value for interval in intervals)
+    error = math.sqrt(fmean(((interval.high - interval.value) / 2.262157) ** 2 for interval in intervals))
+    assert spread / 1.5 < error < 1.5 * spread
+    truth = fmean(interval.value for interval in intervals)
+    assert sum(interval.low <= truth <= interval.high for interval in intervals) >= 20
+
+
+@pytest.mark.parametrize("name", OF_SETS)
+def test_a_bootstrap_falsifies_what_depends_on_which_texts_are_the_same(fresh_sets, name):
+    """A draw with replacement repeats a third of the texts, so the value itself lies outside of its interval."""
+    interval = bootstrap_interval(fresh_sets[0], OF_SETS[name], n=40)
+    assert not interval.low <= interval.value <= interval.high
 
 
 def test_the_area_by_hand():
