@@ -119,7 +119,7 @@ def text_figures(
     as they are. Reverse perplexity has none: its greatest error is that of its training.
 
     Args:
-        texts (`Sequence[str]` of length N): Generated texts, independent of one another.
+        texts (`Sequence[str]` of length N): Generated texts, independent of one another, at least 3.
         real (`Sequence[str]` of length N): Real texts that the generator was not trained on, cut like the completions.
         training (`Sequence[str]`, *optional*): The texts it was trained on; without them nothing is said of copies.
         references (`Sequence[str]` of length N, *optional*): The reference of each text's prompt, where texts have
@@ -140,10 +140,10 @@ def text_figures(
     Raises:
         ValueError: If the sides are not of one size, or a value is out of range.
     """
-    if len(texts) != len(real) or len(texts) < 2:
+    if len(texts) != len(real) or len(texts) < 3:
         raise ValueError(
-            f"Most measures depend on the number of texts, so both sides need as many, and at least 2; got "
-            f"{len(texts)} generated and {len(real)} real texts. Cut the longer side."
+            f"Most measures depend on the number of texts, so both sides need as many, and at least 3, of which a "
+            f"jackknife leaves one out; got {len(texts)} generated and {len(real)} real texts. Cut the longer side."
         )
     split, real_split = [words(text) for text in texts], [words(text) for text in real]
 
@@ -177,7 +177,8 @@ def text_figures(
         figures["copied_share"] = of_texts([run / max(len(row), 1) for run, row in zip(copied, split, strict=True)])
         figures["near_duplicates"] = of_texts([float(one) for one in near_duplicates(split, corpus, NEAR)])
     if references is not None:
-        pairs = list(zip(texts, references, strict=True))
+        # With spaces between words, which are what BLEU counts also where texts are written without.
+        pairs = [(" ".join(row), " ".join(words(text))) for row, text in zip(split, references, strict=True)]
         figures["bleu"] = of_set(pairs, lambda rows: bleu([row[0] for row in rows], [row[1] for row in rows]).score)
     if is_unsafe is not None:
         figures["unsafe_rate"] = share_interval([bool(one) for one in is_unsafe(texts)], level)
