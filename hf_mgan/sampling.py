@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Nothing but the temperature shapes the distribution, whatever a model's own generation config says.
+# Nothing but the temperature shapes the distribution, whatever a model's own generation config says. The last
+# four change no probability, but what `generate` returns, or end it early.
 PLAIN: dict[str, Any] = {
     "do_sample": True,
     "num_beams": 1,
     "top_k": 0,
     "top_p": 1.0,
+    "top_h": None,
     "min_p": None,
     "typical_p": 1.0,
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
     "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
     "min_new_tokens": None,
     "min_length": 0,
     "bad_words_ids": None,
@@ -38,6 +42,11 @@ PLAIN: dict[str, Any] = {
     "forced_bos_token_id": None,
     "forced_eos_token_id": None,
     "exponential_decay_length_penalty": None,
+    "watermarking_config": None,
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    "max_time": None,
+    "stop_strings": None,
 }
 
 
@@ -94,8 +103,9 @@ def sample(
 ) -> Samples:
     """Draw a completion of each prompt from the model's own distribution at a temperature, and from nothing narrower.
 
-    Neither top-k nor top-p nor a penalty of the model's generation config is applied: a comparison of models at equal
-    temperature would otherwise compare what their configs cut away. Its end tokens are kept.
+    Neither top-k nor top-p nor a penalty, a watermark or a stop string of the model's generation config is applied: a
+    comparison of models at equal temperature would otherwise compare what their configs cut away. Its end tokens are
+    kept.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`): A causal language model; its mode is restored.
