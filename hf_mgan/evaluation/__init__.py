@@ -38,6 +38,7 @@ from .memorisation import (
     near_duplicate_share,
     near_duplicates,
 )
+from .module_path import module_path
 from .repetition import repeated_share, repetition
 from .self_bleu import self_bleu
 
@@ -69,6 +70,7 @@ __all__ = [
     "mauve",
     "mean_length",
     "memorisation",
+    "module_path",
     "near_duplicate_share",
     "near_duplicates",
     "nll_per_token",
