@@ -65,11 +65,12 @@ class Samples(NamedTuple):
     completion_ids: list[list[int]]
 
 
-def encode_prompts(prompts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+def encode_prompts(prompts: Sequence[Text | list[int]], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
     """Encode prompts as TRL's trainers do: a string with the tokenizer's special tokens, messages by its template.
 
     Args:
-        prompts (`Sequence[str or list[dict]]` of length N): Prompts as [`prepare_dataset`] makes them.
+        prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts as [`prepare_dataset`] makes them, or
+            their tokens, which stay as they are.
         tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
 
     Returns:
@@ -80,7 +81,12 @@ def encode_prompts(prompts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase"
     """
     rows = []
     for place, prompt in enumerate(prompts):
-        row = list(tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else _templated(prompt, tokenizer)
+        if isinstance(prompt, str):
+            row = list(tokenizer(prompt)["input_ids"])
+        elif all(isinstance(part, int) for part in prompt):
+            row = cast("list[int]", list(prompt))
+        else:
+            row = _templated(prompt, tokenizer)
         if not row:
             raise ValueError(
                 f"Prompt {place} is {prompt!r} and has no token, so that nothing predicts the first token of its "
@@ -94,7 +100,7 @@ def encode_prompts(prompts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase"
 def sample(
     model: "PreTrainedModel | PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
-    prompts: Sequence[Text],
+    prompts: Sequence[Text | list[int]],
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
@@ -110,7 +116,7 @@ def sample(
     Args:
         model (`PreTrainedModel` or `PeftModel`): A causal language model; its mode is restored.
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        prompts (`Sequence[str or list[dict]]` of length N): Prompts, see [`encode_prompts`].
+        prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts, see [`encode_prompts`].
         max_new_tokens (`int`): Number of tokens at which completions are cut.
         temperature (`float`, *optional*, defaults to 1.0): Divides the logits; above 0.
         seed (`int`, *optional*, defaults to 0): The same seed, on the same device and with the same batch size, draws

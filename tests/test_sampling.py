@@ -215,6 +215,12 @@ def test_messages_are_encoded_by_the_template_with_the_beginning_of_an_answer(ge
     assert drawn == sample(generator, tokenizer, ["one the dog two a cat three"], 6, temperature=1e-4)
 
 
+def test_prompts_may_be_tokens_and_then_stay_as_they_are(generator, tokenizer):
+    ids = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    assert encode_prompts([*ids, "<s> one"], tokenizer) == [*ids, tokenizer("<s> one")["input_ids"]]
+    assert sample(generator, tokenizer, ids, 6) == sample(generator, tokenizer, PROMPTS, 6)
+
+
 def test_a_prompt_without_a_token_is_refused(generator, tokenizer):
     with pytest.raises(ValueError, match="Prompt 1 is '' and has no token"):
         sample(generator, tokenizer, ["<s>", ""], 6)
