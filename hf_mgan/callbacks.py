@@ -12,9 +12,11 @@ from typing import Any, NamedTuple, cast
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 from transformers.utils import logging
 
-from .diagnosis import ILLNESSES, WATCHED, Thresholds, is_finite, means, non_finite, unsafe
+from .diagnosis import ILLNESSES, SAMPLES, WATCHED, Thresholds, is_finite, means, non_finite, unsafe
+from .evaluation.figures import MEASURES
 
 
 logger = logging.get_logger(__name__)
@@ -56,6 +58,40 @@ def check_metric_is_held_out(name: str) -> None:
             "measure that neither player is trained on, such as 'eval_generator/real_nll' or one that a callback adds "
             "to the evaluation's metrics (a loss of your own under a name that does not end in 'loss')."
         )
+
+
+def check_direction(name: str, greater_is_better: bool) -> None:
+    """Refuse to read a figure of [`GeneratorEvaluation`] the wrong way round, which would keep the worst generator.
+
+    Args:
+        name (`str`): A key of an evaluation's metrics, with or without `eval_`.
+        greater_is_better (`bool`): Which way it is to improve.
+
+    Raises:
+        ValueError: If the figure improves the other way.
+    """
+    bare = name.removeprefix("eval_")
+    measure = MEASURES.get(bare.removeprefix(SAMPLES)) if bare.startswith(SAMPLES) else None
+    if measure is not None and measure.better == ("lower" if greater_is_better else "higher"):
+        raise ValueError(
+            f"The {measure.better} {name!r} is, the better, and greater_is_better={greater_is_better} would keep the "
+            f"worst generator: set greater_is_better={not greater_is_better}. (transformers takes True by default.)"
+        )
+
+
+def check_best_model(args: TrainingArguments) -> None:
+    """Check that the best checkpoint, if one is to be kept, is the best by a held-out measure read the right way.
+
+    Args:
+        args (`TrainingArguments`): The trainer's.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST:
+        name = args.metric_for_best_model or "loss"
+        check_metric_is_held_out(name)
+        check_direction(name, bool(args.greater_is_better))
 
 
 class Watchdog(TrainerCallback, ExportableState):
@@ -104,8 +140,8 @@ class Watchdog(TrainerCallback, ExportableState):
         alarms (`list[Alarm]`): All alarms so far, on every process; warnings come from the main one.
 
     Raises:
-        ValueError: If a value is out of range, or the metric is one of the game's own; in training, if nothing is
-            evaluated or the metric is not among an evaluation's.
+        ValueError: If a value is out of range, or the metric is one of the game's own or improves the other way; in
+            training, if nothing is evaluated or the metric is not among an evaluation's.
     """
 
     def __init__(
@@ -129,6 +165,7 @@ class Watchdog(TrainerCallback, ExportableState):
             )
         if early_stopping_metric is not None:
             check_metric_is_held_out(early_stopping_metric)
+            check_direction(early_stopping_metric, bool(greater_is_better))
         self.patience, self.unsafe_limit = patience, unsafe_limit
         self.thresholds = thresholds if isinstance(thresholds, Thresholds) else Thresholds(**(thresholds or {}))
         self.metric = early_stopping_metric and f"eval_{early_stopping_metric.removeprefix('eval_')}"

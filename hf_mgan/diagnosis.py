@@ -20,7 +20,8 @@ DUPLICATES, REAL_DUPLICATES = "completions/duplicates", "references/duplicates"
 SELF_BLEU, REAL_SELF_BLEU = "completions/self_bleu", "references/self_bleu"
 ENTROPY = "entropy"
 LENGTH_RATIO, LENGTH_CORRELATION = "completions/length_ratio", "rewards/discriminator/length_correlation"
-UNSAFE_RATE = "safety/unsafe_rate"
+UNSAFE_RATES = ("safety/unsafe_rate", "samples/unsafe_rate")
+SAMPLES = "samples/"  # what the figures of GeneratorEvaluation begin with
 WATCHED = (
     *(ACCURACY, VALUE, REWARD_SPREAD, GRAD_NORM, ZERO_STD, REWARD_STD, DUPLICATES, REAL_DUPLICATES),
     *(SELF_BLEU, REAL_SELF_BLEU, ENTROPY, LENGTH_RATIO, LENGTH_CORRELATION),
@@ -199,8 +200,8 @@ def length_bought(mean: Means, start: Means, thresholds: Thresholds) -> str | No
 
 def unsafe(figures: dict[str, Any], limit: float) -> str | None:
     """Tell a share of unsafe completions above a limit."""
-    rate = figures.get(UNSAFE_RATE)
-    if rate is None or rate <= limit:
+    rate = max(figures.get(name) or 0.0 for name in UNSAFE_RATES)
+    if rate <= limit:
         return None
     return (
         f"{rate:.1%} of the completions are unsafe, more than unsafe_limit={limit:.1%}. Raise the "
@@ -209,8 +210,13 @@ def unsafe(figures: dict[str, Any], limit: float) -> str | None:
 
 
 def non_finite(figures: dict[str, Any]) -> str | None:
-    """Tell figures that are not finite; so are those that are missing beside an accuracy."""
-    numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
+    """Tell figures that are not finite; so are those that are missing beside an accuracy.
+
+    Samples are measured, not computed with: what is nan there says that texts are too much alike, and no more.
+    """
+    numbers = {
+        name: value for name, value in figures.items() if isinstance(value, float) and not name.startswith(SAMPLES)
+    }
     bad = {name: str(value) for name, value in numbers.items() if not math.isfinite(value)}
     if ACCURACY in figures:
         bad |= {name: "nan" for name in LOGGED_WITH_THE_ACCURACY if figures.get(name) is None}

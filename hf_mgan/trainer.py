@@ -20,11 +20,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
 from trl import GRPOTrainer
 
 from . import preconditions
 from .balance import Balance
-from .callbacks import check_metric_is_held_out, watched
+from .callbacks import check_best_model, watched
 from .checkpoint import (
     FOLDER,
     LIVE_WEIGHTS_FILE,
@@ -39,6 +40,7 @@ from .data import RealSampler, RealTexts, as_prompts, plain_text, prepare_datase
 from .density import log_density_drop
 from .discriminator import prepare_quantised_training
 from .further_rewards import as_list, matching
+from .generator_evaluation import GeneratorEvaluation, check_generator_evaluations
 from .model_card import PAPER, TAG_NAMES, extend_model_card
 from .objectives import PAIRED
 from .player_loading import load_discriminator, load_generator_processing_class, shared_base
@@ -79,6 +81,7 @@ class AdversarialTrainer(GRPOTrainer):
       precision of its adapters (see there);
     - `save_model`, `_save_optimizer_and_scheduler`, `_load_optimizer_and_scheduler`: save and load the second player;
     - `evaluate`, and `save_model` too: use the average of the generator's weights if there is one;
+    - `evaluation_loop`: makes metrics that are not logged yet, so here a [`GeneratorEvaluation`] adds to them;
     - `create_model_card`: adds the discriminator to the card.
 
     Example:
@@ -185,8 +188,10 @@ class AdversarialTrainer(GRPOTrainer):
             None,
         ]
         weights = matching(args.reward_weights, reward_funcs, "reward weights")
-        if args.load_best_model_at_end:
-            check_metric_is_held_out(args.metric_for_best_model or "loss")
+        check_best_model(args)
+        check_generator_evaluations(
+            callbacks or [], tools=tools, rollout_func=rollout_func, environment_factory=environment_factory
+        )
         if safety_gate is not None:
             check_gate(args)
             safety_gate = safety_gate if isinstance(safety_gate, SafetyGate) else SafetyGate(safety_gate)
@@ -281,6 +286,7 @@ class AdversarialTrainer(GRPOTrainer):
         self._rewards: list[float | None] = []  # TRL's type of rewards; none of them is None
         self._resumed_epoch = 0
         self._warming_up = False
+        self._samples_due: bool | None = None  # None outside of evaluations
 
     def _reward_function(self, name: str) -> Callable[..., list[float | None]]:
         """Return a reward function for a column that this trainer fills itself; its name is that of the metric."""
@@ -447,8 +453,23 @@ class AdversarialTrainer(GRPOTrainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate as always: the average of the generator's weights if there is one (`ema_decay`)."""
-        with self._averaged():
+        if self._samples_due is not None:  # one of several sets: transformers calls this method again for each
             return super().evaluate(*args, **kwargs)
+        self._samples_due = True
+        try:
+            with self._averaged():
+                return super().evaluate(*args, **kwargs)
+        finally:
+            self._samples_due = None
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate a set as always, and once an evaluation the samples of a [`GeneratorEvaluation`], if any."""
+        output = super().evaluation_loop(*args, **kwargs)
+        for callback in self.callback_handler.callbacks:
+            if self._samples_due and isinstance(callback, GeneratorEvaluation):
+                self._samples_due = False
+                cast("dict[str, float]", output.metrics).update(callback.measure(self, self._safety_gate))
+        return output
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

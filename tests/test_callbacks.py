@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from hf_mgan.callbacks import Alarm, Watchdog, check_metric_is_held_out, watched
+from hf_mgan.callbacks import Alarm, Watchdog, check_best_model, check_direction, check_metric_is_held_out, watched
 from hf_mgan.diagnosis import WATCHED, Thresholds
 
 from .conftest import SPECIAL, VOCABULARY, texts
@@ -242,6 +242,19 @@ def test_a_trouble_of_evaluations_does_not_pass_with_the_training_entries_betwee
     assert feed(watchdog, {"eval_safety/unsafe_rate": 0.0}, {"eval_safety/unsafe_rate": 0.5}) == ["unsafe"]
 
 
+def test_the_worse_of_two_unsafe_rates_counts_where_samples_are_drawn():
+    rates = {"eval_safety/unsafe_rate": 0.0, "eval_samples/unsafe_rate": 0.3}
+    watchdog = Watchdog(unsafe_limit=0.1)
+    assert feed(watchdog, rates) == ["unsafe"]
+    assert_matches(watchdog.alarms[0].message, "30.0% of the completions")
+    assert feed(Watchdog(unsafe_limit=0.1), {**rates, "eval_samples/unsafe_rate": 0.0}) == []
+
+
+def test_a_sample_figure_that_could_not_be_measured_is_no_alarm():
+    assert feed(Watchdog(), {"eval_samples/judge_auc": math.nan, "eval_reward": 0.5}) == []
+    assert feed(Watchdog(), {"eval_samples/judge_auc": math.nan, "eval_reward": math.nan}) == ["non_finite"]
+
+
 def test_thresholds_are_the_users():
     rest = ill({"completions/length_ratio": 1.15}, 10)
     assert feed(Watchdog(), *rest) == []
@@ -422,9 +435,43 @@ def test_a_figure_of_the_game_is_no_held_out_measure(name):
         Watchdog(early_stopping_metric=name, greater_is_better=True)
 
 
-@pytest.mark.parametrize("name", ["eval_generator/real_nll", "bleu", "rewards/safety/mean", "eval_lossless"])
+@pytest.mark.parametrize(
+    "name", ["eval_generator/real_nll", "bleu", "rewards/safety/mean", "eval_lossless", "eval_samples/judge_auc"]
+)
 def test_other_measures_are_held_out(name):
     check_metric_is_held_out(name)
+
+
+@pytest.mark.parametrize(("name", "greater"), [("eval_samples/judge_auc", True), ("samples/mauve", False)])
+def test_a_figure_of_samples_that_is_read_the_wrong_way_round_is_refused(make_config, name, greater):
+    better = "lower" if greater else "higher"
+    message = rf"The {better} '{name}' is, the better.*set greater_is_better={not greater}"
+    with pytest.raises(ValueError, match=message):
+        check_direction(name, greater)
+    with pytest.raises(ValueError, match=message):
+        Watchdog(early_stopping_metric=name, greater_is_better=greater)
+    saving = {"metric_for_best_model": name, "greater_is_better": greater, "eval_strategy": "steps", "eval_steps": 1}
+    best = make_config(**saving, save_strategy="best")
+    loaded = make_config(**saving, save_strategy="steps", save_steps=1, load_best_model_at_end=True)
+    for args in (best, loaded):
+        with pytest.raises(ValueError, match=message):
+            check_best_model(args)
+    check_best_model(make_config(**saving))  # no checkpoint is chosen by it
+    check_direction(name, not greater)
+
+
+@pytest.mark.parametrize("name", ["samples/self_bleu", "judge_auc", "held_out/judge_auc", "samples/other"])
+@pytest.mark.parametrize("greater", [True, False])
+def test_the_direction_of_other_figures_is_the_users(name, greater):
+    check_direction(name, greater)
+
+
+def test_the_best_checkpoint_by_default_is_refused_since_it_would_be_that_of_the_loss(make_config):
+    args = make_config(
+        eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True
+    )
+    with pytest.raises(ValueError, match="'loss' cannot tell which generator is better"):
+        check_best_model(args)
 
 
 @pytest.mark.parametrize(

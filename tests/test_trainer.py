@@ -408,6 +408,7 @@ def test_the_overridden_members_still_have_the_signatures_they_were_written_agai
         "_compute_loss": "(self, model, inputs)",
         "_prepare_inputs": "(self, generation_batch",
         "evaluate": "(self, eval_dataset",
+        "evaluation_loop": "(self, dataloader",
         "_set_signature_columns_if_needed": "(self)",
         "_get_train_sampler": "(self, dataset",
         "_load_from_checkpoint": "(self, resume_from_checkpoint: str, model",
