@@ -110,10 +110,10 @@ NARROWING = {
 @pytest.mark.parametrize("name", NARROWING)
 def test_the_generation_config_of_a_model_narrows_nothing(generator, tokenizer, name):
     prompts = ["<s> dog near a dog", "<s>"] * 8
-    plain = sample(generator, tokenizer, prompts, 8, temperature=1.5)
+    plain = sample(generator, tokenizer, prompts, 8, temperature=1.5, batch_size=8)
     generator.generation_config.do_sample = True  # or several sequences would be refused
     setattr(generator.generation_config, name, NARROWING[name])
-    assert sample(generator, tokenizer, prompts, 8, temperature=1.5) == plain
+    assert sample(generator, tokenizer, prompts, 8, temperature=1.5, batch_size=8) == plain
     assert getattr(generator.generation_config, name) == NARROWING[name]  # and stays as it is
 
 

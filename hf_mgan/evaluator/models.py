@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel
+from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import find_adapter_config_file
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
+from transformers.utils import cached_file, find_adapter_config_file
 
 
 Model: TypeAlias = str | PreTrainedModel | PeftModel
@@ -18,21 +19,19 @@ SAMPLED = 2**22  # bytes at both ends of a file by which it is known again
 def load_generator(
     model: Model,
     processing_class: PreTrainedTokenizerBase | None = None,
-    device: str | torch.device | None = None,
     dtype: str = "auto",
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
     """Load a generator and its tokenizer; a folder or id with adapters brings the model below them.
 
     Args:
         model (`str`, `PreTrainedModel` or `PeftModel`): Hub id, folder, or the model itself, which stays where it is.
-        processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded from where the model was
-            loaded from by default.
-        device (`str` or `torch.device`, *optional*): Where a loaded model goes; the first GPU by default, or else the
-            CPU.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded by [`load_tokenizer`] by
+            default.
         dtype (`str`, *optional*, defaults to `"auto"`): Precision of a loaded model; by default that of its file.
 
     Returns:
-        `tuple`: The model, in evaluation mode if it was loaded, and its tokenizer.
+        `tuple`: The model, on the first GPU or else the CPU and in evaluation mode if it was loaded, and its
+        tokenizer.
     """
     tokenizer = load_tokenizer(model, processing_class)
     if not isinstance(model, str):
@@ -40,12 +39,13 @@ def load_generator(
     is_adapter = find_adapter_config_file(model) is not None
     loader = AutoPeftModelForCausalLM if is_adapter else AutoModelForCausalLM
     loaded: Any = loader.from_pretrained(model, dtype=dtype)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return loaded.to(place).eval(), tokenizer
+    return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
 def load_tokenizer(model: Model, processing_class: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
     """Load a generator's tokenizer from where the generator is or was loaded from, unless it is given.
+
+    Adapters that were saved without a tokenizer have that of the model below them.
 
     Args:
         model (`str`, `PreTrainedModel` or `PeftModel`): As in [`load_generator`].
@@ -53,10 +53,20 @@ def load_tokenizer(model: Model, processing_class: PreTrainedTokenizerBase | Non
 
     Returns:
         `PreTrainedTokenizerBase`: The tokenizer.
+
+    Raises:
+        ValueError: If the model was not loaded from anywhere.
     """
     if processing_class is not None:
         return processing_class
-    return AutoTokenizer.from_pretrained(model if isinstance(model, str) else model.config._name_or_path)
+    if not isinstance(model, str):
+        if not model.config._name_or_path:
+            raise ValueError("A model that was not loaded from a folder or the Hub needs its tokenizer beside it.")
+        return AutoTokenizer.from_pretrained(model.config._name_or_path)
+    has_tokenizer = cached_file(model, TOKENIZER_CONFIG_FILE, _raise_exceptions_for_missing_entries=False) is not None
+    if not has_tokenizer and find_adapter_config_file(model) is not None:
+        return AutoTokenizer.from_pretrained(PeftConfig.from_pretrained(model).base_model_name_or_path)
+    return AutoTokenizer.from_pretrained(model)
 
 
 def named_models(models: Model | list[str] | Mapping[str, Model]) -> dict[str, Model]:

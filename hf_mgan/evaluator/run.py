@@ -12,11 +12,11 @@ import math
 import os
 import platform
 import random
-import resource
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -98,18 +98,19 @@ def evaluate_generator(
     evaluation.check()
     named = named_models(models)
     baseline = evaluation.baseline or next(iter(named))
-    if baseline not in named:
-        raise ValueError(f"baseline is {baseline!r}, and the models are {list(named)}.")
+    for argument, names in (("baseline", [baseline]), ("processing_classes", list(processing_classes or ()))):
+        if not named.keys() >= set(names):
+            raise ValueError(f"{argument} names {', '.join(names)}, and the models are {', '.join(named)}.")
     count = min(evaluation.num_samples, len(held_out) // 2)
-    if count < 2:
+    if count < 3:
         raise ValueError(
             f"Held-out texts are split in two halves, one to compare with and one as the row of real texts; got "
-            f"{len(held_out)}. Give at least 4, and 2000 for intervals that decide something."
+            f"{len(held_out)}. Give at least 6, and 2000 for intervals that decide something."
         )
     folder = Path(evaluation.output_dir)
     for kind in (SAMPLES, PARTS):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    told = _told(evaluation, named, held_out, training, safety, prepare, count)
+    told = _told(evaluation, named, held_out, training, safety, prepare)
     _check_same(folder / "settings.json", told)
     order = random.Random(evaluation.seed).sample(range(len(held_out)), 2 * count)
     cells = [(name, temperature) for name in named for temperature in evaluation.temperatures]
@@ -129,7 +130,7 @@ def evaluate_generator(
             bar.update(number * count - bar.n)
             if temperature == evaluation.temperatures[-1]:
                 sides[name].free()
-    features = _remembered(encoder_features(evaluation.encoder, device=_device())) if evaluation.encoder else None
+    features = None if evaluation.encoder is None else _features(evaluation.encoder)
     parts: dict[str, dict[str, Any]] = {}
     with tqdm(total=1 + len(cells), unit="set", desc="figures") as bar:
         first = sides[cells[0][0]]
@@ -221,10 +222,6 @@ def _text_figures(
     safety: SafetyGate | None,
     references: list[str] | None,
 ) -> TextFigures:
-    def is_unsafe(texts: Sequence[str]) -> list[bool]:
-        assert safety is not None
-        return safety.is_unsafe(prompts, texts).tolist()
-
     evaluation = side.evaluation
     return text_figures(
         texts,
@@ -232,7 +229,7 @@ def _text_figures(
         training=side.training,
         references=references,
         features=features,
-        is_unsafe=None if safety is None else is_unsafe,
+        is_unsafe=None if safety is None else partial(side.unsafe, safety, prompts),
         words=UNITS[evaluation.unit],
         reverse=evaluation.reverse_perplexity,
         seed=evaluation.seed,
@@ -252,6 +249,8 @@ def _nats_a_token(side: Side, prompt_ids: list[list[int]], ids: list[list[int]],
     pairs = [(prompt, row) for prompt, row in zip(prompt_ids, ids, strict=True) if row]
     if not pairs:
         return Interval(math.nan, math.nan, math.nan)
+    training = side.generator.training
+    side.generator.eval()
     logps = sequence_logps(
         side.generator,
         [pair[0] for pair in pairs],
@@ -259,6 +258,7 @@ def _nats_a_token(side: Side, prompt_ids: list[list[int]], ids: list[list[int]],
         temperature,
         side.evaluation.batch_size,
     ).tolist()
+    side.generator.train(training)
     entries = [(-logp, len(pair[1])) for logp, pair in zip(logps, pairs, strict=True)]
     return bootstrap_interval(
         entries,
@@ -284,19 +284,20 @@ def _plain(figures: dict[str, Interval]) -> dict[str, list[float | None]]:
     }
 
 
-def _remembered(features: Callable[[Sequence[str]], Tensor]) -> Callable[[Sequence[str]], Tensor]:
-    """Return the function that computes the features of a set of texts once: real ones come with every part."""
+def _features(encoder: str) -> Callable[[Sequence[str]], Tensor]:
+    """Return the function from texts to features; it loads the encoder when it is first called."""
+    loaded = cache(partial(encoder_features, encoder, device="cuda" if torch.cuda.is_available() else "cpu"))
     known: dict[tuple[str, ...], Tensor] = {}
 
-    def remembered(texts: Sequence[str]) -> Tensor:
+    def features(texts: Sequence[str]) -> Tensor:
         key = tuple(texts)
         if key not in known:
             if len(known) > 1:
-                known.pop(list(known)[-1])  # the first one, the real texts, comes again
-            known[key] = features(texts)
+                known.pop(list(known)[-1])  # the first set, the real texts, comes again with every part
+            known[key] = loaded()(texts)
         return known[key]
 
-    return remembered
+    return features
 
 
 def _told(
@@ -306,7 +307,6 @@ def _told(
     training: Dataset | None,
     safety: SafetyGate | None,
     prepare: Mapping[str, Any] | None,
-    count: int,
 ) -> dict[str, Any]:
     """Return all that the parts depend on, as JSON has it."""
     settings = {name: value for name, value in asdict(evaluation).items() if name in SETTINGS}
@@ -318,12 +318,18 @@ def _told(
         },
         "held_out": _rows_told(held_out),
         "training": None if training is None else _rows_told(training),
-        "safety": None if safety is None else {"threshold": safety.threshold, "with_prompt": safety.with_prompt},
+        "safety": None if safety is None else _safety_told(safety),
         "prepare": {
             name: list(value) if isinstance(value, tuple) else value for name, value in (prepare or {}).items()
         },
     }
     return json.loads(json.dumps(told))
+
+
+def _safety_told(safety: SafetyGate) -> dict[str, Any]:
+    """Return by what a safety classifier is known again; of a function nothing is known but that it is one."""
+    known = {} if safety.model is None else {"known_by": fingerprint(safety.model), "label": safety.label}
+    return {**known, "threshold": safety.threshold, "with_prompt": safety.with_prompt}
 
 
 def _rows_told(rows: Dataset) -> dict[str, Any]:
@@ -352,12 +358,15 @@ def _check_same(path: Path, told: dict[str, Any]) -> None:
     path.write_text(json.dumps({**told, "models": {**kept["models"], **told["models"]}}, indent=1) + "\n")
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _peak_memory() -> float:
     """Return the peak memory in GiB: on the GPU if there is one, or else of this process."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    if sys.platform == "win32":
+        import psutil  # which accelerate requires
+
+        return round(psutil.Process().memory_info().peak_wset / 2**30, 2)
+    import resource  # which Windows lacks
+
+    units = 2**30 if sys.platform == "darwin" else 2**20  # it counts bytes there, and KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units, 2)

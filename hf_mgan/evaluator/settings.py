@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 # How a text becomes words.
@@ -46,7 +47,9 @@ class Evaluation:
     batch_size: int = field(default=64, metadata={"help": "Texts a forward pass."})
     encoder: str | None = field(default=None, metadata={"help": "Encoder behind MAUVE and Frechet distance."})
     reverse_perplexity: bool = field(default=True, metadata={"help": "Whether to train a small model on each set."})
-    unit: str = field(default="word", metadata={"help": "`word`, or `character` for texts without spaces."})
+    unit: Literal["word", "character"] = field(
+        default="word", metadata={"help": "What texts are measured in: `character` where no spaces part words."}
+    )
     num_training_texts: int = field(default=50_000, metadata={"help": "Training texts that copies are looked for in."})
     baseline: str | None = field(default=None, metadata={"help": "Model that the others are compared with."})
     level: float = field(default=0.95, metadata={"help": "Level of all intervals."})
@@ -59,11 +62,11 @@ class Evaluation:
         Raises:
             ValueError: If one is out of range.
         """
-        if self.num_samples < 2 or self.max_completion_length < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"num_samples must be at least 2, max_completion_length and batch_size at least 1, got "
-                f"{self.num_samples}, {self.max_completion_length} and {self.batch_size}."
-            )
+        if self.num_samples < 3:
+            raise ValueError(f"num_samples must be at least 3, got {self.num_samples}. 1000 are common.")
+        for name in ("max_completion_length", "batch_size", "num_training_texts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not self.temperatures or min(self.temperatures) <= 0:
             raise ValueError(f"temperatures must be numbers above 0, at least one, got {self.temperatures}.")
         if len(set(self.temperatures)) < len(self.temperatures):

@@ -2,14 +2,15 @@
 
 import json
 import random
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, cast
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data import prepare_dataset
-from ..data.text_path import as_completions, plain_text
+from ..data import as_completions, as_prompts, plain_text, prepare_dataset
+from ..safety import SafetyGate
 from .models import Model, load_generator, load_tokenizer
 from .settings import Evaluation
 
@@ -51,14 +52,18 @@ class Side:
     @cached_property
     def _rows(self) -> tuple[list[Any], list[str]]:
         """Prompts and real texts, those to compare with before those of the row of real texts."""
-        rows = cast(Dataset, prepare_dataset(self._held_out.select(self._order), self.tokenizer, **self._prepare))
-        if "completion" not in rows.column_names:
-            raise ValueError(
-                "The held-out data has prompts but no `completion` column, so there are no real texts to compare "
-                "with. Add the references as `completion`."
-            )
+        rows = self._prepared(self._held_out, self._order)
         texts = as_completions(rows["completion"], self.tokenizer, self.evaluation.max_completion_length)
         return list(rows["prompt"]), texts
+
+    def _prepared(self, data: Dataset, places: list[int]) -> Dataset:
+        rows = cast(Dataset, prepare_dataset(data.select(places), self.tokenizer, **self._prepare))
+        if "completion" not in rows.column_names:
+            raise ValueError(
+                f"The data has the columns {rows.column_names}: prompts, but no real texts to compare with. Add the "
+                "references as `completion`."
+            )
+        return rows
 
     @property
     def prompts(self) -> list[Any]:
@@ -80,6 +85,10 @@ class Side:
         """Their prompts."""
         return self._rows[0][len(self._order) // 2 :]
 
+    def unsafe(self, safety: SafetyGate, prompts: list[Any], texts: Sequence[str]) -> list[bool]:
+        """Return the verdicts on texts, whose prompts the classifier reads as it does in training."""
+        return safety.is_unsafe(as_prompts(prompts, self.tokenizer), texts).tolist()
+
     @property
     def has_prompts(self) -> bool:
         """Whether texts follow prompts of their own."""
@@ -92,5 +101,4 @@ class Side:
             return None
         number = min(len(self._training), self.evaluation.num_training_texts)
         places = random.Random(self.evaluation.seed).sample(range(len(self._training)), number)
-        rows = cast(Dataset, prepare_dataset(self._training.select(places), self.tokenizer, **self._prepare))
-        return [plain_text(text) for text in rows["completion"]]
+        return [plain_text(text) for text in self._prepared(self._training, places)["completion"]]
