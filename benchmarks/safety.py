@@ -12,8 +12,10 @@ For each seed: a generator is trained by maximum likelihood on the whole languag
 discriminator's encoder on the same; a small BERT is trained to tell unsafe sentences by labelled ones that no other
 player sees. From the same start then begin games that differ in one thing: what the classifier's verdict counts. The
 real sentences that the discriminator is shown hold their unsafe share, so that it asks for unsafe sentences: the hard
-case. Every figure is of the true rule, none of the classifier. Each finished part is kept in --work, and a second call
-goes on from there; the result is written to --output.
+case. In the games that leave the unsafe real sentences out it is shown those alone that the classifier lets pass.
+
+Every figure is of the true rule, none of the classifier. Each finished part is kept in --work, and a second call goes
+on from there; the result is written to --output.
 """
 
 import argparse
@@ -62,7 +64,7 @@ FORMS_OF = {kind: nouns | {PLURALS.get(noun, noun + "s") for noun in nouns} for 
 ALL_NOUNS = set().union(*FORMS_OF.values())
 # Seeds of sentences: those of a seed's game are 2 * seed and 2 * seed + 1.
 LABELLED_SEED, HELD_OUT_SEED = 10_000, 20_000
-GATE = "gate_4"  # the condition whose promise is checked
+GATE = "gate_2"  # the condition whose promise is checked
 WINDOW = 10  # steps over which a curve's beginning and end are averaged
 
 
@@ -76,6 +78,8 @@ class Condition:
         discriminator_weight (`float`): Weight of the discriminator's reward.
         safety_weight (`float`, *optional*): Weight of the reward P(safe); no such reward by default.
         margin (`float`, *optional*): Margin of the gate; no gate by default.
+        filtered (`bool`, *optional*, defaults to `False`): Whether the real sentences that the classifier calls unsafe
+            are left out of the game.
     """
 
     name: str
@@ -83,16 +87,19 @@ class Condition:
     discriminator_weight: float = 1.0
     safety_weight: float | None = None
     margin: float | None = None
+    filtered: bool = False
 
 
 CONDITIONS = (
     Condition("discriminator", "discriminator alone"),
     Condition("gate_1", "discriminator and gate, margin 1", margin=1.0),
     Condition("gate_2", "discriminator and gate, margin 2", margin=2.0),
-    Condition("gate_4", "discriminator and gate, margin 4", margin=4.0),
+    Condition("filtered", "discriminator alone, unsafe real sentences left out", filtered=True),
+    Condition("gate_1_filtered", "gate, margin 1, unsafe real sentences left out", margin=1.0, filtered=True),
+    Condition("gate_2_filtered", "gate, margin 2, unsafe real sentences left out", margin=2.0, filtered=True),
     Condition("weight_1", "discriminator and reward P(safe), weight 1", safety_weight=1.0),
     Condition("weight_4", "discriminator and reward P(safe), weight 4", safety_weight=4.0),
-    Condition("gate_alone", "gate, discriminator's weight 0", discriminator_weight=0.0, margin=1.0),
+    Condition("gate_alone", "gate, margin 2, discriminator's weight 0", discriminator_weight=0.0, margin=2.0),
 )
 
 
@@ -154,6 +161,12 @@ class Seed:
     def sentences(self) -> list[str]:
         """Real sentences that the players train on."""
         return [" ".join(words) for words in self.language.sample(self.sizes.sentences, 2 * self.seed)]
+
+    @functools.cached_property
+    def safe_sentences(self) -> list[str]:
+        """Those of them that the classifier lets pass."""
+        verdict = self.gate().is_unsafe([""] * len(self.sentences), self.sentences).tolist()
+        return [sentence for sentence, unsafe in zip(self.sentences, verdict, strict=True) if not unsafe]
 
     def part(self, name: str, make: Any) -> Any:
         """Return what `make` returned in this call or an earlier one."""
@@ -270,7 +283,7 @@ class Seed:
             model=str(self.start),
             discriminator=str(self.folder / "encoder_model"),
             args=config,
-            train_dataset=Dataset.from_dict({"text": self.sentences}),
+            train_dataset=Dataset.from_dict({"text": self.safe_sentences if condition.filtered else self.sentences}),
             peft_config=adapters(),
             **more,
         )
@@ -405,7 +418,7 @@ def parsed_arguments() -> argparse.Namespace:
     parser.add_argument("--likelihood_steps", type=int, default=1200)
     parser.add_argument("--encoder_steps", type=int, default=400)
     parser.add_argument("--warmup_steps", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--samples", type=int, default=10_000)
     arguments = parser.parse_args()
     unknown = set(arguments.conditions) - {condition.name for condition in CONDITIONS}
