@@ -1,0 +1,358 @@
+"""The classical test of text GANs: an LSTM with random weights as the oracle, whose density is known.
+
+Yu et al. 2017, "SeqGAN" ([1609.05473](https://huggingface.co/papers/1609.05473)), section "Synthetic data
+experiments": texts of exactly 20 words out of 5000 are drawn from an LSTM whose weights are drawn from N(0, 1);
+10,000 of them are what the generator may learn from. As there, the first word follows the embedding of word 0, and
+embedding and state have 32 components. The published weights are not used: every seed has an oracle of its own.
+
+What differs from the published setup, and what is held so that the comparison is fair:
+
+- The generator is a transformer of one layer and 32 components, of about as many weights as the published LSTM, since
+  the trainer plays with transformers. No figure here is one of theirs.
+- Words are "w0" to "w4999", one token each, so that nothing is lost on the way through text. A text has no end: both
+  sides have exactly 20 words, the density of the generator has no term for an end, and its special tokens have
+  probability 0 (see [`make_generator`]).
+- Maximum likelihood is stopped where held-out texts are likeliest, and measured at every temperature. The game starts
+  from it, with the demo's settings (`hf_mgan.demo.run.game_config`), and is measured at the same temperatures.
+- All players learn from the same 10,000 texts: generator, encoder and discriminator. The oracle pays no reward.
+- What is measured is exact but for the sample: fresh texts of either side, both densities known.
+
+In: sizes and a seed. Out: a dict of plain values.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
+
+from hf_mgan.demo.players import SPECIAL_TOKENS, make_tokenizer
+from hf_mgan.demo.run import DemoArguments
+
+from .oracle_measures import compare, diversity, uniform_logps
+from .oracle_players import described, fit, play
+from .recipe_game import last_steps
+from .recipe_players import Stopwatch
+
+
+CHUNK = 250  # texts whose logits over all words are held at a time
+# Of maximum likelihood. Without the decay, 10,000 texts are soon learnt by heart: at best 7.57 nats a word on held-out
+# texts of the first oracle, which is at 5.82 itself, in place of 7.37.
+LEARNING_RATE, WEIGHT_DECAY = 5e-3, 1.0
+NEVER = -1e4  # a logit whose probability is 0 in float32
+OWN_SEED = 1_000_000  # of the texts that measure the oracle itself
+
+
+class Oracle(nn.Module):
+    """An LSTM language model with weights from N(0, 1), which writes texts of one length and nothing after them.
+
+    Args:
+        words (`int`): Size of the vocabulary. A word is its number.
+        width (`int`): Components of an embedding and of the state.
+        length (`int`): Words a text.
+        seed (`int`): Seed of the weights.
+    """
+
+    def __init__(self, words: int, width: int, length: int, seed: int) -> None:
+        super().__init__()
+        self.length = length
+        self.embedding = nn.Embedding(words, width)
+        self.recurrent = nn.LSTM(width, width, batch_first=True)
+        self.head = nn.Linear(width, words)
+        generator = torch.Generator().manual_seed(seed)
+        for weight in self.parameters():
+            nn.init.normal_(weight, generator=generator)
+        # torch adds two biases where the original has one.
+        nn.init.zeros_(self.recurrent.bias_hh_l0)
+        self.requires_grad_(False)
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Draw texts; the same seed draws the same ones.
+
+        Args:
+            count (`int`): How many.
+            seed (`int`): Seed.
+
+        Returns:
+            `Tensor` of shape `(count, length)`, int64: Words.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        parts = []
+        for start in range(0, count, CHUNK):
+            words = [torch.zeros(min(CHUNK, count - start), 1, dtype=torch.int64)]
+            state = None
+            for _ in range(self.length):
+                hidden, state = self.recurrent(self.embedding(words[-1]), state)
+                words.append(torch.multinomial(self.head(hidden[:, 0]).softmax(-1), 1, generator=generator))
+            parts.append(torch.cat(words[1:], 1))
+        return torch.cat(parts)
+
+    def token_logps(self, texts: Tensor) -> Tensor:
+        """Compute the exact log-probability of every word given those before it.
+
+        Args:
+            texts (`Tensor` of shape `(N, length)`, int64): Words.
+
+        Returns:
+            `Tensor` of shape `(N, length)`, float64: In nats.
+        """
+        parts = []
+        for chunk in texts.split(CHUNK):
+            before = torch.cat([torch.zeros_like(chunk[:, :1]), chunk[:, :-1]], 1)
+            logits = self.head(self.recurrent(self.embedding(before))[0])
+            parts.append(logits.log_softmax(-1).gather(2, chunk[:, :, None]).squeeze(2))
+        return torch.cat(parts).double()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of this part.
+
+    Args:
+        words (`int`, *optional*, defaults to 5000): Size of the vocabulary.
+        length (`int`, *optional*, defaults to 20): Words a text.
+        width (`int`, *optional*, defaults to 32): Components of the oracle's state, and of the generator's.
+        sentences (`int`, *optional*, defaults to 10000): Texts to learn from, for all players.
+        held_out (`int`, *optional*, defaults to 1000): Texts by which maximum likelihood is stopped.
+        samples (`int`, *optional*, defaults to 2500): Fresh texts of either side behind each figure.
+        schedules (`tuple[int, ...]`, *optional*): Steps of maximum likelihood.
+        batch_size (`int`, *optional*, defaults to 64): Texts a step of maximum likelihood.
+        encoder_steps (`int`, *optional*, defaults to 400): Steps of the discriminator's encoder on masked words.
+        warmup_steps (`int`, *optional*, defaults to 200): Updates of the discriminator before the game.
+        steps (`int`, *optional*, defaults to 200): Steps of the game.
+        game_batch_size (`int`, *optional*, defaults to 128): Texts of either side a step of the game, and texts a
+            step of the encoder.
+        temperatures (`tuple[float, ...]`, *optional*): At which generators are measured.
+    """
+
+    words: int = 5000
+    length: int = 20
+    width: int = 32
+    sentences: int = 10_000
+    held_out: int = 1000
+    samples: int = 2500
+    schedules: tuple[int, ...] = (1600,)
+    batch_size: int = 64
+    encoder_steps: int = 400
+    warmup_steps: int = 200
+    steps: int = 200
+    game_batch_size: int = 128
+    temperatures: tuple[float, ...] = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+
+
+TINY = Sizes(
+    words=30,
+    length=6,
+    width=8,
+    sentences=100,
+    held_out=20,
+    samples=40,
+    schedules=(4, 8),
+    batch_size=10,
+    encoder_steps=2,
+    warmup_steps=2,
+    steps=10,
+    game_batch_size=8,
+    temperatures=(0.4, 1.0),
+)
+
+
+def make_generator(tokenizer: PreTrainedTokenizerBase, width: int) -> PhiForCausalLM:
+    """Make a transformer of one layer that can write words and nothing else.
+
+    It has about the weights of the published LSTM, nearly all of them in the embeddings on both sides of the layer.
+    Phi has a bias for every token at its output. Those of the special tokens are so low that their probability is 0 in
+    float32, and so is their gradient: no text ends early, no mass is lost, and no step of any training changes it.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): Made by [`~players.make_tokenizer`].
+        width (`int`): Components of an embedding; a multiple of 4.
+
+    Returns:
+        `PhiForCausalLM`: With random weights.
+    """
+    config = PhiConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = PhiForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.bias[: len(SPECIAL_TOKENS)] = NEVER
+    return model
+
+
+def token_logps(model: Any, texts: Tensor, temperature: float = 1.0) -> Tensor:
+    """Compute the log-probability of every word of a generator's texts at a temperature.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): Made by [`make_generator`].
+        texts (`Tensor` of shape `(N, T)`, int64): Words.
+        temperature (`float`, *optional*, defaults to 1.0): By which the logits are divided before the softmax, word
+            for word.
+
+    Returns:
+        `Tensor` of shape `(N, T)`, float64: In nats.
+    """
+    parts = []
+    for chunk in texts.split(CHUNK):
+        ids = chunk + len(SPECIAL_TOKENS)
+        start = torch.full_like(ids[:, :1], model.config.bos_token_id)
+        with torch.no_grad():
+            logits = model(input_ids=torch.cat([start, ids[:, :-1]], 1)).logits
+        parts.append((logits / temperature).log_softmax(-1).gather(2, ids[:, :, None]).squeeze(2))
+    return torch.cat(parts).double()
+
+
+def draw(model: Any, count: int, length: int, temperature: float, seed: int) -> Tensor:
+    """Draw texts of a generator, from the whole vocabulary; the same seed draws the same ones.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): Made by [`make_generator`].
+        count (`int`): How many.
+        length (`int`): Words a text.
+        temperature (`float`): As in [`token_logps`].
+        seed (`int`): Seed.
+
+    Returns:
+        `Tensor` of shape `(count, length)`, int64: Words.
+
+    Raises:
+        ValueError: If a text has anything but words.
+    """
+    parts = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for first in range(0, count, CHUNK):
+            start = torch.full((min(CHUNK, count - first), 1), model.config.bos_token_id)
+            drawn = model.generate(
+                input_ids=start,
+                attention_mask=torch.ones_like(start),
+                do_sample=True,
+                temperature=temperature,
+                top_k=0,
+                max_new_tokens=length,
+            )
+            parts.append(drawn[:, 1:] - len(SPECIAL_TOKENS))
+    texts = torch.cat(parts)
+    if texts.size(1) != length or (texts < 0).any():
+        raise ValueError("The generator wrote a special token.")
+    return texts
+
+
+class Measure:
+    """Compares generators with an oracle on the same fresh texts.
+
+    Args:
+        oracle ([`Oracle`]): The oracle.
+        texts (`Tensor` of shape `(N, T)`, int64): Texts of it that no player has seen.
+        seed (`int`): Seed of the generated texts.
+    """
+
+    def __init__(self, oracle: Oracle, texts: Tensor, seed: int) -> None:
+        self.oracle, self.texts, self.seed = oracle, texts, seed
+        self.real_p = oracle.token_logps(texts)
+
+    def __call__(self, model: Any, temperature: float) -> dict[str, float]:
+        """Return [`~oracle_measures.compare`] and [`~oracle_measures.diversity`] of a generator at a temperature."""
+        model.eval()
+        fake = draw(model, *self.texts.shape, temperature, self.seed)
+        real_q, fake_q = (token_logps(model, texts, temperature) for texts in (self.texts, fake))
+        compared = compare(self.real_p, real_q, self.oracle.token_logps(fake), fake_q)
+        return {"temperature": temperature, **compared, **diversity(fake)}
+
+    def references(self) -> dict[str, dict[str, float]]:
+        """Return the same of two generators to read the others by: the oracle itself, and words drawn at random."""
+        words = self.oracle.head.out_features
+        own = self.oracle.sample(len(self.texts), OWN_SEED + self.seed)
+        generator = torch.Generator().manual_seed(OWN_SEED + self.seed)
+        anything = torch.randint(words, self.texts.shape, generator=generator)
+        logps = self.oracle.token_logps
+        real_q, fake_q = (uniform_logps(texts, words) for texts in (self.texts, anything))
+        return {
+            "oracle": compare(self.real_p, self.real_p, logps(own), logps(own)) | diversity(own),
+            "uniform": compare(self.real_p, real_q, logps(anything), fake_q) | diversity(anything),
+        }
+
+
+def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
+    """Make an oracle, train a generator on its texts by maximum likelihood and then by the game, and measure them.
+
+    Args:
+        sizes ([`Sizes`]): Sizes.
+        seed (`int`): Seed of oracle, texts and players.
+
+    Returns:
+        `dict`: `references`, see [`Measure.references`]; `likelihood` and `adversarial`, the figures at every
+        temperature; `fits`, what became of maximum likelihood; `training`, the trainer's figures over the last steps
+        of the game; `seconds` of the processor.
+    """
+    stopwatch = Stopwatch()
+    with tempfile.TemporaryDirectory() as name, stopwatch.part("all"):
+        folder = Path(name)
+        oracle = Oracle(sizes.words, sizes.width, sizes.length, seed)
+        # Three sets of texts a seed, which share none but by chance.
+        learnt, held_out, fresh = (
+            oracle.sample(count, 3 * seed + number)
+            for number, count in enumerate((sizes.sentences, sizes.held_out, sizes.samples))
+        )
+        vocabulary = [f"w{word}" for word in range(sizes.words)]
+        tokenizer, encoder_tokenizer = (make_tokenizer(vocabulary, adds_ends) for adds_ends in (False, True))
+        measured = Measure(oracle, fresh, seed)
+        with stopwatch.part("likelihood"):
+            model, fits = fit(
+                lambda: make_generator(tokenizer, sizes.width),
+                *(with_start(texts, tokenizer) for texts in (learnt, held_out)),
+                tokenizer,
+                folder / "likelihood",
+                schedules=sizes.schedules,
+                batch_size=sizes.batch_size,
+                learning_rate=LEARNING_RATE,
+                weight_decay=WEIGHT_DECAY,
+                seed=seed,
+            )
+        with stopwatch.part("measuring"):
+            references = measured.references()
+            likelihood = [measured(model, temperature) for temperature in sizes.temperatures]
+        game = DemoArguments(
+            sentences=sizes.sentences,
+            batch_size=sizes.game_batch_size,
+            encoder_steps=sizes.encoder_steps,
+            warmup_steps=sizes.warmup_steps,
+            steps=sizes.steps,
+        )
+        trainer = play(
+            folder / "likelihood",
+            folder,
+            [" ".join(vocabulary[word] for word in row) for row in learnt.tolist()],
+            encoder_tokenizer,
+            game,
+            stopwatch,
+            seed=seed,
+            rank=sizes.width,
+            max_tokens=sizes.length,
+        )
+        with stopwatch.part("measuring"):
+            adversarial = [measured(trainer.model, temperature) for temperature in sizes.temperatures]
+    return {
+        "references": references,
+        "likelihood": likelihood,
+        "adversarial": adversarial,
+        "fits": described(fits),
+        "training": last_steps(trainer.state.log_history),
+        "seconds": stopwatch.seconds,
+    }
+
+
+def with_start(texts: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return the tokens of texts, each after the token that generation starts from, and with no end."""
+    return [[tokenizer.bos_token_id, *row] for row in (texts + len(SPECIAL_TOKENS)).tolist()]
