@@ -1,0 +1,236 @@
+"""The tables of `benchmarks.oracle`, from the results of its jobs: plain values in, markdown out."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from .oracle_language import CONDITIONS
+from .recipe_tables import NOT_RUN, Difference, by_condition, difference_cells, mean, processor_seconds, spread, table
+
+
+TEMPLATE = Path(__file__).parent / "oracle.md.in"
+LSTM = "lstm"
+GENERATORS = {"likelihood": "maximum likelihood", "adversarial": "adversarial"}
+# Nie et al. 2019, "RelGAN", table 1, texts of 20 words; NLL_oracle in nats a word.
+PUBLISHED = {
+    "maximum likelihood": 9.038,
+    "SeqGAN": 8.736,
+    "RankGAN": 8.247,
+    "LeakGAN": 7.038,
+    "RelGAN": 6.680,
+    "real text": 5.750,
+}
+COLUMNS = {
+    "NLL_oracle": ("nll_oracle", 3),
+    "NLL_gen": ("nll_gen", 3),
+    "entropy": ("entropy", 3),
+    "JS": ("divergence", 4),
+    "V of the best D": ("best_value", 3),
+    "JS of 1 word": ("divergence_of_1", 3),
+    "of 5": ("divergence_of_5", 3),
+    "KL(p, q)": ("forward_kl", 1),
+    "KL(q, p)": ("reverse_kl", 1),
+    "distinct-2": ("distinct_2", 3),
+    "self-BLEU-2": ("self_bleu_2", 3),
+    "duplicates": ("duplicates", 3),
+}
+
+Result = dict[str, Any]
+Figures = dict[str, float]
+
+
+def at(figures: list[Figures], temperature: float) -> Figures:
+    """Return the figures at a temperature."""
+    return next(one for one in figures if one["temperature"] == temperature)
+
+
+def least(figures: list[Figures], name: str) -> Figures:
+    """Return the figures at the temperature where one of them is least."""
+    return min(figures, key=lambda one: one[name])
+
+
+def cells(ones: list[Figures]) -> list[str]:
+    """Return mean and deviation over seeds of every column; a dash where a figure was not measured."""
+    return [spread((one.get(key) for one in ones), digits) for key, digits in COLUMNS.values()]
+
+
+def lstm_table(results: list[Result]) -> str:
+    """Return one line a generator and temperature, after those to read them by."""
+    if not results:
+        return NOT_RUN
+    rows = [
+        [text, "", *cells([one["references"][name] for one in results])]
+        for name, text in {"oracle": "the oracle itself", "uniform": "words at random"}.items()
+    ]
+    for name, text in GENERATORS.items():
+        for temperature in temperatures(results, name):
+            rows.append([text, f"{temperature}", *cells([at(one[name], temperature) for one in results])])
+    return table(["texts of", "temperature", *COLUMNS], rows)
+
+
+def temperatures(results: list[Result], name: str) -> list[float]:
+    return sorted({figures["temperature"] for result in results for figures in result[name]})
+
+
+def published_table(results: list[Result]) -> str:
+    """Return the published figures, and ours beside those that mean the same."""
+    ours = {
+        "maximum likelihood": [at(one["likelihood"], 1.0)["nll_oracle"] for one in results],
+        "real text": [one["references"]["oracle"]["nll_oracle"] for one in results],
+        "adversarial, temperature 1": [at(one["adversarial"], 1.0)["nll_oracle"] for one in results],
+        "words at random": [one["references"]["uniform"]["nll_oracle"] for one in results],
+    }
+    rows = [
+        [name, f"{PUBLISHED[name]:.3f}" if name in PUBLISHED else "", spread(ours.get(name, []))]
+        for name in [*PUBLISHED, *(name for name in ours if name not in PUBLISHED)]
+    ]
+    return table(["texts of", "published", "ours"], rows)
+
+
+def gaming(results: list[Result]) -> str:
+    """Return what the temperature of maximum likelihood alone does to NLL_oracle, in one paragraph."""
+    if not results:
+        return ""
+    tried = temperatures(results, "likelihood")
+    nll = {one: fmean(at(result["likelihood"], one)["nll_oracle"] for result in results) for one in tried}
+    best = min(tried, key=lambda one: nll[one])
+
+    def of(key: str, temperature: float, digits: int) -> str:
+        return f"{fmean(at(result['likelihood'], temperature)[key] for result in results):.{digits}f}"
+
+    real = fmean(result["references"]["oracle"]["nll_oracle"] for result in results)
+    figures = {"NLL_gen": ("nll_gen", 3), "the entropy": ("entropy", 3), "distinct-2": ("distinct_2", 3)}
+    changes = ", ".join(
+        f"{name} from {of(key, 1.0, digits)} to {of(key, best, digits)}" for name, (key, digits) in figures.items()
+    )
+    return (
+        f"Here maximum likelihood alone, sampled at temperature {best} in place of 1, takes NLL_oracle from "
+        f"{nll[1.0]:.3f} to {nll[best]:.3f} (the oracle's own texts: {real:.3f}), {changes}, and JS from "
+        f"{of('divergence', 1.0, 4)} to {of('divergence', best, 4)} bits."
+    )
+
+
+def difference_of(results: list[Result], key: str) -> Difference | None:
+    """Return the adversarial generator less maximum likelihood, each where the figure is least, over the seeds.
+
+    Args:
+        results (`list[dict]`): Of one condition, one a seed.
+        key (`str`): The figure; less is better.
+    """
+    if not results:
+        return None
+    values = [least(one["adversarial"], key)[key] - least(one["likelihood"], key)[key] for one in results]
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Difference(fmean(values), error, len(values))
+
+
+def lstm_differences(results: list[Result]) -> str:
+    """Return the difference between the two generators at the best temperature of each, for every measure."""
+    rows = []
+    for text in ("JS", "JS of 1 word", "of 5", "KL(p, q)", "KL(q, p)", "NLL_gen", "NLL_oracle"):
+        key, digits = COLUMNS[text]
+        both = [spread((least(one[name], key)[key] for one in results), digits) for name in GENERATORS]
+        name = "JS of 5 words" if text == "of 5" else text
+        rows.append([name, *both, *difference_cells(difference_of(results, key))])
+    return table(["least over temperatures", *GENERATORS.values(), "difference", ""], rows)
+
+
+def language_table(results: dict[str, list[Result]]) -> str:
+    """Return one line a condition and generator: temperature 1, and the best one for JS."""
+    head = ["sentences", "width", "generator", "JS at 1", "V of the best D", "JS, best temperature", "difference", ""]
+    head += ["grammatical", "entropy", "real NLL", "distinct-4"]
+    rows = []
+    for condition in CONDITIONS:
+        ones = results.get(condition.name, [])
+        for name, text in GENERATORS.items():
+            if not ones:
+                rows.append([f"{condition.sentences:,}", str(condition.width), text, NOT_RUN, *[""] * (len(head) - 4)])
+                continue
+            best = [least(one[name], "divergence") for one in ones]
+            against = difference_of(ones, "divergence") if name == "adversarial" else None
+            rows.append(
+                [
+                    f"{condition.sentences:,}",
+                    str(condition.width),
+                    text,
+                    spread(at(one[name], 1.0)["divergence"] for one in ones),
+                    mean((at(one[name], 1.0)["best_value"] for one in ones), 3),
+                    f"{spread(one['divergence'] for one in best)} at {temperatures_of(best)}",
+                    *difference_cells(against),
+                    *(mean((one[key] for one in best), digits) for key, digits in LANGUAGE_COLUMNS),
+                ]
+            )
+    return table(head, rows)
+
+
+LANGUAGE_COLUMNS = (("grammatical", 3), ("entropy", 2), ("real_nll", 2), ("distinct_4", 3))
+
+
+def temperatures_of(figures: list[Figures]) -> str:
+    return ", ".join(f"{value}" for value in sorted({one["temperature"] for one in figures}))
+
+
+def sweep_table(results: dict[str, list[Result]]) -> str:
+    """Return JS at every temperature, one line a condition and generator."""
+    measured = [one for ones in results.values() for one in ones]
+    tried = temperatures(measured, "likelihood") if measured else []
+    rows = []
+    for condition in CONDITIONS:
+        for name, text in GENERATORS.items():
+            ones = results.get(condition.name, [])
+            values = [mean((at(one[name], value)["divergence"] for one in ones), 3) for value in tried]
+            rows.append([f"{condition.sentences:,}", str(condition.width), text, *values])
+    return table(["sentences", "width", "generator", *(f"{value}" for value in tried)], rows)
+
+
+def players_table(results: dict[str, list[Result]]) -> str:
+    """Return how maximum likelihood was stopped, and what the discriminator said at the end of the game."""
+    rows = []
+    for name, ones in results.items():
+        fits = [min(one["fits"], key=lambda fit: fit["best"][0]) for one in ones]
+        rows.append(
+            [
+                name,
+                ", ".join(f"{fit['best'][1]} of {fit['steps']}" for fit in fits),
+                mean((fit["best"][0] for fit in fits), 3),
+                *(mean((one["training"][key] for one in ones), 3) for key in ("D(x)", "D(G(s))", "V(D,G)")),
+                mean((at(one["adversarial"], 1.0)["best_value"] for one in ones), 3),
+            ]
+        )
+    return table(["", "steps", "held-out NLL", "D(x)", "D(G(s))", "V(D, G)", "V of the best D"], rows)
+
+
+def notes(results: Iterable[Result]) -> str:
+    lines = [
+        f"- {one['condition']}, seed {one['seed']}, failed: `{one['error'].strip().splitlines()[-1]}`"
+        for one in results
+        if "error" in one
+    ]
+    return "\n".join(lines) or "Every job ended well."
+
+
+def fields_of(results: list[Result]) -> dict[str, str]:
+    """Return what stands in the template's fields."""
+    whole = {name: list(ones.values()) for name, ones in by_condition(results).items()}
+    lstm = whole.get(LSTM, [])
+    versions = sorted({f"{name} {number}" for one in results for name, number in one.get("versions", {}).items()})
+    return {
+        "published": published_table(lstm),
+        "lstm": lstm_table(lstm),
+        "gaming": gaming(lstm),
+        "lstm_differences": lstm_differences(lstm),
+        "language": language_table(whole),
+        "sweep": sweep_table({name: ones for name, ones in whole.items() if name != LSTM}),
+        "players": players_table(whole),
+        "notes": notes(results),
+        "seeds": ", ".join(map(str, sorted({one["seed"] for one in results}))),
+        "hours": f"{sum(map(processor_seconds, results)) / 3600:.1f}",
+        "versions": ", ".join(versions),
+    }
+
+
+def page(results: list[Result]) -> str:
+    """Return the page of the documentation, or of the output folder."""
+    return TEMPLATE.read_text().format(**fields_of(results))
