@@ -29,13 +29,14 @@ from trl import (
     get_quantization_config,
 )
 
-from .callbacks import Watchdog, check_metric_is_held_out
+from .callbacks import Watchdog, check_best_model
 from .config import AdversarialConfig
 from .data import prepare_dataset
 from .demo.run import DemoArguments, run_demo
 from .evaluator import Evaluation, Report, evaluate_generator
 from .evaluator.report import table, verdict_lines
 from .further_rewards import matching
+from .generator_evaluation import GeneratorEvaluation
 from .player_loading import load_discriminator
 from .preconditions import check_quantised_generator, check_token_credit
 from .safety import SafetyGate, check_gate
@@ -65,8 +66,12 @@ class TrainArguments(ScriptArguments):
             it has several.
         safety_gate_threshold (`float`, *optional*, defaults to 0.5): P(unsafe) in (0, 1] from which on a completion is
             unsafe.
+        evaluation_samples (`int`, *optional*): Samples of the generator that every evaluation measures against as many
+            texts of the test split. None by default; see [`GeneratorEvaluation`].
+        evaluation_encoder (`str`, *optional*): Encoder for their MAUVE and Frechet distance, which are left out by
+            default.
         early_stopping_metric (`str`, *optional*): Held-out measure to stop by, a key of the evaluation's metrics such
-            as `generator/real_nll`. Never by default; see [`~callbacks.Watchdog`].
+            as `generator/real_nll` or `samples/judge_auc`. Never by default; see [`~callbacks.Watchdog`].
         early_stopping_patience (`int`, *optional*, defaults to 3): Evaluations in a row without an improvement after
             which training stops.
         early_stopping_greater_is_better (`bool`, *optional*): Whether the measure is to rise or to fall; needed with
@@ -90,6 +95,12 @@ class TrainArguments(ScriptArguments):
     )
     safety_gate_threshold: float = field(
         default=0.5, metadata={"help": "P(unsafe) in (0, 1] from which on a completion is unsafe."}
+    )
+    evaluation_samples: int | None = field(
+        default=None, metadata={"help": "Samples that every evaluation measures against the test split."}
+    )
+    evaluation_encoder: str | None = field(
+        default=None, metadata={"help": "Encoder for the MAUVE and Frechet distance of these samples."}
     )
     early_stopping_metric: str | None = field(
         default=None, metadata={"help": "Held-out measure to stop by, such as generator/real_nll."}
@@ -225,6 +236,28 @@ def _watchdog(script: TrainArguments, args: AdversarialConfig) -> Watchdog:
     )
 
 
+def _generator_evaluation(
+    script: TrainArguments, args: AdversarialConfig, data: DatasetDict
+) -> list[GeneratorEvaluation]:
+    """Make the evaluation of samples that the arguments ask for, if they do."""
+    _check_alone(script, "evaluation_samples", ["evaluation_encoder"])
+    if script.evaluation_samples is None:
+        return []
+    if args.eval_strategy == "no":
+        raise ValueError(
+            "evaluation_samples are drawn at every evaluation, and there are none: set --eval_strategy, and with "
+            "--dataset_test_split what to evaluate on."
+        )
+    return [
+        GeneratorEvaluation(
+            data[script.dataset_test_split],
+            script.evaluation_samples,
+            encoder=script.evaluation_encoder,
+            seed=args.seed,
+        )
+    ]
+
+
 def _check_alone(script: TrainArguments | EvaluateArguments, name: str, details: list[str]) -> None:
     """Check that nothing is said of what `name` would bring, where it is not given."""
     defaults = {each.name: each.default for each in fields(script)}
@@ -244,8 +277,7 @@ def _check_early(
 ) -> None:
     """Check what the trainer would check too late, with a generator that has been warm-started."""
     matching(args.reward_weights, reward_funcs, "reward weights")
-    if args.load_best_model_at_end:
-        check_metric_is_held_out(args.metric_for_best_model or "loss")
+    check_best_model(args)
     check_quantised_generator(name, get_quantization_config(model), peft_config, args)
 
 
@@ -295,7 +327,8 @@ def train(
     """Play the game as the arguments say, save both players to `output_dir`, and push them if asked to.
 
     Args:
-        script ([`TrainArguments`]): Data, discriminator, further rewards, warm start, safety gate and early stopping.
+        script ([`TrainArguments`]): Data, discriminator, further rewards, warm start, safety gate, samples to evaluate
+            and early stopping.
         args ([`AdversarialConfig`]): Settings of the game.
         model (`ModelConfig`): The generator, its adapters and its quantisation.
         mixture (`DatasetMixtureConfig`): A mixture of datasets in place of `dataset_name`.
@@ -323,7 +356,7 @@ def train(
     splits = [script.dataset_train_split, *([script.dataset_test_split] if evaluates else [])]
     data = _load_data(script, mixture, splits)
     # All that can be wrong is looked at before a warm start, which may take hours.
-    watchdog = _watchdog(script, args)
+    callbacks = [_watchdog(script, args), *_generator_evaluation(script, args, data)]
     safety_gate = _safety_gate(script, args)
     reward_funcs = [_imported(name, "reward_funcs") for name in script.reward_funcs or []]
     set_seed(args.seed)  # a fresh classification head is random
@@ -358,7 +391,7 @@ def train(
         train_dataset=data[script.dataset_train_split],
         eval_dataset=data[script.dataset_test_split] if evaluates else None,
         processing_class=processing_class,
-        callbacks=[watchdog],
+        callbacks=callbacks,
         quantization_config=None if warm_start else get_quantization_config(model),
         peft_config=peft_config,
         discriminator=discriminator.model,

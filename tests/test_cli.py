@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_mgan import cli
 from hf_mgan.callbacks import Watchdog
+from hf_mgan.evaluation import self_bleu
 
 from .conftest import bert_classifier, texts
 
@@ -349,3 +350,60 @@ def test_an_unknown_command_ends_with_status_2(capsys):
         cli.main(["trian"])
     assert stopped.value.code == 2
     assert "invalid choice: 'trian'" in capsys.readouterr().err
+
+
+# Samples that are measured in training.
+
+SAMPLES = {"dataset_name": "with_test_split", "eval_strategy": "steps", "eval_steps": 1, "evaluation_samples": 24}
+
+
+@pytest.fixture
+def with_test_split(workplace):
+    (workplace / "with_test_split").mkdir()
+    shutil.copy(workplace / "train.jsonl", workplace / "with_test_split" / "train.jsonl")
+    rows = [json.dumps({"text": text}) + "\n" for text in texts(24, seed=7)]
+    (workplace / "with_test_split" / "test.jsonl").write_text("".join(rows))
+
+
+def test_samples_are_measured_against_the_test_split_and_can_stop_the_game(workplace, with_test_split, trained):
+    """A generator that does not move writes the same samples: one evaluation is the best, one more is not."""
+    stops = {
+        "early_stopping_metric": "samples/judge_auc",
+        "early_stopping_patience": 1,
+        "early_stopping_greater_is_better": False,
+    }
+    cli.main(flags(**SAMPLES, **stops, **GATE, evaluation_encoder="discriminator", learning_rate=0.0, max_steps=4))
+    (trainer,) = trained
+    assert trainer.state.global_step == 2
+    evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len(evaluations) == 2
+    assert {f"eval_samples/{name}" for name in ("judge_auc", "mauve", "frechet", "unsafe_rate")} <= set(evaluations[0])
+    held_out = [text.split() for text in texts(24, seed=7)]
+    assert evaluations[0]["eval_held_out/self_bleu"] == pytest.approx(self_bleu(held_out, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"eval_strategy": None, "eval_steps": None},
+            "drawn at every evaluation, and there are none: set --eval_strategy",
+        ),
+        ({"evaluation_samples": None, "evaluation_encoder": "x"}, "evaluation_encoder='x' has no effect without eval"),
+        ({"evaluation_samples": 25}, "compares 25 samples with as many held-out real texts, and there are 24"),
+        ({"evaluation_samples": 8}, "num_samples must be at least 16, got 8"),
+        (
+            {"load_best_model_at_end": True, "save_strategy": "best", "metric_for_best_model": "samples/judge_auc"},
+            "set greater_is_better=False",
+        ),
+    ],
+)
+def test_samples_that_could_not_be_measured_are_refused_before_a_warm_start(
+    workplace, with_test_split, monkeypatch, changes, message
+):
+    def started(*_, **__):
+        raise AssertionError("the warm start came first")
+
+    monkeypatch.setattr(cli, "_warm_start", started)
+    with pytest.raises(ValueError, match=message):
+        cli.main(flags(warm_start_steps=1, **{**SAMPLES, **changes}))
