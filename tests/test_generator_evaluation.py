@@ -307,6 +307,12 @@ def test_of_several_evaluation_sets_the_first_brings_the_samples(make_evaluated,
     assert len(drawn) == 3
 
 
+def test_predictions_are_no_evaluation(make_evaluated, held_out, drawn):
+    trainer = make_evaluated(small(held_out))
+    assert figures_of(trainer.predict(trainer.eval_dataset).metrics) == {}
+    assert drawn == []
+
+
 def test_an_evaluation_that_fails_leaves_the_next_one_its_samples(make_evaluated, held_out, monkeypatch):
     trainer = make_evaluated(small(held_out))
     step = trainer.prediction_step
