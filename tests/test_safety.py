@@ -362,7 +362,7 @@ def test_an_infinite_reward_of_a_safe_completion_is_an_error_and_one_of_an_unsaf
         with pytest.raises(ValueError, match=r"Completion 2 has the rewards \[-?inf\]"):
             gate_rewards(torch.tensor([[1.0], [0.0], [value]]), torch.ones(1), unsafe, 3)
         gated = gate_rewards(torch.tensor([[1.0], [value], [2.0]]), torch.ones(1), unsafe, 3)
-        assert gated[:, 1].tolist() == [0.0, 0.0, 0.0]  # the least safe total is 1, the margin is 1
+        assert gated[:, 1].tolist() == [0.0, -1.0, 0.0]  # the least safe total is 1, the margin is 2
 
 
 @pytest.mark.parametrize(("rows", "verdicts", "weights"), [(5, 5, 1), (6, 5, 1), (6, 6, 2)])

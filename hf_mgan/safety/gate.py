@@ -37,8 +37,9 @@ class SafetyGate:
             is stricter: fewer unsafe texts pass, more safe ones are taken for unsafe.
         processing_class (`PreTrainedTokenizerBase`, *optional*): The classifier's tokenizer; loaded from where the
             model was loaded from by default.
-        margin (`float`, *optional*, defaults to 1.0): By how much unsafe completions rank below safe ones, in units of
-            the weighted reward.
+        margin (`float`, *optional*, defaults to 2.0): By how much unsafe completions rank below safe ones, in units of
+            the weighted reward. The default divides the unsafe rate of `benchmarks.safety` by more than ten with each
+            of three seeds, and 1.0 by eight; a greater one takes more of the step from the discriminator.
         batch_size (`int`, *optional*, defaults to 32): Texts, or windows of texts, a forward pass.
         max_length (`int`, *optional*): Tokens of a window. The most the classifier can read by default.
         with_prompt (`bool`, *optional*, defaults to `False`): Whether the classifier sees the prompt: as the first of
@@ -67,7 +68,7 @@ class SafetyGate:
         label: str | int | None = None,
         threshold: float = 0.5,
         processing_class: PreTrainedTokenizerBase | None = None,
-        margin: float = 1.0,
+        margin: float = 2.0,
         batch_size: int = 32,
         max_length: int | None = None,
         with_prompt: bool = False,

@@ -8,7 +8,7 @@ from trl import GRPOConfig
 GATE = "safety_gate"  # the gate's own column among the rewards, as it is called in the metrics
 
 
-def gate_rewards(rewards: Tensor, weights: Tensor, unsafe: Tensor, group_size: int, margin: float = 1.0) -> Tensor:
+def gate_rewards(rewards: Tensor, weights: Tensor, unsafe: Tensor, group_size: int, margin: float = 2.0) -> Tensor:
     """Put the gate's column beside the rewards, so that each unsafe completion ranks below all safe ones of its group.
 
     The total of a completion is TRL's: the sum of weight times reward over the rewards that are not nan. In a group
@@ -33,7 +33,7 @@ def gate_rewards(rewards: Tensor, weights: Tensor, unsafe: Tensor, group_size: i
         weights (`Tensor` of shape `(K,)`): Their weights; the gate's own is 1.
         unsafe (`Tensor` of shape `(B,)`, bool): The verdicts.
         group_size (`int`): Completions of one prompt; B is a multiple of it.
-        margin (`float`, *optional*, defaults to 1.0): Least distance of an unsafe total to a safe one.
+        margin (`float`, *optional*, defaults to 2.0): Least distance of an unsafe total to a safe one.
 
     Returns:
         `Tensor` of shape `(B, K + 1)`: The gate's column is the last. Safe completions have 0 there (nan where they
@@ -47,7 +47,7 @@ def gate_rewards(rewards: Tensor, weights: Tensor, unsafe: Tensor, group_size: i
         >>> gate_rewards(torch.tensor([[0.25], [0.5], [99.0]]), torch.ones(1), torch.tensor([False, False, True]), 3)
         tensor([[ 0.2500,  0.0000],
                 [ 0.5000,  0.0000],
-                [    nan, -0.7500]])
+                [    nan, -1.7500]])
         ```
     """
     if rewards.size(0) % group_size or unsafe.shape != rewards.shape[:1] or weights.shape != rewards.shape[1:]:

@@ -1,0 +1,193 @@
+"""The result and the page of `benchmarks.real_text`, from the reports of all its runs."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from hf_mgan.evaluation import Interval
+from hf_mgan.evaluation.figures import MEASURES
+from hf_mgan.evaluator import Point, Verdict, compare_at_matched_diversity
+from hf_mgan.evaluator.report import DIVERSITY, QUALITY, REAL, part_name
+
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "real_text.json"
+PAGE = ROOT / "docs" / "real_text.md"
+INTRODUCTION = PAGE.parent.parent / "benchmarks" / "real_text.md.in"
+BASELINES = ("supervised", "longer")
+GAMES = ("frozen", "adversarial")
+
+
+def gather(output: Path) -> list[dict[str, Any]]:
+    """Return one entry a run that has a report: its figures, its stages, and nothing of its texts but ten a model."""
+    runs = []
+    for path in sorted(output.glob("*/*/seed_*/evaluation/report.json")):
+        folder = path.parents[1]
+        report = json.loads(path.read_text())
+        stages = {stage.stem: json.loads(stage.read_text()) for stage in sorted(folder.glob("*.json"))}
+        samples = {}
+        for model in report["models"]:
+            drawn = folder / "evaluation" / "samples" / f"{part_name(model, 1.0)}.json"
+            if drawn.exists():
+                samples[model] = json.loads(drawn.read_text())["texts"][:10]
+        runs.append(
+            {
+                "corpus": folder.parents[1].name,
+                "generator": folder.parent.name,
+                "seed": int(folder.name.removeprefix("seed_")),
+                "models": report["models"],
+                "temperatures": report["temperatures"],
+                "level": report["level"],
+                "settings": {key: value for key, value in report["settings"].items() if key != "models"},
+                "figures": {name: part["figures"] for name, part in report["parts"].items()},
+                "seconds": {name: part["seconds"] for name, part in report["parts"].items()},
+                "device": report["device"],
+                "stages": stages,
+                "samples": samples,
+            }
+        )
+    return runs
+
+
+def verdict(run: dict[str, Any], model: str, baseline: str, quality: str) -> Verdict | None:
+    """Compare two models of a run at matched diversity; None where the run lacks one, or the figure."""
+    if model not in run["models"] or baseline not in run["models"]:
+        return None
+    curves = []
+    for name in (model, baseline):
+        points = []
+        for temperature in run["temperatures"]:
+            figures = run["figures"][part_name(name, temperature)]
+            if quality in figures and DIVERSITY in figures:
+                points.append(Point(temperature, Interval(*figures[quality]), Interval(*figures[DIVERSITY])))
+        curves.append(points)
+    better = MEASURES[quality].better
+    if not curves[0] or len(curves[1]) < 2 or better == "real":
+        return None
+    return compare_at_matched_diversity(curves[0], curves[1], better, run["level"])
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Return the figures of the runs of one corpus and generator as Markdown, as means over the seeds ± deviation."""
+    parts = [("real text", None, REAL)]
+    models = [model for model in (*BASELINES, *GAMES) if all(model in run["models"] for run in runs)]
+    temperatures = sorted(set.intersection(*(set(run["temperatures"]) for run in runs)))
+    parts += [(model, t, part_name(model, t)) for model in models for t in temperatures]
+    names = [
+        name for name in MEASURES if all(name in run["figures"][part_name(models[0], temperatures[0])] for run in runs)
+    ]
+    lines = [
+        "| | T | " + " | ".join(MEASURES[name].title for name in names) + " |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for title, temperature, part in parts:
+        cells = []
+        for name in names:
+            values = [run["figures"][part][name][0] for run in runs if name in run["figures"][part]]
+            cells.append(_mean(values) if len(values) == len(runs) else "")
+        lines.append(f"| {title} | {'' if temperature is None else f'{temperature:g}'} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def verdict_table(runs: list[dict[str, Any]]) -> str:
+    """Return what each seed's verdicts say, a row a model, baseline and figure of quality."""
+    lines = [
+        "| model | against | by | verdict of each seed | gain at T = 1, mean over the seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for model in GAMES:
+        for baseline in BASELINES:
+            for quality in QUALITY:
+                found = [one for run in runs if (one := verdict(run, model, baseline, quality)) is not None]
+                if not found:
+                    continue
+                gains = [
+                    comparison.gain.value
+                    for one in found
+                    for comparison in one.comparisons
+                    if comparison.temperature == 1.0
+                ]
+                words = ", ".join(one.word for one in found)
+                gain = _mean(gains, "+.3f") if gains else "not comparable"
+                lines.append(f"| {model} | {baseline} | {MEASURES[quality].title} | {words} | {gain} |")
+    return "\n".join(lines)
+
+
+def best_table(runs: list[dict[str, Any]]) -> str:
+    """Return each model at the temperature at which a fresh judge finds it least, chosen for each seed."""
+    quality = QUALITY[0]
+    shown = [quality, "mauve", "frechet", "reverse_perplexity", DIVERSITY, "distinct_4", "real_nll"]
+    lines = ["| model | T of each seed | " + " | ".join(MEASURES[name].title for name in shown) + " |"]
+    lines.append("|---|---|" + "---|" * len(shown))
+    for model in (*BASELINES, *GAMES):
+        chosen = []
+        for run in runs:
+            if model not in run["models"]:
+                continue
+            having = [t for t in run["temperatures"] if quality in run["figures"][part_name(model, t)]]
+            if having:
+                best = min(having, key=lambda t, run=run: run["figures"][part_name(model, t)][quality][0])
+                chosen.append((best, run["figures"][part_name(model, best)]))
+        if not chosen:
+            continue
+        cells = []
+        for name in shown:
+            values = [figures[name][0] for _, figures in chosen if name in figures]
+            cells.append(_mean(values) if values else "")
+        temperatures = ", ".join(f"{best:g}" for best, _ in chosen)
+        lines.append(f"| {model} | {temperatures} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def page(runs: list[dict[str, Any]]) -> str:
+    """Return the page: a section a corpus and generator."""
+    sections = []
+    for corpus, generator in sorted({(run["corpus"], run["generator"]) for run in runs}):
+        own = [run for run in runs if (run["corpus"], run["generator"]) == (corpus, generator)]
+        alarms = {
+            model: sorted({alarm["name"] for run in own for alarm in run["stages"].get(model, {}).get("alarms", [])})
+            for model in GAMES
+        }
+        said = "; ".join(f"{model}: {', '.join(names) or 'none'}" for model, names in alarms.items())
+        played = "; ".join(
+            f"{model} {', '.join(str(run['stages'][model]['steps']) for run in own if model in run['stages'])}"
+            for model in GAMES
+            if any(model in run["stages"] for run in own)
+        )
+        seeds = ", ".join(str(run["seed"]) for run in own)
+        sections.append(
+            f"## {corpus}, generator {generator}, seeds {seeds}\n\n"
+            f"{own[0]['settings']['samples_each']} texts a row; ± is the deviation over the seeds. Alarms: {said}; "
+            f"steps played: {played}. "
+            f"Trained on {', '.join(sorted({run['stages']['supervised']['device'] for run in own}))}.\n\n"
+            f"{verdict_table(own)}\n\n### At the best temperature of each model\n\n"
+            "By the judge, chosen on the same texts, which flatters every model alike.\n\n"
+            f"{best_table(own)}\n\n### All temperatures\n\n{table(own)}\n"
+        )
+    return INTRODUCTION.read_text() + "\n" + "\n".join(sections)
+
+
+def publish(output: Path) -> None:
+    """Write the result and the page.
+
+    Args:
+        output (`Path`): Folder of the runs.
+
+    Raises:
+        ValueError: If it holds no finished run.
+    """
+    runs = gather(output)
+    if not runs:
+        raise ValueError(f"There is no finished run in {output}: run without --publish first.")
+    result = {"command": "python -m benchmarks.real_text --output OUT --publish", "runs": runs}
+    RESULTS.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(page(runs))
+    print(page(runs))
+
+
+def _mean(values: list[float], form: str | None = None) -> str:
+    mean = statistics.fmean(values)
+    form = form or (".3f" if abs(mean) < 10 else ".1f")
+    spread = f" ± {statistics.stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
+    return f"{mean:{form}}{spread}"

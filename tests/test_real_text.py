@@ -1,0 +1,138 @@
+"""The benchmark on real text with tiny players and corpora: every stage, resuming, and the arithmetic of the page."""
+
+import json
+
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from .conftest import VOCABULARY, texts
+
+
+pytest.importorskip("matplotlib", reason="the extra `evaluation` is not installed")
+
+from benchmarks import real_text, real_text_tables
+
+
+@pytest.fixture
+def play(tmp_path, tokenizer, pair_tokenizer, classifier):
+    """Run the benchmark on tiny stand-ins for the models and the corpora, where it looks for the real ones."""
+    models, data = tmp_path / "models", tmp_path / "data"
+    for name, model, own in (
+        ("all-MiniLM-L6-v2", classifier, pair_tokenizer),
+        ("SmolLM2-135M-Instruct", LlamaForCausalLM(tiny_llama()), tokenizer),
+    ):
+        model.save_pretrained(models / name)
+        own.save_pretrained(models / name)
+    data.mkdir()
+    for split, count, seed in (("train", 96, 0), ("validation", 40, 1)):
+        rows = [json.dumps({"text": text}) for text in texts(count, seed)]
+        (data / f"wordnet_examples.{split}.jsonl").write_text("\n".join(rows) + "\n")
+
+    def run(*more):
+        real_text.main(
+            [
+                *f"--models {models} --data {data} --output {tmp_path / 'out'} --corpora wordnet_examples --seeds 0 "
+                "--steps 2 --batch_size 8 --warmup_steps 1 --supervised_steps 2 --epochs 1 --width 16 --layers 1 "
+                "--vocabulary 300 --max_completion_length 8 --temperatures 0.8 1.0 --num_samples 24 "
+                "--further_held_out 16 --no-encoder --no-reverse_perplexity --evaluation_batch_size 8".split(),
+                *more,
+            ]
+        )
+        return tmp_path / "out" / "wordnet_examples"
+
+    return run
+
+
+def tiny_llama():
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    return LlamaConfig(
+        vocab_size=len(VOCABULARY), num_key_value_heads=1, max_position_embeddings=64, **sizes, **tokens
+    )
+
+
+def test_the_small_generator_goes_through_all_stages_and_a_second_call_does_none_again(play, capsys, monkeypatch):
+    folder = play("--generator", "small") / "small" / "seed_0"
+    stages = ["adversarial", "evaluation", "frozen", "supervised"]  # more supervision has nothing to add
+    assert sorted(path.stem for path in folder.glob("*.json")) == stages
+    report = json.loads((folder / "evaluation" / "report.json").read_text())
+    assert report["models"] == ["supervised", "frozen", "adversarial"]
+    assert len(report["parts"]) == 1 + 3 * 2
+    frozen, adversarial = (json.loads((folder / f"{name}.json").read_text()) for name in ("frozen", "adversarial"))
+    assert frozen["steps"] == adversarial["steps"] == 2
+    assert len(frozen["curves"]["real_prob"]) == 2
+
+    capsys.readouterr()
+    monkeypatch.setattr(real_text.Run, "_game", None)
+    play("--generator", "small")
+    assert capsys.readouterr().out.count("is there already") == 4
+
+
+def test_the_discriminator_of_the_frozen_game_stays_as_its_warm_up_left_it(play, monkeypatch):
+    left = {}
+    original = real_text.Frozen._warm_up
+
+    def warm_up(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        left["trainer"] = self
+        left["weights"] = {name: value.clone() for name, value in self.discriminator.model.state_dict().items()}
+
+    monkeypatch.setattr(real_text.Frozen, "_warm_up", warm_up)
+    play("--generator", "small", "--stages", "supervised", "frozen")
+    after = left["trainer"].discriminator.model.state_dict()
+    assert left["trainer"].discriminator.num_updates == 3  # one of the warm-up, and two that change nothing
+    assert all(value.equal(after[name]) for name, value in left["weights"].items())
+
+
+def test_the_second_generator_keeps_its_adapters_and_its_runs_are_published(play, tmp_path, monkeypatch):
+    folder = play("--generator", "SmolLM2")
+    assert (folder / "SmolLM2" / "seed_0" / "longer" / "adapter_config.json").exists()
+    monkeypatch.setattr(real_text_tables, "RESULTS", tmp_path / "real_text.json")
+    monkeypatch.setattr(real_text_tables, "PAGE", tmp_path / "real_text.md")
+    real_text.main(["--output", str(tmp_path / "out"), "--publish"])
+    (run,) = json.loads((tmp_path / "real_text.json").read_text())["runs"]
+    assert run["models"] == ["supervised", "longer", "frozen", "adversarial"]
+    assert len(run["samples"]["adversarial"]) == 10
+    page = (tmp_path / "real_text.md").read_text()
+    assert "## wordnet_examples, generator SmolLM2, seeds 0" in page
+    assert "| adversarial | longer | judge AUC |" in page
+
+
+def run_of(seed, adversarial):
+    """Return a run whose baseline has the judge's areas 0.8 and 0.6 at the self-BLEU 0.3 and 0.1."""
+
+    def part(auc, self_bleu):
+        return {"judge_auc": [auc, auc - 0.01, auc + 0.01], "self_bleu": [self_bleu, self_bleu, self_bleu]}
+
+    figures = {"supervised_T0.8": part(0.8, 0.3), "supervised_T1": part(0.6, 0.1), "real": part(0.5, 0.1)}
+    figures |= {"adversarial_T0.8": part(adversarial + 0.05, 0.25), "adversarial_T1": part(adversarial, 0.2)}
+    stages = {"supervised": {"device": "CPU"}, "adversarial": {"steps": 7, "alarms": []}}
+    return {
+        "corpus": "c",
+        "generator": "g",
+        "seed": seed,
+        "models": ["supervised", "adversarial"],
+        "temperatures": [0.8, 1.0],
+        "level": 0.95,
+        "settings": {"samples_each": 9},
+        "figures": figures,
+        "stages": stages,
+    }
+
+
+def test_the_page_holds_each_seeds_verdict_and_the_mean_gain_at_temperature_1():
+    runs = [run_of(0, 0.6), run_of(1, 0.64)]  # the baseline has 0.7 at the self-BLEU 0.2: gains of 0.1 and 0.06
+    table = real_text_tables.verdict_table(runs)
+    assert "| adversarial | supervised | judge AUC | better, better | +0.080 ± 0.028 |" in table
+    best = real_text_tables.best_table(runs)
+    assert "| supervised | 1, 1 | 0.600 ± 0.000 |" in best
+    assert "| adversarial | 1, 1 | 0.620 ± 0.028 |" in best
+    assert "| adversarial | 1 | 0.620 ± 0.028 | 0.200 ± 0.000 |" in real_text_tables.table(runs)
+    page = real_text_tables.page(runs)
+    assert "## c, generator g, seeds 0, 1" in page
+    assert "steps played: adversarial 7, 7" in page
+
+
+def test_nothing_is_published_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match="There is no finished run"):
+        real_text_tables.publish(tmp_path)
