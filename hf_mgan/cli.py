@@ -124,8 +124,8 @@ class EvaluateArguments(Evaluation):
             file of held-out texts.
         dataset_config (`str`, *optional*): Its configuration.
         dataset_test_split (`str`, *optional*, defaults to `"test"`): The split that no model was trained on.
-        training_name (`str`, *optional*): Where the training texts are, `dataset_name` by default if it has the split:
-            an id, a folder or a file.
+        training_name (`str`, *optional*): Where the training texts are: an id, a folder or a file. By default
+            `dataset_name`, if it has the split.
         dataset_train_split (`str`, *optional*, defaults to `"train"`): The split that they were trained on, in which
             copies are looked for.
         prompt_tokens (`list[int]`, *optional*, defaults to `[0, 0]`): As in training; see [`prepare_dataset`].
@@ -178,12 +178,13 @@ def _loaded(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDic
     return load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
 
 
-def _split_of(name: str, config: str | None, split: str) -> Dataset:
-    """Load a split of a dataset, or a file, which is one."""
+def _splits_of(name: str, config: str | None, split: str) -> DatasetDict:
+    """Load a dataset, or a file, which is this split."""
     kind = FILE_KINDS.get(Path(name).suffix)
-    if kind is not None:
-        return load_dataset(kind, data_files={split: name}, split=split)
-    data = load_dataset(name, name=config)
+    return load_dataset(name, name=config) if kind is None else load_dataset(kind, data_files={split: name})
+
+
+def _split_of(data: DatasetDict, name: str, split: str) -> Dataset:
     if split not in data:
         raise ValueError(
             f"{name} has the splits {list(data)} and no {split!r}: say with --dataset_test_split which one no model "
@@ -431,12 +432,16 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
     if len(arguments.prompt_tokens) != 2:
         raise ValueError(f"prompt_tokens are the least and the greatest number, got {arguments.prompt_tokens}.")
     arguments.check()
-    held_out = _split_of(arguments.dataset_name, arguments.dataset_config, arguments.dataset_test_split)
+    name, split = arguments.dataset_name, arguments.dataset_train_split
+    data = _splits_of(name, arguments.dataset_config, arguments.dataset_test_split)
+    held_out = _split_of(data, name, arguments.dataset_test_split)
     training = None
     if arguments.training_name is not None:
-        training = _split_of(arguments.training_name, None, arguments.dataset_train_split)
-    elif Path(arguments.dataset_name).suffix not in FILE_KINDS:
-        training = _split_of(arguments.dataset_name, arguments.dataset_config, arguments.dataset_train_split)
+        training = _split_of(_splits_of(arguments.training_name, None, split), arguments.training_name, split)
+    elif split != arguments.dataset_test_split and (
+        split in data or split != EvaluateArguments.dataset_train_split  # one that is asked for has to be there
+    ):
+        training = _split_of(data, name, split)
     prepare = {
         "prompt_tokens": tuple(arguments.prompt_tokens),
         "source_lang": arguments.source_lang,

@@ -47,8 +47,8 @@ WORDS = [
 VOCABULARY = {word: index for index, word in enumerate(SPECIAL + WORDS)}
 
 
-def word_tokenizer():
-    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
+def word_tokenizer(vocabulary=VOCABULARY):
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
 

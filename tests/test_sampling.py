@@ -221,9 +221,16 @@ def test_prompts_may_be_tokens_and_then_stay_as_they_are(generator, tokenizer):
     assert sample(generator, tokenizer, ids, 6) == sample(generator, tokenizer, PROMPTS, 6)
 
 
-def test_a_prompt_without_a_token_is_refused(generator, tokenizer):
-    with pytest.raises(ValueError, match="Prompt 1 is '' and has no token"):
-        sample(generator, tokenizer, ["<s>", ""], 6)
+def test_prompts_may_be_tokens_already(generator, tokenizer):
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    assert encode_prompts(prompts, tokenizer) == prompts
+    assert sample(generator, tokenizer, prompts, 8) == sample(generator, tokenizer, PROMPTS, 8)
+
+
+@pytest.mark.parametrize("empty", ["", []])
+def test_a_prompt_without_a_token_is_refused(generator, tokenizer, empty):
+    with pytest.raises(ValueError, match=r"Prompt 1 is .* and has no token"):
+        sample(generator, tokenizer, ["<s>", empty], 6)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from ..conftest import VOCABULARY, word_tokenizer
 
 
-def new_tokenizer():
+def new_tokenizer(vocabulary=None):
     return PreTrainedTokenizerFast(
-        tokenizer_object=word_tokenizer(),
+        tokenizer_object=word_tokenizer(vocabulary or VOCABULARY),
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",

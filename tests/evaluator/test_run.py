@@ -20,7 +20,7 @@ from hf_mgan.evaluator import Evaluation, evaluate_generator, run, side
 from hf_mgan.evaluator.models import load_generator
 from hf_mgan.sampling import sample
 
-from ..conftest import bert_classifier, texts
+from ..conftest import VOCABULARY, bert_classifier, texts
 from .conftest import new_generator, new_tokenizer
 
 
@@ -102,10 +102,10 @@ def nothing_is_loaded(monkeypatch):
         monkeypatch.setattr(module, name, loaded)
 
 
-def halves(rows, seed=0):
+def halves(rows, size=COUNT, seed=0):
     """Return the rows to compare with and those of the row of real texts."""
-    order = random.Random(seed).sample(range(len(rows)), len(rows))
-    return [rows[place] for place in order[: len(rows) // 2]], [rows[place] for place in order[len(rows) // 2 :]]
+    order = random.Random(seed).sample(range(len(rows)), 2 * size)
+    return [rows[place] for place in order[:size]], [rows[place] for place in order[size:]]
 
 
 def nats_a_token(model, prompts, rows, temperature):
@@ -187,12 +187,17 @@ def test_the_unsafe_rate_is_the_gates(evaluated):
 
 
 def test_real_texts_are_cut_like_completions_and_then_have_no_end(folders, tmp_path):
-    """Five of six words: the end is not among the tokens whose likelihood counts."""
-    evaluation = settings(tmp_path, temperatures=[1.0], max_completion_length=5)
+    """Five of six words: the end is not among the tokens whose likelihood counts. The seed is another one too."""
+    evaluation = settings(tmp_path, temperatures=[1.0], max_completion_length=5, seed=4)
     report = evaluate_generator(folders["start"], HELD_OUT, evaluation)
-    real, further = halves(HELD_OUT["text"])
+    real, further = halves(HELD_OUT["text"], seed=4)
     assert report.parts["real"]["texts"] == [" ".join(text.split()[:5]) for text in further]
     model, tokenizer = load_generator(folders["start"])
+    drawn = sample(model, tokenizer, ["<s>"] * COUNT, 5, seed=4, batch_size=16)
+    assert report.parts["start_T1"]["texts"] == drawn.texts
+    cut = [" ".join(text.split()[:5]) for text in real]
+    expected = text_figures(drawn.texts, cut, reverse=False, seed=4).figures
+    assert report.figure("start_T1", "judge_auc") == pytest.approx(expected["judge_auc"], abs=1e-6)
     rows = [tokenizer(text)["input_ids"][:5] for text in real]
     value = report.figure("start_T1", "real_nll").value
     assert value == pytest.approx(nats_a_token(model, [[1]] * COUNT, rows, 1.0), abs=1e-5)
@@ -437,9 +442,8 @@ def test_conversations_are_answered(folders, tmp_path):
         processing_classes={"start": tokenizer},
     )
     assert "bleu" in report.parts["start_T0.9"]["figures"]
-    answers = {talk[1]["content"] for talk in talks}
-    assert set(report.parts["real"]["texts"]) <= answers
-    assert not set(report.parts["start_T0.9"]["texts"]) <= answers
+    _, further = halves(talks, size=COUNT // 2)
+    assert report.parts["real"]["texts"] == [talk[1]["content"] for talk in further]
 
 
 def test_texts_without_spaces_are_measured_in_characters(folders, tmp_path):
@@ -450,6 +454,18 @@ def test_texts_without_spaces_are_measured_in_characters(folders, tmp_path):
     assert report.parts["start_T0.9"]["lengths"] == [
         len(text.replace(" ", "")) for text in report.parts["start_T0.9"]["texts"]
     ]
+
+
+def test_real_texts_pass_through_the_tokenizer_of_each_model(folders, tmp_path):
+    """The second model's lacks a word, and so neither its completions nor the real texts beside them have it."""
+    real, _ = halves(HELD_OUT["text"], size=6)
+    lost = real[0].split()[0]
+    other = new_tokenizer({word: id for word, id in VOCABULARY.items() if word != lost})
+    report = evaluate_generator(folders, HELD_OUT, few(tmp_path), processing_classes={"tuned": other})
+    without = [" ".join(word for word in text.split() if word != lost) for text in real]
+    for name, own in (("start_T0.9", real), ("tuned_T0.9", without)):
+        expected = text_figures(report.parts[name]["texts"], own, reverse=False).figures["length_ratio"]
+        assert report.figure(name, "length_ratio") == pytest.approx(expected, abs=1e-6)
 
 
 def test_copies_are_looked_for_in_as_many_training_texts_as_are_asked_for(folders, tmp_path):

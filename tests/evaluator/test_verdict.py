@@ -110,7 +110,7 @@ def test_an_interval_that_is_cut_at_a_bound_has_the_error_of_its_longer_side():
 
 def gains(*signs):
     """Return a verdict with points that are better, worse or neither, all of them matched."""
-    errors = {"+": (-0.2, 0.01), "-": (0.2, 0.01), "?": (0.2, 1.0)}
+    errors = {"+": (-0.2, 0.01), "-": (0.2, 0.01), "?": (0.2, 1.0), "!": (-0.2, 1.0)}
     candidate = []
     for number, sign in enumerate(signs):
         shift, error = errors[sign]
@@ -126,7 +126,7 @@ def gains(*signs):
         ("-", "worse"),
         ("?-?", "worse"),
         ("?", "undecided"),
-        ("??", "undecided"),
+        ("?!", "undecided"),
         ("+-", "undecided"),
         ("-?+", "undecided"),
     ],
@@ -136,9 +136,9 @@ def test_it_is_better_if_better_somewhere_and_worse_nowhere(signs, word):
 
 
 def test_a_sentence_says_at_which_temperatures():
-    assert gains("+", "?", "-", "+").sentence("gan", "start") == (
+    assert gains("+", "?", "-", "+", "!").sentence("gan", "start") == (
         "gan against start at matched diversity: undecided (better at T = 0.8, 1.1; worse at T = 1; as good within "
-        "the intervals at T = 0.9)."
+        "the intervals at T = 0.9, 1.2)."
     )
     candidate = [point(0.5, 0.1, 0.6), point(1.0, 0.5, 0.2)]
     assert compare_at_matched_diversity(candidate, SWEEP, "lower").sentence("gan", "start") == (
