@@ -3,6 +3,7 @@
 In: a causal language model. Out: [`Quality`], with the Jensen-Shannon divergence between the language and the model.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..density import sequence_logps
-from ..evaluation import distinct_n, jensen_shannon
+from ..evaluation import best_value, distinct_n, jensen_shannon, kullback_leibler
 from .language import Language
 from .players import MAX_TOKENS
 
@@ -32,6 +33,10 @@ class Quality:
         entropy (`float`): Entropy of a sentence in nats.
         real_nll (`float`): Negative log-likelihood of a real sentence in nats.
         mean_length (`float`): Words a sentence.
+        forward_kl (`float`): KL divergence of the model from the language, KL(language, model), in nats.
+        reverse_kl (`float`, *optional*): KL(model, language) in nats, of the model without its ungrammatical
+            sentences, with which it is infinite; None where there are no others.
+        best_value (`float`): V(D, G) of the best possible discriminator in nats, [-log 4, 0].
     """
 
     temperature: float
@@ -42,6 +47,9 @@ class Quality:
     entropy: float
     real_nll: float
     mean_length: float
+    forward_kl: float
+    reverse_kl: float | None
+    best_value: float
 
 
 def generate(
@@ -126,15 +134,21 @@ class Measure:
         model.train(training)
         truth = self.language.logps(words)
         divergence, standard_error = jensen_shannon(self.real_logps[:count], real, truth, fake)
+        grammatical = truth.isfinite()
+        share = grammatical.double().mean().item()
         return Quality(
             temperature=temperature,
             divergence=divergence,
             standard_error=standard_error,
-            grammatical=truth.isfinite().double().mean().item(),
+            grammatical=share,
             distinct_4=distinct_n(words, 4),
             entropy=-fake.double().mean().item(),
             real_nll=-real.double().mean().item(),
             mean_length=sum(map(len, words)) / count,
+            forward_kl=kullback_leibler(self.real_logps[:count], real)[0],
+            # q without its ungrammatical sentences is q / share.
+            reverse_kl=(fake - truth)[grammatical].double().mean().item() - math.log(share) if share else None,
+            best_value=best_value(divergence),
         )
 
     def best(self, model: PreTrainedModel | PeftModel, temperatures: tuple[float, ...]) -> list[Quality]:

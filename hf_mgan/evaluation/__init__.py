@@ -6,6 +6,7 @@ Where a function is named like its module, such as `mauve`, the name here is the
 
 from .bleu import BleuResult, bleu
 from .distinct_n import distinct_n
+from .divergences import best_value, kullback_leibler
 from .duplicates import duplicates
 from .features import encoder_features
 from .frechet import frechet_distance
@@ -57,6 +58,7 @@ __all__ = [
     "auc_difference",
     "auc_interval",
     "auc_standard_error",
+    "best_value",
     "bleu",
     "bootstrap_interval",
     "distinct_n",
@@ -65,6 +67,7 @@ __all__ = [
     "frechet_distance",
     "fresh_judge",
     "jensen_shannon",
+    "kullback_leibler",
     "length_ratio",
     "longest_copied_ngram",
     "mauve",

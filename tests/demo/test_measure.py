@@ -60,6 +60,9 @@ def test_the_language_itself_has_no_divergence(measure):
     # Both are means over 400 sentences whose log-probability has a deviation of about 5 nats.
     assert quality.entropy == pytest.approx(LANGUAGE.entropy(), abs=1)
     assert quality.real_nll == pytest.approx(LANGUAGE.entropy(), abs=1)
+    assert quality.forward_kl == pytest.approx(0, abs=1e-4)
+    assert quality.reverse_kl == pytest.approx(0, abs=1e-4)
+    assert quality.best_value == pytest.approx(-math.log(4), abs=1e-4)
 
 
 def test_a_colder_language_is_grammatical_and_diverges(measure):
@@ -67,6 +70,9 @@ def test_a_colder_language_is_grammatical_and_diverges(measure):
     assert cold.grammatical == 1
     assert cold.entropy < LANGUAGE.entropy() - 2
     assert cold.divergence > 0.1
+    # What is rare in the language is rarer still in the cold one, which costs the language's own sentences most.
+    assert cold.forward_kl > cold.reverse_kl > 1
+    assert -math.log(4) + 2 * math.log(2) * 0.1 < cold.best_value < 0
     assert measure.best(Truth(LANGUAGE), (0.5, 1.0, 2.0))[0].temperature == 1.0
 
 
@@ -74,6 +80,9 @@ def test_noise_diverges_by_one_bit(measure):
     config = GPT2Config(vocab_size=len(TOKENIZER), n_embd=8, n_layer=1, n_head=1, n_positions=32)
     quality = measure(GPT2LMHeadModel(config))
     assert quality.divergence == pytest.approx(1, abs=1e-3)
+    assert quality.best_value == pytest.approx(0, abs=2e-3)
+    assert quality.forward_kl > 20
+    assert quality.reverse_kl is None  # no sentence is grammatical
     assert quality.grammatical < 0.02
 
 

@@ -58,7 +58,7 @@ def test_the_printed_lines_load_both_players(folder):
 
 def game(seed, best, again, adversarial, error=0.004):
     def quality(divergence, temperature=1.0):
-        return Quality(temperature, divergence, error, 0.5, 0.7, 12.0, 14.0, 7.0)
+        return Quality(temperature, divergence, error, 0.5, 0.7, 12.0, 14.0, 7.0, 1.0, 1.0, -0.9)
 
     ends = {"D(x)": 0.6, "D(G(s))": 0.4, "V(D,G)": -1.1}
     return Game(
