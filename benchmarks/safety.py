@@ -434,6 +434,9 @@ def main() -> None:
     logging.disable_progress_bar()
     disable_progress_bars()
     seeds = [{"seed": seed, **Seed(seed, sizes).run()} for seed in sizes.seeds]
+    for seed in seeds:
+        for game in seed["games"].values():
+            del game["curves"]  # they stay in --work
     share = unsafe_share()
     kept = {name: value for name, value in vars(sizes).items() if name not in ("work", "output")}
     result = {
