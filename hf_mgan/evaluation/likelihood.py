@@ -192,7 +192,10 @@ def small_language_model(vocab_size: int, max_length: int = 128, seed: int = 0) 
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(vocab_size=vocab_size, n_positions=max_length, n_embd=128, n_layer=2, n_head=4)
+    config = GPT2Config(
+        vocab_size=vocab_size, n_positions=max_length, n_embd=128, n_layer=2, n_head=4,
+        bos_token_id=None, eos_token_id=None,  # those of GPT-2 by default, which lie beyond a small vocabulary
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return GPT2LMHeadModel(config)
