@@ -16,6 +16,7 @@ from .intervals import (
     auc_interval,
     auc_standard_error,
     bootstrap_interval,
+    jackknife_interval,
     paired_difference_interval,
 )
 from .jensen_shannon import jensen_shannon
@@ -66,6 +67,7 @@ __all__ = [
     "encoder_features",
     "frechet_distance",
     "fresh_judge",
+    "jackknife_interval",
     "jensen_shannon",
     "kullback_leibler",
     "length_ratio",

@@ -72,7 +72,9 @@ MEASURES: dict[str, Measure] = {
     ),
     "distinct_4": Measure("distinct-4", "real", "share of different ones among all runs of 4 words, [0, 1]"),
     "duplicates": Measure("duplicates", "real", "share of texts that occur earlier in the set, [0, 1)"),
-    "entropy": Measure("entropy", "real", "nats a token of the generator's own texts"),
+    "entropy": Measure(
+        "entropy", "real", "nats a token of the generator's own texts; far below NLL of real, they are too much alike"
+    ),
     "length_ratio": Measure("length", "real", "mean number of words over that of real texts, 1 = as long"),
     "repetition": Measure("repetition", "real", "share of a text's runs of 4 words that it has had before, [0, 1)"),
     "copied_share": Measure(
@@ -114,8 +116,9 @@ def text_figures(
 ) -> TextFigures:
     """Compute all figures of a set of generated texts that can be computed from texts alone.
 
-    Intervals are those of [`fresh_judge`] for its area, of a bootstrap for means over texts, and of a grouped
-    jackknife ([`jackknife_interval`]) for what depends on the set as a whole. All but the judge's leave the real texts
+    Intervals are those of [`fresh_judge`] for its area, of a bootstrap for means over texts, of Wilson for the unsafe
+    rate ([`share_interval`]), and of a grouped jackknife ([`jackknife_interval`]) for what depends on the set as a
+    whole. All but the judge's leave the real texts
     as they are. Reverse perplexity has none: its greatest error is that of its training.
 
     Args:

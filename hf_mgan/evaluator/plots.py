@@ -7,6 +7,18 @@ from ..evaluation.figures import MEASURES
 from .report import DIVERSITY, PLOTS, QUALITY, REAL, Report, part_name
 
 
+def require_matplotlib() -> None:
+    """See that matplotlib is there, before hours are spent on what it is to draw.
+
+    Raises:
+        ImportError: If it is missing.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError("The plots are drawn with matplotlib. Run: pip install 'hf-mgan[evaluation]'") from error
+
+
 def draw(report: Report, folder: Path) -> None:
     """Draw the three plots as PNG files, named in [`~report.PLOTS`].
 
@@ -17,11 +29,10 @@ def draw(report: Report, folder: Path) -> None:
     Raises:
         ImportError: If matplotlib is missing.
     """
-    try:
-        from matplotlib import color_sequences
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("The plots are drawn with matplotlib. Run: pip install 'hf-mgan[evaluation]'") from error
+    require_matplotlib()
+    from matplotlib import color_sequences
+    from matplotlib.figure import Figure
+
     colours = color_sequences["tab10"]
     for name, plot in zip(PLOTS, (_frontier, _calibration, _lengths), strict=True):
         figure = Figure(figsize=(7, 5), layout="constrained")

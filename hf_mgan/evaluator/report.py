@@ -15,6 +15,7 @@ QUALITY = ("judge_auc", "mauve", "frechet")  # the first one decides the verdict
 DIVERSITY = "self_bleu"
 SHOWN = 5  # samples of each model in the report
 PLOTS = ("frontier.png", "calibration.png", "lengths.png")
+READ = {"lower": "lower is better", "higher": "higher is better", "real": "best where that of real text is"}
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,9 @@ def markdown(report: Report) -> str:
         lines.append("")
     lines += [f"![{name.removesuffix('.png')}]({name})" for name in PLOTS]
     lines += ["", "## What the columns are", ""]
-    shown = [name for name in MEASURES if any(name in part["figures"] for part in report.parts.values())]
-    lines += [f"- **{MEASURES[name].title}**: {MEASURES[name].explanation}." for name in shown]
+    for name, measure in MEASURES.items():
+        if any(name in part["figures"] for part in report.parts.values()):
+            lines.append(f"- **{measure.title}** ({READ[measure.better]}): {measure.explanation}.")
     lines += ["", "## Samples", "", "The first ones at the temperature nearest to 1, not picked.", ""]
     nearest = min(report.temperatures, key=lambda temperature: abs(temperature - 1))
     for title, part in [("real text", REAL), *((model, part_name(model, nearest)) for model in report.models)]:

@@ -33,7 +33,7 @@ from ..evaluation.figures import MEASURES, TextFigures, text_figures
 from ..safety import SafetyGate
 from ..sampling import sample
 from .models import Model, fingerprint, named_models
-from .plots import draw
+from .plots import draw, require_matplotlib
 from .report import REAL, Report, part_name, write_report
 from .settings import UNITS, Evaluation
 from .side import Side
@@ -91,9 +91,11 @@ def evaluate_generator(
         [`Report`]: All that the files hold.
 
     Raises:
-        ValueError: If a setting is out of range, there are too few held-out texts, two models share a name, or the
-            folder holds parts of an evaluation with other settings.
+        ImportError: If matplotlib is missing.
+        ValueError: If a setting is out of range, there are too few held-out texts, two models share a name, a name is
+            that of no model, or the folder holds parts of an evaluation with other settings.
     """
+    require_matplotlib()
     evaluation = evaluation or Evaluation()
     evaluation.check()
     named = named_models(models)

@@ -19,6 +19,15 @@ class Side:
     """A model of the evaluation, and the real texts as it has them: through its tokenizer, as its completions are.
 
     Nothing is loaded before it is needed.
+
+    Args:
+        model (`str`, `PreTrainedModel` or `PeftModel`): The generator.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer, if it is not loaded with the model.
+        held_out (`Dataset`): Real texts that nothing was trained on.
+        training (`Dataset`, *optional*): Those that were trained on.
+        order (`list[int]`): Which of the held-out texts count: one half to compare with, then the other.
+        evaluation ([`Evaluation`]): Settings.
+        prepare (`dict`): Further arguments of [`prepare_dataset`].
     """
 
     def __init__(

@@ -99,7 +99,9 @@ def compare_at_matched_diversity(
     The baseline's curve is taken as straight between neighbours in diversity. The error of a comparison is that of
     both qualities, and of the diversities times the slope of that line, all taken as independent: the models meet the
     same real texts, which makes the true error smaller. Comparisons are made at each of the candidate's temperatures,
-    so each has the level 1 - (1 - level) / number (Bonferroni's), and all hold together at `level`.
+    so each has the level 1 - (1 - level) / number (Bonferroni's), and all hold together at `level`. In simulated
+    sweeps of one and the same frontier 4 to 5 % were decided at 95 %, and 7 % where diversity erred by a quarter of
+    the distance between neighbouring points, which leaves the curve itself in doubt.
 
     Args:
         candidate (`Sequence[Point]`): The model in question, a point a temperature.

@@ -7,6 +7,7 @@ import pytest
 
 from hf_mgan.evaluation import Interval
 from hf_mgan.evaluation.figures import MEASURES
+from hf_mgan.evaluator import compare_at_matched_diversity
 from hf_mgan.evaluator.plots import draw
 from hf_mgan.evaluator.report import PLOTS, Report, markdown, part_name, table, verdict_lines, write_report
 
@@ -100,6 +101,15 @@ def test_each_model_but_the_baseline_has_a_verdict():
     assert back.comparisons[0].gain.value == pytest.approx(0)
 
 
+def test_the_level_of_the_report_is_that_of_the_verdict():
+    """Two comparisons, so that the level of each depends on that of both."""
+    made = report(level=0.5)
+    made.parts["gan_T1"]["figures"]["self_bleu"] = figure(0.15, 0.01)
+    curves = [made.points(model, "judge_auc") for model in ("gan", "start")]
+    assert made.verdicts()["gan"]["judge_auc"] == compare_at_matched_diversity(*curves, "lower", level=0.5)
+    assert made.verdicts()["gan"]["judge_auc"] != compare_at_matched_diversity(*curves, "lower")
+
+
 def test_a_figure_that_is_better_if_higher_counts_the_other_way():
     made = report()
     for one in made.parts.values():
@@ -148,14 +158,16 @@ def test_the_page_holds_verdicts_tables_samples_and_how_it_was_made():
     assert "| gan | judge AUC | 0.8 | 1 to 0.8 | 0.600 | 0.700 | +0.100 (+0.08" in text
     for name in PLOTS:
         assert f"({name})" in text
-    for name in ("judge_auc", "reverse_perplexity", "self_bleu", "bleu"):
-        assert f"- **{MEASURES[name].title}**: {MEASURES[name].explanation}." in written
+    read = {"judge_auc": "lower", "reverse_perplexity": "lower", "bleu": "higher"}
+    for name, direction in read.items():
+        assert f"- **{MEASURES[name].title}** ({direction} is better): {MEASURES[name].explanation}." in written
+    assert f"- **self-BLEU** (best where that of real text is): {MEASURES['self_bleu'].explanation}." in written
     assert "- **MAUVE**" not in text
     assert "`hf-mgan evaluate --models start gan`" in written
     assert "5.0 minutes for all parts, 1.50 GiB at most, on CPU, abc with 2 threads; torch 2.0." in written
     settings = text.split("```json\n")[1].split("```")[0]
     assert json.loads(settings) == report().settings
-    assert "`hf-mgan" not in markdown(report(command=None))
+    assert "None" not in markdown(report(command=None))
 
 
 def test_samples_are_the_first_ones_at_the_temperature_nearest_to_1_a_line_each():
