@@ -182,6 +182,22 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(workplace, monkeypatch, 
     assert not (workplace / "out").exists()
 
 
+def test_settings_are_checked_before_data_is_downloaded(workplace, monkeypatch):
+    def downloaded(*_, **__):
+        raise AssertionError("the data was loaded first")
+
+    monkeypatch.setattr(cli, "load_dataset", downloaded)
+    with pytest.raises(ValueError, match="level must be more than 0"):
+        cli.main(flags(level=95))
+
+
+def test_an_unknown_key_in_a_yaml_file_is_refused_by_name(workplace):
+    (workplace / "evaluation.yaml").write_text(yaml.safe_dump({**SETTINGS, "temparatures": [1.0]}))
+    with pytest.raises(ValueError, match="temparatures"):
+        cli.main(["evaluate", "--config", "evaluation.yaml"])
+    assert not (workplace / "out").exists()
+
+
 def test_a_unit_that_is_none_is_refused_with_the_choices(workplace, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(flags(unit="syllable"))
