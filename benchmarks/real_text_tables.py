@@ -25,6 +25,9 @@ def gather(output: Path) -> list[dict[str, Any]]:
     for path in sorted(output.glob("*/*/seed_*/evaluation/report.json")):
         folder = path.parents[1]
         report = json.loads(path.read_text())
+        settings = {key: value for key, value in report["settings"].items() if key != "models"}
+        if settings["encoder"] is not None:  # by name: the folder is that of one machine
+            settings["encoder"] = Path(settings["encoder"]).name
         stages = {stage.stem: json.loads(stage.read_text()) for stage in sorted(folder.glob("*.json"))}
         samples = {}
         for model in report["models"]:
@@ -39,7 +42,7 @@ def gather(output: Path) -> list[dict[str, Any]]:
                 "models": report["models"],
                 "temperatures": report["temperatures"],
                 "level": report["level"],
-                "settings": {key: value for key, value in report["settings"].items() if key != "models"},
+                "settings": settings,
                 "figures": {name: part["figures"] for name, part in report["parts"].items()},
                 "seconds": {name: part["seconds"] for name, part in report["parts"].items()},
                 "device": report["device"],
