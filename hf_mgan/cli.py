@@ -6,11 +6,10 @@ hf_mgan.cli train ...` runs it on several devices.
 """
 
 import argparse
-import importlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,10 +29,11 @@ from trl import (
 )
 
 from .callbacks import Watchdog, check_best_model
+from .command_arguments import FILE_KINDS, check_alone, imported, named_safety_gate
 from .config import AdversarialConfig
 from .data import prepare_dataset
 from .demo.run import DemoArguments, run_demo
-from .evaluator import Evaluation, Report, evaluate_generator
+from .evaluate_command import EvaluateArguments, evaluate
 from .evaluator.report import table, verdict_lines
 from .further_rewards import matching
 from .generator_evaluation import GeneratorEvaluation
@@ -41,9 +41,6 @@ from .player_loading import load_discriminator
 from .preconditions import check_quantised_generator, check_token_credit
 from .safety import SafetyGate, check_gate
 from .trainer import AdversarialTrainer
-
-
-FILE_KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 
 
 @dataclass
@@ -113,44 +110,6 @@ class TrainArguments(ScriptArguments):
     )
 
 
-@dataclass
-class EvaluateArguments(Evaluation):
-    """Arguments of `hf-mgan evaluate`: those of [`~evaluator.Evaluation`], the models and the data.
-
-    Args:
-        models (`list[str]`): Generators, each a Hub id or a folder, with adapters or without; `NAME=ID` gives it a
-            name.
-        dataset_name (`str`): Hub id or folder of the dataset, or a `.json`, `.jsonl`, `.csv`, `.parquet` or `.txt`
-            file of held-out texts.
-        dataset_config (`str`, *optional*): Its configuration.
-        dataset_test_split (`str`, *optional*, defaults to `"test"`): The split that no model was trained on.
-        training_name (`str`, *optional*): Where the training texts are: an id, a folder or a file. By default
-            `dataset_name`, if it has the split.
-        dataset_train_split (`str`, *optional*, defaults to `"train"`): The split that they were trained on, in which
-            copies are looked for.
-        prompt_tokens (`list[int]`, *optional*, defaults to `[0, 0]`): As in training; see [`prepare_dataset`].
-        source_lang (`str`, *optional*): As in training.
-        target_lang (`str`, *optional*): As in training.
-        safety_gate_name_or_path (`str`, *optional*): Classifier behind the unsafe rate: Hub id, folder, or function as
-            `module.function`.
-        safety_gate_label (`str`, *optional*): Name or index of its label that means unsafe.
-        safety_gate_threshold (`float`, *optional*, defaults to 0.5): P(unsafe) from which on a text is unsafe.
-    """
-
-    models: list[str] = field(default_factory=list, metadata={"help": "Generators: ids or folders, or NAME=ID."})
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file of held-out texts."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
-    dataset_test_split: str = field(default="test", metadata={"help": "Split that no model was trained on."})
-    training_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file of training texts."})
-    dataset_train_split: str = field(default="train", metadata={"help": "Split that copies are looked for in."})
-    prompt_tokens: list[int] = field(default_factory=lambda: [0, 0], metadata={"help": "As in training."})
-    source_lang: str | None = field(default=None, metadata={"help": "As in training."})
-    target_lang: str | None = field(default=None, metadata={"help": "As in training."})
-    safety_gate_name_or_path: str | None = field(default=None, metadata={"help": "Classifier of the unsafe rate."})
-    safety_gate_label: str | None = field(default=None, metadata={"help": "Its label that means unsafe."})
-    safety_gate_threshold: float = field(default=0.5, metadata={"help": "P(unsafe) from which on a text is unsafe."})
-
-
 def _load_data(script: TrainArguments, mixture: DatasetMixtureConfig, splits: list[str]) -> DatasetDict:
     """Load the dataset and see that it has these splits."""
     data = _loaded(script, mixture)
@@ -178,53 +137,17 @@ def _loaded(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDic
     return load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
 
 
-def _splits_of(name: str, config: str | None, split: str) -> DatasetDict:
-    """Load a dataset, or a file, which is this split."""
-    kind = FILE_KINDS.get(Path(name).suffix)
-    return load_dataset(name, name=config) if kind is None else load_dataset(kind, data_files={split: name})
-
-
-def _split_of(data: DatasetDict, name: str, split: str) -> Dataset:
-    if split not in data:
-        raise ValueError(
-            f"{name} has the splits {list(data)} and no {split!r}: say with --dataset_test_split which one no model "
-            "was trained on, and with --dataset_train_split which one they were."
-        )
-    return data[split]
-
-
-def _imported(name: str, argument: str) -> str | Callable:
-    """Return the function that `module.function` names; an id with a slash or a folder is returned as it is."""
-    if "/" in name or Path(name).exists() or "." not in name:
-        return name
-    module, _, function = name.rpartition(".")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"{argument} names {name!r}, and there is no function {function!r} in a module {module!r}. Give "
-            "module.function, seen from this folder or installed, or the id of a classifier."
-        ) from error
-
-
-def _safety_gate(
-    script: TrainArguments | EvaluateArguments, args: AdversarialConfig | None = None
-) -> SafetyGate | None:
-    """Make the gate that the arguments name, if they name one; for a training, see that it can hold there."""
-    _check_alone(script, "safety_gate_name_or_path", ["safety_gate_label", "safety_gate_threshold"])
-    if script.safety_gate_name_or_path is None:
-        return None
-    if args is not None:
+def _safety_gate(script: TrainArguments, args: AdversarialConfig) -> SafetyGate | None:
+    """Make the gate that the arguments name, if they name one, and see that it can hold in this training."""
+    if script.safety_gate_name_or_path is not None:
         check_gate(args)
         check_token_credit(args, safety_gate=script.safety_gate_name_or_path)
-    classifier = _imported(script.safety_gate_name_or_path, "safety_gate_name_or_path")
-    return SafetyGate(classifier, script.safety_gate_label, script.safety_gate_threshold)
+    return named_safety_gate(script)
 
 
 def _watchdog(script: TrainArguments, args: AdversarialConfig) -> Watchdog:
     """Make the watchdog, with a measure to stop by if the arguments name one."""
-    _check_alone(script, "early_stopping_metric", ["early_stopping_patience", "early_stopping_greater_is_better"])
+    check_alone(script, "early_stopping_metric", ["early_stopping_patience", "early_stopping_greater_is_better"])
     if script.early_stopping_metric is not None and args.eval_strategy == "no":
         raise ValueError(
             f"early_stopping_metric={script.early_stopping_metric!r} is a metric of evaluations, and there are none: "
@@ -241,7 +164,7 @@ def _generator_evaluation(
     script: TrainArguments, args: AdversarialConfig, data: DatasetDict
 ) -> list[GeneratorEvaluation]:
     """Make the evaluation of samples that the arguments ask for, if they do."""
-    _check_alone(script, "evaluation_samples", ["evaluation_encoder"])
+    check_alone(script, "evaluation_samples", ["evaluation_encoder"])
     if script.evaluation_samples is None:
         return []
     if args.eval_strategy == "no":
@@ -257,16 +180,6 @@ def _generator_evaluation(
             seed=args.seed,
         )
     ]
-
-
-def _check_alone(script: TrainArguments | EvaluateArguments, name: str, details: list[str]) -> None:
-    """Check that nothing is said of what `name` would bring, where it is not given."""
-    defaults = {each.name: each.default for each in fields(script)}
-    for detail in details:
-        if getattr(script, name) is None and getattr(script, detail) != defaults[detail]:
-            raise ValueError(
-                f"{detail}={getattr(script, detail)!r} has no effect without {name}: give both or neither."
-            )
 
 
 def _check_early(
@@ -359,7 +272,7 @@ def train(
     # All that can be wrong is looked at before a warm start, which may take hours.
     callbacks = [_watchdog(script, args), *_generator_evaluation(script, args, data)]
     safety_gate = _safety_gate(script, args)
-    reward_funcs = [_imported(name, "reward_funcs") for name in script.reward_funcs or []]
+    reward_funcs = [imported(name, "reward_funcs") for name in script.reward_funcs or []]
     set_seed(args.seed)  # a fresh classification head is random
     discriminator = load_discriminator(script.discriminator_name_or_path, None, None, None, args)
     args.discriminator_fresh_head = False  # it has its head by now
@@ -410,52 +323,6 @@ def train(
     if args.push_to_hub:
         trainer.push_to_hub(dataset_name=dataset_name)
     return trainer
-
-
-def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report:
-    """Measure the models that the arguments name, and write the report to `output_dir`.
-
-    Args:
-        arguments ([`EvaluateArguments`]): Models, data and settings.
-        command (`str`, *optional*): What was called, for the report.
-
-    Returns:
-        [`~evaluator.Report`]: What was found.
-
-    Raises:
-        ValueError: If models or data are missing, a split is not there, or a setting is out of range.
-    """
-    if not arguments.models:
-        raise ValueError("There is no model: give --models with Hub ids or folders, such as before=ID after=FOLDER.")
-    if arguments.dataset_name is None:
-        raise ValueError("There is no held-out text: give --dataset_name, a Hub id, a folder or a file.")
-    if len(arguments.prompt_tokens) != 2:
-        raise ValueError(f"prompt_tokens are the least and the greatest number, got {arguments.prompt_tokens}.")
-    arguments.check()
-    name, split = arguments.dataset_name, arguments.dataset_train_split
-    data = _splits_of(name, arguments.dataset_config, arguments.dataset_test_split)
-    held_out = _split_of(data, name, arguments.dataset_test_split)
-    training = None
-    if arguments.training_name is not None:
-        training = _split_of(_splits_of(arguments.training_name, None, split), arguments.training_name, split)
-    elif split != arguments.dataset_test_split and (
-        split in data or split != EvaluateArguments.dataset_train_split  # one that is asked for has to be there
-    ):
-        training = _split_of(data, name, split)
-    prepare = {
-        "prompt_tokens": tuple(arguments.prompt_tokens),
-        "source_lang": arguments.source_lang,
-        "target_lang": arguments.target_lang,
-    }
-    return evaluate_generator(
-        arguments.models,
-        held_out,
-        arguments,
-        training=training,
-        safety=_safety_gate(arguments),
-        prepare=prepare,
-        command=command,
-    )
 
 
 def _parser(command: str, *arguments: type) -> TrlParser:

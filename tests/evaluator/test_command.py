@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 
-from hf_mgan import cli
+from hf_mgan import cli, evaluate_command
 
 from ..conftest import texts
 from .conftest import new_generator, save
@@ -55,14 +55,14 @@ def flags(**changes):
 def evaluated(monkeypatch):
     """Return what `evaluate_generator` was given and returned, call after call."""
     calls = []
-    evaluate = cli.evaluate_generator
+    evaluate = evaluate_command.evaluate_generator
 
     def watched(*args, **kwargs):
         report = evaluate(*args, **kwargs)
         calls.append((args, kwargs, report))
         return report
 
-    monkeypatch.setattr(cli, "evaluate_generator", watched)
+    monkeypatch.setattr(evaluate_command, "evaluate_generator", watched)
     return calls
 
 
@@ -136,7 +136,7 @@ def test_training_texts_are_those_of_the_dataset_unless_they_are_named(
 ):
     split_folder(workplace, *splits)
     given = []
-    monkeypatch.setattr(cli, "evaluate_generator", lambda *_, training, **__: given.append(training))
+    monkeypatch.setattr(evaluate_command, "evaluate_generator", lambda *_, training, **__: given.append(training))
     settings = {"dataset_name": "data", "training_name": None, **changes}
     arguments = cli.EvaluateArguments(**{**SETTINGS, **settings})
     cli.evaluate(arguments)
@@ -186,7 +186,7 @@ def test_settings_are_checked_before_data_is_downloaded(workplace, monkeypatch):
     def downloaded(*_, **__):
         raise AssertionError("the data was loaded first")
 
-    monkeypatch.setattr(cli, "load_dataset", downloaded)
+    monkeypatch.setattr(evaluate_command, "load_dataset", downloaded)
     with pytest.raises(ValueError, match="level must be more than 0"):
         cli.main(flags(level=95))
 
