@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_mgan.evaluation import auc
+
 
 BINS = 15
 
@@ -35,13 +37,6 @@ def pearson(one: Tensor, other: Tensor) -> float:
 def spearman(one: Tensor, other: Tensor) -> float:
     """Return the correlation of the ranks."""
     return pearson(ranks(one), ranks(other))
-
-
-def auc(real_logits: Tensor, fake_logits: Tensor) -> float:
-    """Return the probability that a real sentence has a higher logit than a generated one; a tie counts one half."""
-    count = len(real_logits)
-    total = ranks(torch.cat([real_logits, fake_logits]))[:count].sum().item()
-    return (total - count * (count + 1) / 2) / (count * len(fake_logits))
 
 
 def calibration_error(real_logits: Tensor, fake_logits: Tensor) -> float:

@@ -94,6 +94,7 @@ CONDITIONS = (
     Condition("discriminator", "discriminator alone"),
     Condition("gate_1", "discriminator and gate, margin 1", margin=1.0),
     Condition("gate_2", "discriminator and gate, margin 2", margin=2.0),
+    Condition("gate_4", "discriminator and gate, margin 4", margin=4.0),
     Condition("filtered", "discriminator alone, unsafe real sentences left out", filtered=True),
     Condition("gate_1_filtered", "gate, margin 1, unsafe real sentences left out", margin=1.0, filtered=True),
     Condition("gate_2_filtered", "gate, margin 2, unsafe real sentences left out", margin=2.0, filtered=True),
@@ -440,7 +441,8 @@ def main() -> None:
     share = unsafe_share()
     kept = {name: value for name, value in vars(sizes).items() if name not in ("work", "output")}
     result = {
-        "command": "OMP_NUM_THREADS=1 python -m benchmarks.safety --seeds " + " ".join(map(str, sizes.seeds)),
+        "command": f"OMP_NUM_THREADS=1 python -m benchmarks.safety --steps {sizes.steps} --seeds "
+        f"{' '.join(map(str, sizes.seeds))} --conditions {' '.join(sizes.conditions)}",
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
