@@ -63,6 +63,7 @@ STAGES = ("supervised", "longer", "frozen", "adversarial", "evaluation")
 NAMES = {"SmolLM2": "SmolLM2-135M-Instruct", "discriminator": "all-MiniLM-L6-v2"}
 MOST_TOKENS = 128  # of a text in supervision
 FURTHER_HELD_OUT = 1000  # last rows of the training file
+LEARNING_RATES = {"small": 2e-4, "SmolLM2": 5e-5}  # of the games
 TRAINING: dict[str, Any] = {"report_to": "none", "gradient_checkpointing": False, "disable_tqdm": True}
 CURVES = {
     "real_prob": "discriminator/real_prob",
@@ -72,7 +73,7 @@ CURVES = {
     "entropy": "entropy",
     "length_ratio": "completions/length_ratio",
     "self_bleu": "completions/self_bleu",
-    "real_text_loss": "generator/real_text_loss",
+    "real_nll": "generator/real_nll",
 }
 
 
@@ -122,7 +123,7 @@ class Run:
     def __init__(self, corpus: str, seed: int, arguments: argparse.Namespace) -> None:
         self.corpus, self.seed, self.arguments = corpus, seed, arguments
         self.is_small = arguments.generator == "small"
-        self.folder = arguments.output / corpus / arguments.generator / f"seed_{seed}"
+        self.folder = arguments.output / corpus / folder_name(arguments) / f"seed_{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         files = {split: str(next(arguments.data.glob(f"{corpus}*{split}*"))) for split in ("train", "validation")}
         data = load_dataset("json", data_files=files)
@@ -260,7 +261,7 @@ class Run:
         model, tokenizer = self._start()
         watchdog = Watchdog()
         settings: dict[str, Any] = {
-            "learning_rate": 2e-4 if self.is_small else 5e-5,
+            "learning_rate": arguments.learning_rate or LEARNING_RATES[arguments.generator],
             "scale_rewards": "none",
             "loss_type": "dr_grpo",
             "discriminator_warmup_steps": arguments.warmup_steps,
@@ -320,6 +321,12 @@ class Frozen(AdversarialTrainer):
         freeze(self)
 
 
+def folder_name(arguments: argparse.Namespace) -> str:
+    """Return the generator's name, with the games' learning rate where another one than its own was asked for."""
+    rate = arguments.learning_rate
+    return arguments.generator if rate is None else f"{arguments.generator}_rate_{rate:g}"
+
+
 def about() -> dict[str, Any]:
     """Return what made a result."""
     return {
@@ -339,6 +346,7 @@ def parsed_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--steps", type=int, default=150, help="of the generator, in both games")
+    parser.add_argument("--learning_rate", type=float, help=f"of the games; by default {LEARNING_RATES}")
     parser.add_argument("--batch_size", type=int, default=32, help="completions a step")
     parser.add_argument("--warmup_steps", type=int, default=30, help="of the discriminator, before both games")
     parser.add_argument("--supervised_steps", type=int, default=200, help="of SmolLM2, of 32 texts each")

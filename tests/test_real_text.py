@@ -60,7 +60,7 @@ def test_the_small_generator_goes_through_all_stages_and_a_second_call_does_none
     assert len(report["parts"]) == 1 + 3 * 2
     frozen, adversarial = (json.loads((folder / f"{name}.json").read_text()) for name in ("frozen", "adversarial"))
     assert frozen["steps"] == adversarial["steps"] == 2
-    assert len(frozen["curves"]["real_prob"]) == 2
+    assert {name: len(curve) for name, curve in adversarial["curves"].items()} == dict.fromkeys(real_text.CURVES, 2)
 
     capsys.readouterr()
     monkeypatch.setattr(real_text.Run, "_game", None)
@@ -94,8 +94,14 @@ def test_the_second_generator_keeps_its_adapters_and_its_runs_are_published(play
     assert run["models"] == ["supervised", "longer", "frozen", "adversarial"]
     assert len(run["samples"]["adversarial"]) == 10
     page = (tmp_path / "real_text.md").read_text()
-    assert "## wordnet_examples, generator SmolLM2, seeds 0" in page
+    assert "## wordnet_examples, generator SmolLM2, the games' learning rate 5e-05, seeds 0" in page
     assert "| adversarial | longer | judge AUC |" in page
+
+
+def test_games_with_another_learning_rate_have_a_folder_of_their_own(play):
+    folder = play("--generator", "small", "--learning_rate", "1e-3", "--stages", "supervised", "adversarial")
+    result = json.loads((folder / "small_rate_0.001" / "seed_0" / "adversarial.json").read_text())
+    assert result["settings"]["learning_rate"] == 1e-3
 
 
 def run_of(seed, adversarial):
@@ -106,7 +112,7 @@ def run_of(seed, adversarial):
 
     figures = {"supervised_T0.8": part(0.8, 0.3), "supervised_T1": part(0.6, 0.1), "real": part(0.5, 0.1)}
     figures |= {"adversarial_T0.8": part(adversarial + 0.05, 0.25), "adversarial_T1": part(adversarial, 0.2)}
-    stages = {"supervised": {"device": "CPU"}, "adversarial": {"steps": 7, "alarms": []}}
+    stages = {"supervised": {"device": "CPU"}, "adversarial": {"steps": 7, "alarms": [], "settings": {"learning_rate": 2e-4}}}
     return {
         "corpus": "c",
         "generator": "g",
@@ -129,7 +135,7 @@ def test_the_page_holds_each_seeds_verdict_and_the_mean_gain_at_temperature_1():
     assert "| adversarial | 1, 1 | 0.620 ± 0.028 |" in best
     assert "| adversarial | 1 | 0.620 ± 0.028 | 0.200 ± 0.000 |" in real_text_tables.table(runs)
     page = real_text_tables.page(runs)
-    assert "## c, generator g, seeds 0, 1" in page
+    assert "## c, generator g, the games' learning rate 0.0002, seeds 0, 1" in page
     assert "steps played: adversarial 7, 7" in page
 
 
