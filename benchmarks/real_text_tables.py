@@ -161,7 +161,8 @@ def page(runs: list[dict[str, Any]]) -> str:
         seeds = ", ".join(str(run["seed"]) for run in own)
         rate = own[0]["stages"]["adversarial"]["settings"]["learning_rate"]
         sections.append(
-            f"## {corpus}, generator {generator.split('_rate_')[0]}, the games' learning rate {rate:g}, seeds {seeds}\n\n"
+            f"## {corpus}, generator {generator.split('_rate_')[0]}, "
+            f"the games' learning rate {rate:g}, seeds {seeds}\n\n"
             f"{own[0]['settings']['samples_each']} texts a row; ± is the deviation over the seeds. Alarms: {said}; "
             f"steps played: {played}. "
             f"Trained on {', '.join(sorted({run['stages']['supervised']['device'] for run in own}))}.\n\n"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from datasets import Dataset, DatasetDict, load_dataset
 
 from .command_arguments import FILE_KINDS, named_safety_gate
@@ -82,12 +83,13 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
         "source_lang": arguments.source_lang,
         "target_lang": arguments.target_lang,
     }
+    safety = named_safety_gate(arguments)
     return evaluate_generator(
         arguments.models,
         held_out,
         arguments,
         training=training,
-        safety=named_safety_gate(arguments),
+        safety=safety and safety.to("cuda" if torch.cuda.is_available() else "cpu"),
         prepare=prepare,
         command=command,
     )

@@ -112,7 +112,10 @@ def run_of(seed, adversarial):
 
     figures = {"supervised_T0.8": part(0.8, 0.3), "supervised_T1": part(0.6, 0.1), "real": part(0.5, 0.1)}
     figures |= {"adversarial_T0.8": part(adversarial + 0.05, 0.25), "adversarial_T1": part(adversarial, 0.2)}
-    stages = {"supervised": {"device": "CPU"}, "adversarial": {"steps": 7, "alarms": [], "settings": {"learning_rate": 2e-4}}}
+    stages = {
+        "supervised": {"device": "CPU"},
+        "adversarial": {"steps": 7, "alarms": [], "settings": {"learning_rate": 2e-4}},
+    }
     return {
         "corpus": "c",
         "generator": "g",

@@ -39,7 +39,9 @@ def load_generator(
     is_adapter = find_adapter_config_file(model) is not None
     loader = AutoPeftModelForCausalLM if is_adapter else AutoModelForCausalLM
     loaded: Any = loader.from_pretrained(model, dtype=dtype)
-    return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    if not getattr(loaded, "is_quantized", False):  # placed when it is loaded
+        loaded.to("cuda" if torch.cuda.is_available() else "cpu")
+    return loaded.eval(), tokenizer
 
 
 def load_tokenizer(model: Model, processing_class: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..density import sequence_logps
-from ..evaluation import Interval, bootstrap_interval, encoder_features
+from ..evaluation import Interval, bleu, bootstrap_interval, encoder_features
 from ..evaluation.figures import MEASURES, TextFigures, text_figures
 from ..safety import SafetyGate
 from ..sampling import sample
@@ -91,7 +91,7 @@ def evaluate_generator(
         [`Report`]: All that the files hold.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        ImportError: If matplotlib is missing, or sacrebleu where the data has prompts.
         ValueError: If a setting is out of range, there are too few held-out texts, two models share a name, a name is
             that of no model, or the folder holds parts of an evaluation with other settings.
     """
@@ -123,6 +123,8 @@ def evaluate_generator(
         )
         for name, model in named.items()
     }
+    if next(iter(sides.values())).has_prompts:
+        bleu(["a"], ["a"])  # says now what to install if that is missing
     with tqdm(total=count * len(cells), unit="text", desc="samples") as bar:
         for number, (name, temperature) in enumerate(cells, 1):
             bar.set_postfix_str(f"{name} at T = {temperature:g}")

@@ -5,9 +5,11 @@ import shlex
 import shutil
 
 import pytest
+import torch
 import yaml
 
 from hf_mgan import cli, evaluate_command
+from hf_mgan.evaluate_command import EvaluateArguments
 
 from ..conftest import texts
 from .conftest import new_generator, save
@@ -92,6 +94,18 @@ def test_flags_bring_a_report_and_print_its_table_and_verdicts(workplace, evalua
     written = (workplace / "out" / "report.md").read_text()
     command = flags(safety_gate_name_or_path="my_rules.dogs", safety_gate_threshold=0.7)
     assert f"`hf-mgan {shlex.join(command)}`" in written
+
+
+@pytest.mark.parametrize(("has_gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_the_classifier_of_the_unsafe_rate_is_where_the_generators_are(workplace, monkeypatch, has_gpu, device):
+    monkeypatch.setattr(evaluate_command, "evaluate_generator", lambda *args, safety, **kwargs: safety.device.type)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    arguments = EvaluateArguments(
+        models=["start"],
+        dataset_name="held_out.jsonl",
+        safety_gate_name_or_path="my_rules.dogs",
+    )
+    assert evaluate_command.evaluate(arguments) == device
 
 
 def test_a_yaml_file_says_the_same_and_flags_go_before_it(workplace, evaluated):

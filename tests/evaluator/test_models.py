@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
-from transformers import GPT2LMHeadModel
+from transformers import BitsAndBytesConfig, GPT2LMHeadModel
 
 from hf_mgan.evaluator.models import fingerprint, load_generator, load_tokenizer, named_models
 
@@ -61,6 +61,19 @@ def test_the_precision_is_that_of_the_file_or_the_one_asked_for(folders, tmp_pat
     assert load_generator(str(tmp_path / "half"))[0].dtype == torch.bfloat16
     assert load_generator(str(tmp_path / "half"), dtype="float32")[0].dtype == torch.float32
     assert load_generator(folders["start"])[0].dtype == torch.float32
+
+
+def test_a_quantised_checkpoint_stays_where_it_was_loaded(folders, tmp_path, monkeypatch):
+    pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    save(GPT2LMHeadModel.from_pretrained(folders["start"], quantization_config=config), tmp_path / "int8")
+    moved = []
+    monkeypatch.setattr(GPT2LMHeadModel, "to", lambda self, *args: moved.append(args))
+    model, _ = load_generator(str(tmp_path / "int8"))
+    assert model.is_quantized
+    assert not moved  # bitsandbytes' layers refuse some moves
+    load_generator(folders["start"])
+    assert len(moved) == 1
 
 
 def test_a_model_from_nowhere_needs_its_tokenizer():

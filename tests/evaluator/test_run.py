@@ -399,6 +399,14 @@ def test_data_with_prompts_brings_bleu_and_likelihood_on_the_right_prompts(folde
     assert "bleu" not in report.parts["real"]["figures"]  # those texts have other prompts
 
 
+def test_a_missing_package_of_bleu_is_named_before_anything_is_drawn(folders, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    with pytest.raises(ImportError, match=r"hf-mgan\[evaluation\]"):
+        evaluate_generator(folders["start"], PAIRS, few(tmp_path))
+    assert not list(tmp_path.rglob("start_*"))
+    evaluate_generator(folders["start"], HELD_OUT, few(tmp_path / "plain"))  # which has no prompts
+
+
 def test_a_classifier_that_reads_prompts_is_given_those_of_the_texts(folders, tmp_path):
     """As in training: without the generator's special tokens. The row of real texts has prompts of its own."""
     seen = []
