@@ -33,7 +33,7 @@ from hf_mgan.demo.players import SPECIAL_TOKENS, make_tokenizer
 from hf_mgan.demo.run import DemoArguments
 
 from .oracle_measures import compare, diversity, uniform_logps
-from .oracle_players import described, fit, play
+from .oracle_players import described, discriminator_areas, fit, play
 from .recipe_game import last_steps
 from .recipe_players import Stopwatch
 
@@ -294,7 +294,7 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
     Returns:
         `dict`: `references`, see [`Measure.references`]; `likelihood` and `adversarial`, the figures at every
         temperature; `fits`, what became of maximum likelihood; `training`, the trainer's figures over the last steps
-        of the game; `seconds` of the processor.
+        of the game, and [`~oracle_players.discriminator_areas`] after it; `seconds` of the processor.
     """
     stopwatch = Stopwatch()
     with tempfile.TemporaryDirectory() as name, stopwatch.part("all"):
@@ -323,6 +323,10 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
         with stopwatch.part("measuring"):
             references = measured.references()
             likelihood = [measured(model, temperature) for temperature in sizes.temperatures]
+
+        def as_texts(rows: Tensor) -> list[str]:
+            return [" ".join(vocabulary[word] for word in row) for row in rows.tolist()]
+
         game = DemoArguments(
             sentences=sizes.sentences,
             batch_size=sizes.game_batch_size,
@@ -333,7 +337,7 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
         trainer = play(
             folder / "likelihood",
             folder,
-            [" ".join(vocabulary[word] for word in row) for row in learnt.tolist()],
+            as_texts(learnt),
             encoder_tokenizer,
             game,
             stopwatch,
@@ -343,12 +347,14 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
         )
         with stopwatch.part("measuring"):
             adversarial = [measured(trainer.model, temperature) for temperature in sizes.temperatures]
+            fake = draw(trainer.model, *fresh.shape, 1.0, seed)
+            areas = discriminator_areas(trainer, as_texts(learnt[: len(fresh)]), as_texts(fresh), as_texts(fake))
     return {
         "references": references,
         "likelihood": likelihood,
         "adversarial": adversarial,
         "fits": described(fits),
-        "training": last_steps(trainer.state.log_history),
+        "training": last_steps(trainer.state.log_history) | areas,
         "seconds": stopwatch.seconds,
     }
 

@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from hf_mgan import AdversarialTrainer
 from hf_mgan.demo.players import TRAINING, train_encoder
 from hf_mgan.demo.run import DemoArguments, game_config
+from hf_mgan.evaluation import auc
 
 from .recipe_players import Stopwatch
 
@@ -165,6 +166,27 @@ def play(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return trainer
+
+
+def discriminator_areas(
+    trainer: AdversarialTrainer, learnt: list[str], fresh: list[str], generated: list[str]
+) -> dict[str, float]:
+    """Return what the discriminator of a game has learnt, and what of it holds for texts that it has not seen.
+
+    Args:
+        trainer ([`AdversarialTrainer`]): After the game.
+        learnt (`list[str]`): Real texts that it was trained on.
+        fresh (`list[str]`): Others.
+        generated (`list[str]`): Texts of the generator that it has not seen.
+
+    Returns:
+        `dict[str, float]`: Its area under the ROC curve against the generated texts, `auc_learnt` and `auc_fresh`: 1
+        where every real text gets the higher score, 0.5 where scores say nothing.
+    """
+    of_learnt, of_fresh, of_generated = (
+        trainer.discriminator.score([""] * len(texts), texts) for texts in (learnt, fresh, generated)
+    )
+    return {"auc_learnt": auc(of_learnt, of_generated), "auc_fresh": auc(of_fresh, of_generated)}
 
 
 def adapters(rank: int) -> LoraConfig:

@@ -289,10 +289,22 @@ def test_a_tiny_run_measures_both_generators_at_every_temperature(results):
         assert result["likelihood"] != result["adversarial"]
         assert result["references"]["oracle"]["divergence"] == 0
         assert result["references"]["uniform"]["nll_gen"] == pytest.approx(math.log(30), abs=1e-4)
+        assert 0 < result["training"]["auc_learnt"] < 1
+        assert 0 < result["training"]["auc_fresh"] < 1
         assert result["training"]["length"] == oracle_lstm.TINY.length  # no text of the game ends early
     language = results[2]
     assert len(language["adversarial"]) == len(language["likelihood"]) == 5
     assert language["adversarial"] != language["likelihood"]
+
+
+def test_what_the_discriminator_has_learnt_is_told_from_what_holds_for_other_texts():
+    def score(prompts, texts):
+        assert set(prompts) == {""}
+        return torch.tensor([float(text) for text in texts])
+
+    trainer = SimpleNamespace(discriminator=SimpleNamespace(score=score))
+    areas = oracle_players.discriminator_areas(trainer, ["3", "4"], ["0", "2", "3", "-1"], ["1", "1"])
+    assert areas == {"auc_learnt": 1.0, "auc_fresh": 0.5}
 
 
 def test_the_page_holds_what_was_measured_beside_what_was_published(results):
