@@ -123,7 +123,8 @@ def evaluate_generator(
         )
         for name, model in named.items()
     }
-    if next(iter(sides.values())).has_prompts:
+    is_measured = all((folder / PARTS / f"{part_name(*cell)}.json").exists() for cell in cells)
+    if not is_measured and sides[cells[0][0]].has_prompts:
         bleu(["a"], ["a"])  # says now what to install if that is missing
     with tqdm(total=count * len(cells), unit="text", desc="samples") as bar:
         for number, (name, temperature) in enumerate(cells, 1):
