@@ -197,7 +197,7 @@ def players_table(results: dict[str, list[Result]]) -> str:
                 mean((fit["best"][0] for fit in fits), 3),
                 *(mean((one["training"][key] for one in ones), 3) for key in ("D(x)", "D(G(s))", "V(D,G)")),
                 mean((at(one["adversarial"], 1.0)["best_value"] for one in ones), 3),
-                *(mean((one["training"].get(key) for one in ones), 3) for key in ("auc_learnt", "auc_fresh")),
+                *(spread(one["training"].get(key) for one in ones) for key in ("auc_learnt", "auc_fresh")),
             ]
         )
     head = ["", "steps", "held-out NLL", "D(x)", "D(G(s))", "V(D, G)", "V of the best D"]

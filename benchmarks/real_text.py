@@ -261,7 +261,7 @@ class Run:
         model, tokenizer = self._start()
         watchdog = Watchdog()
         settings: dict[str, Any] = {
-            "learning_rate": arguments.learning_rate or LEARNING_RATES[arguments.generator],
+            "learning_rate": arguments.learning_rate,
             "scale_rewards": "none",
             "loss_type": "dr_grpo",
             "discriminator_warmup_steps": arguments.warmup_steps,
@@ -322,9 +322,9 @@ class Frozen(AdversarialTrainer):
 
 
 def folder_name(arguments: argparse.Namespace) -> str:
-    """Return the generator's name, with the games' learning rate where another one than its own was asked for."""
-    rate = arguments.learning_rate
-    return arguments.generator if rate is None else f"{arguments.generator}_rate_{rate:g}"
+    """Return the generator's name, with the games' learning rate where it is another one than its own."""
+    name, rate = arguments.generator, arguments.learning_rate
+    return name if rate == LEARNING_RATES[name] else f"{name}_rate_{rate:g}"
 
 
 def about() -> dict[str, Any]:
@@ -366,6 +366,10 @@ def parsed_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     arguments = parser.parse_args(argv)
     arguments.callbacks = []
+    if arguments.learning_rate is None:
+        arguments.learning_rate = LEARNING_RATES[arguments.generator]
+    if arguments.learning_rate <= 0:
+        parser.error(f"--learning_rate must be greater than 0, got {arguments.learning_rate}")
     if not arguments.publish and (arguments.models is None or arguments.data is None):
         parser.error("--models and --data are needed, or --publish alone")
     return arguments

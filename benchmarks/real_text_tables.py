@@ -159,10 +159,12 @@ def page(runs: list[dict[str, Any]]) -> str:
             if any(model in run["stages"] for run in own)
         )
         seeds = ", ".join(str(run["seed"]) for run in own)
-        rate = own[0]["stages"]["adversarial"]["settings"]["learning_rate"]
+        rates = {
+            run["stages"][game]["settings"]["learning_rate"] for run in own for game in GAMES if game in run["stages"]
+        }
+        rate = "".join(f", the games' learning rate {one:g}" for one in rates)  # one, or none without a game
         sections.append(
-            f"## {corpus}, generator {generator.split('_rate_')[0]}, "
-            f"the games' learning rate {rate:g}, seeds {seeds}\n\n"
+            f"## {corpus}, generator {generator.split('_rate_')[0]}{rate}, seeds {seeds}\n\n"
             f"{own[0]['settings']['samples_each']} texts a row; ± is the deviation over the seeds. Alarms: {said}; "
             f"steps played: {played}. "
             f"Trained on {', '.join(sorted({run['stages']['supervised']['device'] for run in own}))}.\n\n"

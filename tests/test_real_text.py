@@ -104,6 +104,20 @@ def test_games_with_another_learning_rate_have_a_folder_of_their_own(play):
     assert result["settings"]["learning_rate"] == 1e-3
 
 
+def test_a_learning_rate_that_is_none_is_refused_and_the_generators_own_needs_no_folder(tmp_path, capsys):
+    words = ["--models", "m", "--data", "d", "--output", str(tmp_path), "--learning_rate"]
+    with pytest.raises(SystemExit):
+        real_text.parsed_arguments([*words, "0"])
+    assert "--learning_rate must be greater than 0, got 0.0" in capsys.readouterr().err
+    assert real_text.folder_name(real_text.parsed_arguments([*words, "2e-4"])) == "small"
+
+
+def test_a_run_without_a_game_has_its_section():
+    run = run_of(0, 0.6)
+    del run["stages"]["adversarial"]
+    assert "## c, generator g, seeds 0" in real_text_tables.page([{**run, "models": ["supervised"]}])
+
+
 def run_of(seed, adversarial):
     """Return a run whose baseline has the judge's areas 0.8 and 0.6 at the self-BLEU 0.3 and 0.1."""
 
