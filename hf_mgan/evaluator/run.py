@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -160,11 +160,19 @@ def evaluate_generator(
         seconds=round(time.perf_counter() - began, 1),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {platform.machine()}",
         threads=torch.get_num_threads(),
-        versions={name: version(name) for name in PACKAGES},
+        versions={name: _installed(name) for name in PACKAGES},
     )
     write_report(report, folder)
     draw(report, folder)
     return report
+
+
+def _installed(name: str) -> str:
+    """Return a package's version; a source tree on the path has none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _part(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 import weakref
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,17 @@ def test_a_second_call_makes_nothing_and_loads_nothing(again, evaluated):
     assert made(folder) == before
     assert report.parts == evaluated[0].parts
     assert report.verdicts() == evaluated[0].verdicts()
+
+
+def test_a_source_tree_that_is_not_installed_is_evaluated_to_the_end(again, evaluated, monkeypatch):
+    def version(name):
+        if name == "hf-mgan":
+            raise metadata.PackageNotFoundError(name)
+        return metadata.version(name)
+
+    monkeypatch.setattr(run, "version", version)
+    report = again[0]()
+    assert report.versions == evaluated[0].versions | {"hf-mgan": "not installed"}
 
 
 @pytest.mark.parametrize("lost", ["parts/tuned_T0.9.json", "samples/start_T1.3.json", "parts/real.json"])
