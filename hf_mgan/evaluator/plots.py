@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.figures import MEASURES
+from ..evaluation import Interval
+from ..evaluation.figures import MEASURES, share_interval
 from .report import DIVERSITY, PLOTS, QUALITY, REAL, Report, part_name
 
 
@@ -55,7 +56,13 @@ def _frontier(report: Report, axes: Any, colours: Any) -> None:
             label=model,
         )
         for point in points:
-            axes.annotate(f"T = {point.temperature:g}", (point.diversity.value, point.quality.value), fontsize="small")
+            axes.annotate(
+                f"T = {point.temperature:g}",
+                (point.diversity.value, point.quality.value),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize="small",
+            )
     figures = report.figure(REAL, DIVERSITY), report.figure(REAL, quality)
     if figures[0] is not None and figures[1] is not None:
         axes.errorbar(
@@ -82,10 +89,15 @@ def _calibration(report: Report, axes: Any, colours: Any) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
     for number, model in enumerate(report.models):
         bins = report.parts[part_name(model, nearest)]["calibration"]
-        axes.plot(
-            [one[0] for one in bins], [one[1] for one in bins], color=colours[number % len(colours)], marker="o",
+        axes.errorbar(
+            [prob for prob, _, _ in bins],
+            [share for _, share, _ in bins],
+            yerr=_reaches([_share_of(share, texts, report.level) for _, share, texts in bins]),
+            color=colours[number % len(colours)],
+            marker="o",
+            capsize=2,
             label=model,
-        )  # fmt: skip
+        )
     axes.set(
         xlabel="probability of being real, by the judge",
         ylabel="share that is real",
@@ -107,6 +119,12 @@ def _lengths(report: Report, axes: Any, colours: Any) -> None:
         axes.hist(report.parts[part]["lengths"], bins=list(bins), histtype="step", color=colour, label=name)
     axes.set(xlabel="length in words", ylabel="texts", title=f"Lengths at T = {nearest:g}")
     axes.legend()
+
+
+def _share_of(share: float, texts: int, level: float) -> Interval:
+    """Return a bin's share with its interval, wide where few texts are in the bin."""
+    real = round(share * texts)
+    return share_interval([True] * real + [False] * (texts - real), level)._replace(value=share)
 
 
 def _reaches(intervals: list[Any]) -> list[list[float]]:

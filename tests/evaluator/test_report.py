@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from hf_mgan.evaluation import Interval
-from hf_mgan.evaluation.figures import MEASURES
+from hf_mgan.evaluation.figures import MEASURES, share_interval
 from hf_mgan.evaluator import compare_at_matched_diversity
 from hf_mgan.evaluator.plots import draw
 from hf_mgan.evaluator.report import PLOTS, Report, markdown, part_name, table, verdict_lines, write_report
@@ -238,6 +238,9 @@ def test_plots_show_every_model_and_the_real_texts(tmp_path, monkeypatch):
     assert notes == [("T = 0.8", (0.3, 0.6)), ("T = 1", (0.1, 0.8)), ("T = 0.8", (0.2, 0.6)), ("T = 1", (0.05, 0.9))]
     calibration = drawn["calibration.png"].lines[1]
     assert [tuple(point) for point in calibration.get_xydata()] == [(0.2, 0.3), (0.8, 0.7)]
+    bars = drawn["calibration.png"].collections[0].get_segments()
+    expected = share_interval([True] * 3 + [False] * 7)  # of ten texts, three are real
+    assert bars[0][:, 1].tolist() == pytest.approx([expected.low, expected.high])
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
