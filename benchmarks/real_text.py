@@ -306,6 +306,8 @@ class Run:
         steps = [entry for entry in trainer.state.log_history if "discriminator/value" in entry and "loss" in entry]
         return {
             "steps": trainer.state.global_step,
+            "steps_asked": arguments.steps,
+            "batch_size": arguments.batch_size,
             "settings": settings,
             "alarms": [alarm._asdict() for alarm in watchdog.alarms],
             "curves": {

@@ -154,7 +154,7 @@ def page(runs: list[dict[str, Any]]) -> str:
         }
         said = "; ".join(f"{model}: {', '.join(names) or 'none'}" for model, names in alarms.items())
         played = "; ".join(
-            f"{model} {', '.join(str(run['stages'][model]['steps']) for run in own if model in run['stages'])}"
+            f"{model} {', '.join(_steps(run['stages'][model]) for run in own if model in run['stages'])}"
             for model in GAMES
             if any(model in run["stages"] for run in own)
         )
@@ -173,6 +173,12 @@ def page(runs: list[dict[str, Any]]) -> str:
             f"{best_table(own)}\n\n### All temperatures\n\n{table(own)}\n"
         )
     return INTRODUCTION.read_text() + "\n" + "\n".join(sections)
+
+
+def _steps(game: dict[str, Any]) -> str:
+    """Return how many steps a game played, and of how many if it was stopped."""
+    asked = game.get("steps_asked", game["steps"])  # the first runs did not note it
+    return str(game["steps"]) if game["steps"] == asked else f"{game['steps']} of {asked}"
 
 
 def publish(output: Path) -> None:

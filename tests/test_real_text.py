@@ -59,7 +59,8 @@ def test_the_small_generator_goes_through_all_stages_and_a_second_call_does_none
     assert report["models"] == ["supervised", "frozen", "adversarial"]
     assert len(report["parts"]) == 1 + 3 * 2
     frozen, adversarial = (json.loads((folder / f"{name}.json").read_text()) for name in ("frozen", "adversarial"))
-    assert frozen["steps"] == adversarial["steps"] == 2
+    assert frozen["steps"] == adversarial["steps"] == adversarial["steps_asked"] == 2
+    assert adversarial["batch_size"] == 8
     assert {name: len(curve) for name, curve in adversarial["curves"].items()} == dict.fromkeys(real_text.CURVES, 2)
 
     capsys.readouterr()
@@ -154,6 +155,14 @@ def test_the_page_holds_each_seeds_verdict_and_the_mean_gain_at_temperature_1():
     page = real_text_tables.page(runs)
     assert "## c, generator g, the games' learning rate 0.0002, seeds 0, 1" in page
     assert "steps played: adversarial 7, 7" in page
+
+
+def test_the_page_says_of_how_many_steps_a_game_was_stopped():
+    run = run_of(0, 0.6)
+    run["stages"]["adversarial"]["steps_asked"] = 9
+    assert "steps played: adversarial 7 of 9." in real_text_tables.page([run])
+    run["stages"]["adversarial"]["steps_asked"] = 7
+    assert "steps played: adversarial 7." in real_text_tables.page([run])
 
 
 def test_nothing_is_published_of_nothing(tmp_path):
