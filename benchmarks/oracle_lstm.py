@@ -12,8 +12,9 @@ What differs from the published setup, and what is held so that the comparison i
 - Words are "w0" to "w4999", one token each, so that nothing is lost on the way through text. A text has no end: both
   sides have exactly 20 words, the density of the generator has no term for an end, and its special tokens have
   probability 0 (see [`make_generator`]).
-- Maximum likelihood is stopped where held-out texts are likeliest, and measured at every temperature. The game starts
-  from it, with the demo's settings (`hf_mgan.demo.run.game_config`), and is measured at the same temperatures.
+- Maximum likelihood is stopped where held-out texts are likeliest, and measured at every temperature. Two games start
+  from it, with the demo's settings (`hf_mgan.demo.run.game_config`), one with a lower learning rate of the generator,
+  and are measured at the same temperatures.
 - All players learn from the same 10,000 texts: generator, encoder and discriminator. The oracle pays no reward.
 - What is measured is exact but for the sample: fresh texts of either side, both densities known.
 
@@ -29,10 +30,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 
+from hf_mgan import AdversarialTrainer
 from hf_mgan.demo.players import SPECIAL_TOKENS, make_tokenizer
 from hf_mgan.demo.run import DemoArguments
 
-from .oracle_measures import compare, diversity, uniform_logps
+from .oracle_measures import compare, diversity
 from .oracle_players import described, discriminator_areas, fit, play
 from .recipe_game import last_steps
 from .recipe_players import Stopwatch
@@ -122,6 +124,8 @@ class Sizes:
         encoder_steps (`int`, *optional*, defaults to 400): Steps of the discriminator's encoder on masked words.
         warmup_steps (`int`, *optional*, defaults to 200): Updates of the discriminator before the game.
         steps (`int`, *optional*, defaults to 200): Steps of the game.
+        learning_rate (`float`, *optional*, defaults to 1e-4): Of the generator in the first game; the second has the
+            demo's, 7e-4.
         game_batch_size (`int`, *optional*, defaults to 128): Texts of either side a step of the game, and texts a
             step of the encoder.
         temperatures (`tuple[float, ...]`, *optional*): At which generators are measured.
@@ -138,6 +142,7 @@ class Sizes:
     encoder_steps: int = 400
     warmup_steps: int = 200
     steps: int = 200
+    learning_rate: float = 1e-4
     game_batch_size: int = 128
     temperatures: tuple[float, ...] = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 
@@ -254,11 +259,12 @@ class Measure:
     Args:
         oracle ([`Oracle`]): The oracle.
         texts (`Tensor` of shape `(N, T)`, int64): Texts of it that no player has seen.
+        learnt (`Tensor` of shape `(M, T)`, int64): Those that the players learn from.
         seed (`int`): Seed of the generated texts.
     """
 
-    def __init__(self, oracle: Oracle, texts: Tensor, seed: int) -> None:
-        self.oracle, self.texts, self.seed = oracle, texts, seed
+    def __init__(self, oracle: Oracle, texts: Tensor, learnt: Tensor, seed: int) -> None:
+        self.oracle, self.texts, self.learnt, self.seed = oracle, texts, learnt, seed
         self.real_p = oracle.token_logps(texts)
 
     def __call__(self, model: Any, temperature: float) -> dict[str, float]:
@@ -270,17 +276,23 @@ class Measure:
         return {"temperature": temperature, **compared, **diversity(fake)}
 
     def references(self) -> dict[str, dict[str, float]]:
-        """Return the same of two generators to read the others by: the oracle itself, and words drawn at random."""
+        """Return the same of what the others are read by: the oracle itself, and words drawn each for itself.
+
+        Those are drawn as often as they occur in the learnt texts (with one more of each), or all alike.
+        """
         words = self.oracle.head.out_features
         own = self.oracle.sample(len(self.texts), OWN_SEED + self.seed)
-        generator = torch.Generator().manual_seed(OWN_SEED + self.seed)
-        anything = torch.randint(words, self.texts.shape, generator=generator)
         logps = self.oracle.token_logps
-        real_q, fake_q = (uniform_logps(texts, words) for texts in (self.texts, anything))
-        return {
-            "oracle": compare(self.real_p, self.real_p, logps(own), logps(own)) | diversity(own),
-            "uniform": compare(self.real_p, real_q, logps(anything), fake_q) | diversity(anything),
-        }
+        references = {"oracle": compare(self.real_p, self.real_p, logps(own), logps(own)) | diversity(own)}
+        counts = torch.bincount(self.learnt.flatten(), minlength=words) + 1.0
+        for name, weights in (("unigram", counts), ("uniform", torch.ones(words))):
+            log_probs = (weights / weights.sum()).double().log()
+            generator = torch.Generator().manual_seed(OWN_SEED + self.seed)
+            drawn = torch.multinomial(weights, self.texts.numel(), replacement=True, generator=generator)
+            drawn = drawn.view_as(self.texts)
+            compared = compare(self.real_p, log_probs[self.texts], logps(drawn), log_probs[drawn])
+            references[name] = compared | diversity(drawn)
+        return references
 
 
 def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
@@ -291,9 +303,11 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
         seed (`int`): Seed of oracle, texts and players.
 
     Returns:
-        `dict`: `references`, see [`Measure.references`]; `likelihood` and `adversarial`, the figures at every
-        temperature; `fits`, what became of maximum likelihood; `training`, the trainer's figures over the last steps
-        of the game, and [`~oracle_players.discriminator_areas`] after it; `seconds` of the processor.
+        `dict`: `references`, see [`Measure.references`]; `likelihood`, `adversarial` and, with the demo's learning
+        rate, `fast`: the figures at every temperature; `fits`, what became of maximum likelihood; `training` and
+        `fast_training`, the trainer's figures over the last steps of the games; `areas`, what the discriminator has
+        learnt ([`~oracle_players.discriminator_areas`]) after its warm-up and after either game; `seconds` of the
+        processor.
     """
     stopwatch = Stopwatch()
     with tempfile.TemporaryDirectory() as name, stopwatch.part("all"):
@@ -306,7 +320,7 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
         )
         vocabulary = [f"w{word}" for word in range(sizes.words)]
         tokenizer, encoder_tokenizer = (make_tokenizer(vocabulary, adds_ends) for adds_ends in (False, True))
-        measured = Measure(oracle, fresh, seed)
+        measured = Measure(oracle, fresh, learnt, seed)
         with stopwatch.part("likelihood"):
             model, fits = fit(
                 lambda: make_generator(tokenizer, sizes.width),
@@ -333,27 +347,42 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
             warmup_steps=sizes.warmup_steps,
             steps=sizes.steps,
         )
-        trainer = play(
-            folder / "likelihood",
-            folder,
-            as_texts(learnt),
-            encoder_tokenizer,
-            game,
-            stopwatch,
-            seed=seed,
-            rank=sizes.width,
-            max_tokens=sizes.length,
-        )
-        with stopwatch.part("measuring"):
-            adversarial = [measured(trainer.model, temperature) for temperature in sizes.temperatures]
-            fake = draw(trainer.model, *fresh.shape, 1.0, seed)
-            areas = discriminator_areas(trainer, as_texts(learnt[: len(fresh)]), as_texts(fresh), as_texts(fake))
+        learnt_texts, fresh_texts = as_texts(learnt), as_texts(fresh)
+        areas: list[dict[str, float]] = []  # after the warm-up and after the game, of the first game and of the second
+
+        def look(trainer: AdversarialTrainer) -> None:
+            """Measure the discriminator against the generator as it is now."""
+            with stopwatch.part("measuring"):
+                generated = as_texts(draw(trainer.model.eval(), *fresh.shape, 1.0, OWN_SEED + seed))
+                areas.append(discriminator_areas(trainer, learnt_texts[: len(fresh)], fresh_texts, generated))
+
+        games, training = {}, {}
+        for name, rate in (("adversarial", sizes.learning_rate), ("fast", None)):
+            trainer = play(
+                folder / "likelihood",
+                folder,
+                learnt_texts,
+                encoder_tokenizer,
+                game,
+                stopwatch,
+                seed=seed,
+                rank=sizes.width,
+                max_tokens=sizes.length,
+                learning_rate=rate,
+                after_warmup=look,
+            )
+            look(trainer)
+            with stopwatch.part("measuring"):
+                games[name] = [measured(trainer.model, temperature) for temperature in sizes.temperatures]
+            training[name] = last_steps(trainer.state.log_history)
     return {
         "references": references,
         "likelihood": likelihood,
-        "adversarial": adversarial,
+        **games,
         "fits": described(fits),
-        "training": last_steps(trainer.state.log_history) | areas,
+        "training": training["adversarial"],
+        "fast_training": training["fast"],
+        "areas": {"warmup": areas[0], "adversarial": areas[1], "fast": areas[3]},
         "seconds": stopwatch.seconds,
     }
 

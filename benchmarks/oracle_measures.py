@@ -5,7 +5,6 @@ Notation: p is the oracle, q the generator. Every expectation is over samples, a
 
 import math
 
-import torch
 from torch import Tensor
 
 from hf_mgan.evaluation import distinct_n, duplicates, jensen_shannon, self_bleu
@@ -78,8 +77,3 @@ def diversity(texts: Tensor) -> dict[str, float]:
         **{f"self_bleu_{n}": self_bleu(words[:SELF_BLEU_TEXTS], n) for n in (2, 4)},
         "duplicates": duplicates([" ".join(row) for row in words]),
     }
-
-
-def uniform_logps(texts: Tensor, words: int) -> Tensor:
-    """Return the log-probabilities of words that are drawn without looking; shape as `texts`, float64."""
-    return torch.full(texts.shape, -math.log(words), dtype=torch.float64)

@@ -2,13 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -125,8 +133,12 @@ def play(
     seed: int,
     rank: int,
     max_tokens: int,
+    learning_rate: float | None = None,
+    after_warmup: Callable[[AdversarialTrainer], None] | None = None,
 ) -> AdversarialTrainer:
     """Play the game with the demo's settings, against an encoder that is trained on masked words first.
+
+    A second game in the same folder meets the same encoder.
 
     Args:
         generator (`Path`): Folder of the generator.
@@ -139,33 +151,62 @@ def play(
         seed (`int`): The seed.
         rank (`int`): Rank of the adapters on all linear layers; the width of the generator, as in the demo.
         max_tokens (`int`): Tokens at which a completion is cut.
+        learning_rate (`float`, *optional*): Of the generator; the demo's by default.
+        after_warmup (`Callable`, *optional*): Called with the trainer when the discriminator has warmed up and the
+            generator has not moved: after the first step, whose learning rate is 0.
 
     Returns:
         [`AdversarialTrainer`]: After the game.
     """
-    with stopwatch.part("encoder"):
-        train_encoder(
-            texts,
-            encoder_tokenizer,
-            folder / "encoder",
-            sizes.encoder_steps,
-            sizes.batch_size,
-            seed,
-            TrainerCallback(),
-        )
+    if not (folder / "encoder").exists():
+        with stopwatch.part("encoder"):
+            train_encoder(
+                texts,
+                encoder_tokenizer,
+                folder / "encoder",
+                sizes.encoder_steps,
+                sizes.batch_size,
+                seed,
+                TrainerCallback(),
+            )
     config = game_config(sizes, folder / "game", seed)
     with stopwatch.part("game"):
         trainer = AdversarialTrainer(
             model=str(generator),
             discriminator=str(folder / "encoder"),
             # TRL fills in one of these two from the other, and refuses both.
-            args=replace(config, generation_batch_size=None, max_completion_length=max_tokens),
+            args=replace(
+                config,
+                generation_batch_size=None,
+                max_completion_length=max_tokens,
+                learning_rate=learning_rate or config.learning_rate,
+            ),
             train_dataset=Dataset.from_dict({"text": texts}),
             peft_config=adapters(rank),
         )
         trainer.remove_callback(PrinterCallback)
+        if after_warmup is not None:
+            trainer.add_callback(AfterFirstStep(partial(after_warmup, trainer)))
         trainer.train()
     return trainer
+
+
+class AfterFirstStep(TrainerCallback):
+    """Calls a function when the first step is done.
+
+    Args:
+        call (`Callable`): The function.
+    """
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Call the function if this was the first step."""
+        if state.global_step == 1:
+            self.call()
 
 
 def discriminator_areas(
@@ -174,7 +215,7 @@ def discriminator_areas(
     """Return what the discriminator of a game has learnt, and what of it holds for texts that it has not seen.
 
     Args:
-        trainer ([`AdversarialTrainer`]): After the game.
+        trainer ([`AdversarialTrainer`]): Of the game.
         learnt (`list[str]`): Real texts that it was trained on.
         fresh (`list[str]`): Others.
         generated (`list[str]`): Texts of the generator that it has not seen.

@@ -13,6 +13,8 @@ from .recipe_tables import NOT_RUN, Difference, by_condition, difference_cells, 
 TEMPLATE = Path(__file__).parent / "oracle.md.in"
 LSTM = "lstm"
 GENERATORS = {"likelihood": "maximum likelihood", "adversarial": "adversarial"}
+GAMES = {"adversarial": "adversarial", "fast": "adversarial, the demo's rate"}  # of the LSTM oracle
+REFERENCES = {"oracle": "the oracle itself", "unigram": "words as often as they occur", "uniform": "words at random"}
 # Nie et al. 2019, "RelGAN", table 1, texts of 20 words; NLL_oracle in nats a word.
 PUBLISHED = {
     "maximum likelihood": 9.038,
@@ -60,11 +62,8 @@ def lstm_table(results: list[Result]) -> str:
     """Return one line a generator and temperature, after those to read them by."""
     if not results:
         return NOT_RUN
-    rows = [
-        [text, "", *cells([one["references"][name] for one in results])]
-        for name, text in {"oracle": "the oracle itself", "uniform": "words at random"}.items()
-    ]
-    for name, text in GENERATORS.items():
+    rows = [[text, "", *cells([one["references"][name] for one in results])] for name, text in REFERENCES.items()]
+    for name, text in (GENERATORS | GAMES).items():
         for temperature in temperatures(results, name):
             rows.append([text, f"{temperature}", *cells([at(one[name], temperature) for one in results])])
     return table(["texts of", "temperature", *COLUMNS], rows)
@@ -79,7 +78,10 @@ def published_table(results: list[Result]) -> str:
     ours = {
         "maximum likelihood": [at(one["likelihood"], 1.0)["nll_oracle"] for one in results],
         "real text": [one["references"]["oracle"]["nll_oracle"] for one in results],
-        "adversarial, temperature 1": [at(one["adversarial"], 1.0)["nll_oracle"] for one in results],
+        **{
+            f"{text}, temperature 1": [at(one[name], 1.0)["nll_oracle"] for one in results]
+            for name, text in GAMES.items()
+        },
         "words at random": [one["references"]["uniform"]["nll_oracle"] for one in results],
     }
     rows = [
@@ -112,29 +114,36 @@ def gaming(results: list[Result]) -> str:
     )
 
 
-def difference_of(results: list[Result], key: str) -> Difference | None:
-    """Return the adversarial generator less maximum likelihood, each where the figure is least, over the seeds.
+def difference_of(results: list[Result], key: str, game: str = "adversarial") -> Difference | None:
+    """Return the generator of a game less maximum likelihood, each where the figure is least, over the seeds.
 
     Args:
         results (`list[dict]`): Of one condition, one a seed.
         key (`str`): The figure; less is better.
+        game (`str`, *optional*, defaults to `"adversarial"`): Which one.
     """
     if not results:
         return None
-    values = [least(one["adversarial"], key)[key] - least(one["likelihood"], key)[key] for one in results]
+    values = [least(one[game], key)[key] - least(one["likelihood"], key)[key] for one in results]
     error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return Difference(fmean(values), error, len(values))
 
 
 def lstm_differences(results: list[Result]) -> str:
-    """Return the difference between the two generators at the best temperature of each, for every measure."""
+    """Return the difference of both games to maximum likelihood at the best temperature of each, by every measure."""
     rows = []
     for text in ("JS", "JS of 1 word", "of 5", "KL(p, q)", "KL(q, p)", "NLL_gen", "NLL_oracle"):
         key, digits = COLUMNS[text]
-        both = [spread((least(one[name], key)[key] for one in results), digits) for name in GENERATORS]
-        name = "JS of 5 words" if text == "of 5" else text
-        rows.append([name, *both, *difference_cells(difference_of(results, key))])
-    return table(["least over temperatures", *GENERATORS.values(), "difference", ""], rows)
+
+        def best(name: str, key: str = key, digits: int = digits) -> str:
+            return spread((least(one[name], key)[key] for one in results), digits)
+
+        row = ["JS of 5 words" if text == "of 5" else text, best("likelihood")]
+        for game in GAMES:
+            row += [best(game), *difference_cells(difference_of(results, key, game))]
+        rows.append(row)
+    head = [cell for text in GAMES.values() for cell in (text, "difference", "")]
+    return table(["least over temperatures", GENERATORS["likelihood"], *head], rows)
 
 
 def language_table(results: dict[str, list[Result]]) -> str:
@@ -186,22 +195,39 @@ def sweep_table(results: dict[str, list[Result]]) -> str:
 
 
 def players_table(results: dict[str, list[Result]]) -> str:
-    """Return how maximum likelihood was stopped, and what the discriminator said at the end of the game."""
+    """Return how maximum likelihood was stopped, and what the discriminator said at the end of each game."""
     rows = []
     for name, ones in results.items():
         fits = [min(one["fits"], key=lambda fit: fit["best"][0]) for one in ones]
-        rows.append(
-            [
-                name,
-                ", ".join(f"{fit['best'][1]} of {fit['steps']}" for fit in fits),
-                mean((fit["best"][0] for fit in fits), 3),
-                *(mean((one["training"][key] for one in ones), 3) for key in ("D(x)", "D(G(s))", "V(D,G)")),
-                mean((at(one["adversarial"], 1.0)["best_value"] for one in ones), 3),
-                *(spread(one["training"].get(key) for one in ones) for key in ("auc_learnt", "auc_fresh")),
-            ]
-        )
-    head = ["", "steps", "held-out NLL", "D(x)", "D(G(s))", "V(D, G)", "V of the best D"]
-    return table([*head, "AUC, learnt texts", "AUC, fresh texts"], rows)
+        stopped = ", ".join(f"{fit['best'][1]} of {fit['steps']}" for fit in fits)
+        for game, training in (("adversarial", "training"), ("fast", "fast_training")):
+            if not all(training in one for one in ones):
+                continue
+            rows.append(
+                [
+                    name if game == "adversarial" else f"{name}, the demo's rate",
+                    stopped,
+                    mean((fit["best"][0] for fit in fits), 3),
+                    *(mean((one[training][key] for one in ones), 3) for key in ("D(x)", "D(G(s))", "V(D,G)")),
+                    mean((at(one[game], 1.0)["best_value"] for one in ones), 3),
+                ]
+            )
+    return table(["", "steps", "held-out NLL", "D(x)", "D(G(s))", "V(D, G)", "V of the best D"], rows)
+
+
+def areas_table(results: list[Result]) -> str:
+    """Return what the discriminator of the LSTM oracle had learnt by heart, and what held for fresh texts."""
+    if not results:
+        return NOT_RUN
+    rows = [
+        [text, *(spread(one["areas"][name][key] for one in results) for key in ("auc_learnt", "auc_fresh"))]
+        for name, text in {
+            "warmup": "after the warm-up",
+            "adversarial": "after the game",
+            "fast": "after the game, the demo's rate",
+        }.items()
+    ]
+    return table(["AUC against fresh generated texts", "of real texts learnt from", "of fresh real texts"], rows)
 
 
 def notes(results: Iterable[Result]) -> str:
@@ -226,6 +252,7 @@ def fields_of(results: list[Result]) -> dict[str, str]:
         "language": language_table(whole),
         "sweep": sweep_table({name: ones for name, ones in whole.items() if name != LSTM}),
         "players": players_table(whole),
+        "areas": areas_table(lstm),
         "notes": notes(results),
         "seeds": ", ".join(map(str, sorted({one["seed"] for one in results}))),
         "hours": f"{sum(map(processor_seconds, results)) / 3600:.1f}",

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import oracle, oracle_language, oracle_lstm, oracle_players, oracle_tables
 from benchmarks.oracle_lstm import Oracle, draw, make_generator, token_logps, with_start
-from benchmarks.oracle_measures import PREFIXES, best_value, compare, diversity, uniform_logps
+from benchmarks.oracle_measures import PREFIXES, best_value, compare, diversity
 from benchmarks.recipe import Job, known, write
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.players import SPECIAL_TOKENS, make_tokenizer
@@ -189,8 +189,19 @@ def test_diversity_is_of_texts_as_words():
     assert figures["duplicates"] == pytest.approx(1 / 3)
 
 
-def test_words_at_random_are_equally_likely():
-    assert uniform_logps(torch.zeros(2, 3), 5).exp().flatten().tolist() == pytest.approx([0.2] * 6)
+def test_words_are_drawn_each_for_itself_as_often_as_they_were_learnt_or_all_alike(small_oracle):
+    """With one more of each, the words 0, 1 and 2 of two texts 0 0 and 0 1 have the weights 4, 2 and 1."""
+    learnt = torch.tensor([[0, 0], [0, 1]])
+    fresh = torch.tensor([[0, 1], [1, 1], [2, 0], [0, 0]])
+    references = oracle_lstm.Measure(small_oracle, fresh, learnt, 0).references()
+    expected = -(4 * math.log(4 / 7) + 3 * math.log(2 / 7) + math.log(1 / 7)) / 8
+    assert references["unigram"]["nll_gen"] == pytest.approx(expected)
+    assert references["uniform"]["nll_gen"] == references["uniform"]["entropy"] == pytest.approx(math.log(3))
+    assert references["oracle"]["divergence"] == 0
+    many = fresh.repeat(2000, 1)
+    drawn = oracle_lstm.Measure(small_oracle, many, learnt, 0).references()["unigram"]
+    entropy = -sum(weight / 7 * math.log(weight / 7) for weight in (4, 2, 1))
+    assert drawn["entropy"] == pytest.approx(entropy, abs=0.02)
 
 
 # Maximum likelihood
@@ -281,7 +292,7 @@ def test_every_seed_has_its_own_oracle_and_every_use_its_own_texts(results, draw
 def test_a_tiny_run_measures_both_generators_at_every_temperature(results):
     assert not any("error" in one for one in results)
     for result in results[:2]:
-        for name in ("likelihood", "adversarial"):
+        for name in ("likelihood", "adversarial", "fast"):
             assert [one["temperature"] for one in result[name]] == list(oracle_lstm.TINY.temperatures)
             # A colder softmax is surer.
             cold, warm = result[name]
@@ -289,12 +300,29 @@ def test_a_tiny_run_measures_both_generators_at_every_temperature(results):
         assert result["likelihood"] != result["adversarial"]
         assert result["references"]["oracle"]["divergence"] == 0
         assert result["references"]["uniform"]["nll_gen"] == pytest.approx(math.log(30), abs=1e-4)
-        assert 0 < result["training"]["auc_learnt"] < 1
-        assert 0 < result["training"]["auc_fresh"] < 1
+        assert result["adversarial"] != result["fast"]
+        assert result["areas"].keys() == {"warmup", "adversarial", "fast"}
+        assert all(0 < area < 1 for areas in result["areas"].values() for area in areas.values())
+        assert result["fast_training"]["length"] == oracle_lstm.TINY.length
         assert result["training"]["length"] == oracle_lstm.TINY.length  # no text of the game ends early
     language = results[2]
     assert len(language["adversarial"]) == len(language["likelihood"]) == 5
     assert language["adversarial"] != language["likelihood"]
+
+
+def test_the_second_game_meets_the_same_discriminator_after_the_same_warm_up(monkeypatch, tmp_path):
+    seen = []
+
+    def areas(trainer, *texts):
+        weights = [value.sum().item() for value in trainer.discriminator.model.parameters()]
+        seen.append((trainer.state.global_step, trainer.args.learning_rate, weights, texts))
+        return {"auc_learnt": 0.5, "auc_fresh": 0.5}
+
+    monkeypatch.setattr(oracle_lstm, "discriminator_areas", areas)
+    oracle_lstm.measure(oracle_lstm.TINY, 0)
+    assert [step for step, *_ in seen] == [1, 10, 1, 10]
+    assert [rate for _, rate, *_ in seen] == [1e-4, 1e-4, 7e-4, 7e-4]
+    assert seen[0][2:] == seen[2][2:]  # the generator has not moved either: its texts are the same
 
 
 def test_what_the_discriminator_has_learnt_is_told_from_what_holds_for_other_texts():
