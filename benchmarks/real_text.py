@@ -14,7 +14,9 @@ A generator is trained by supervision on a corpus, and from there go on, each fr
 All four are then drawn from at every temperature and measured against held-out texts by `evaluate_generator`, with the
 supervised one as the baseline. The `small` generator is a GPT-2 of 5.8 million weights with a vocabulary of its own,
 trained from nothing until its loss on held-out texts no longer falls, so that `longer` has nothing to add and is left
-out; `SmolLM2` is SmolLM2-135M-Instruct with adapters. The discriminator is all-MiniLM-L6-v2, trained whole. Held-out
+out; `SmolLM2` is SmolLM2-135M-Instruct with adapters. The discriminator is all-MiniLM-L6-v2, trained whole. The
+figures that need an encoder see through SmolLM2 for the small generator, so that no player takes part in them, and
+through all-MiniLM-L6-v2 for SmolLM2. Held-out
 are the validation file and the last rows of the training file, which nothing is trained on.
 
 Each stage leaves its folder in --output, and a second call goes on where the first one stopped; `--stages` does some
@@ -63,7 +65,12 @@ STAGES = ("supervised", "longer", "frozen", "adversarial", "evaluation")
 NAMES = {"SmolLM2": "SmolLM2-135M-Instruct", "discriminator": "all-MiniLM-L6-v2"}
 MOST_TOKENS = 128  # of a text in supervision
 FURTHER_HELD_OUT = 1000  # last rows of the training file
-LEARNING_RATES = {"small": 2e-4, "SmolLM2": 5e-5}  # of the games
+LEARNING_RATES = {"small": 1e-3, "SmolLM2": 5e-5}  # of the games
+REAL_TEXT_COEFS = {"small": 0.01, "SmolLM2": 0.1}  # with 0.1 the small generator stays where it is
+ENCODERS = {
+    "small": "SmolLM2",
+    "SmolLM2": "discriminator",
+}  # of the figures; the discriminator's only for want of another
 TRAINING: dict[str, Any] = {"report_to": "none", "gradient_checkpointing": False, "disable_tqdm": True}
 CURVES = {
     "real_prob": "discriminator/real_prob",
@@ -188,7 +195,7 @@ class Run:
                 temperatures=arguments.temperatures,
                 max_completion_length=arguments.max_completion_length,
                 batch_size=arguments.evaluation_batch_size,
-                encoder=str(arguments.models / NAMES["discriminator"]) if arguments.encoder else None,
+                encoder=str(arguments.models / NAMES[ENCODERS[arguments.generator]]) if arguments.encoder else None,
                 reverse_perplexity=arguments.reverse_perplexity,
                 baseline="supervised",
                 seed=self.seed,
@@ -266,7 +273,7 @@ class Run:
             "scale_rewards": "none",
             "loss_type": "dr_grpo",
             "discriminator_warmup_steps": arguments.warmup_steps,
-            "real_text_coef": 0.1,
+            "real_text_coef": REAL_TEXT_COEFS[arguments.generator],
             "ema_decay": 0.98,
             "discriminator_replay_fraction": 0.25,
         }

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "real_text.json"
 PAGE = ROOT / "docs" / "real_text.md"
 INTRODUCTION = PAGE.parent.parent / "benchmarks" / "real_text.md.in"
+ENCODERS_JUDGE = "encoder_judge_auc"  # the first runs were measured without it
 BASELINES = ("supervised", "longer")
 GAMES = ("frozen", "adversarial")
 
@@ -119,8 +120,9 @@ def verdict_table(runs: list[dict[str, Any]]) -> str:
 
 def best_table(runs: list[dict[str, Any]]) -> str:
     """Return each model at the temperature at which a fresh judge finds it least, chosen for each seed."""
-    quality = QUALITY[0]
-    shown = [quality, "mauve", "frechet", "reverse_perplexity", DIVERSITY, "distinct_4", "real_nll"]
+    quality = deciding(runs)
+    shown = [*QUALITY, DIVERSITY, "distinct_4", "real_nll", "length_ratio"]
+    shown = [name for name in shown if all(name in run["figures"][REAL] or name == "real_nll" for run in runs)]
     lines = ["| model | T of each seed | " + " | ".join(MEASURES[name].title for name in shown) + " |"]
     lines.append("|---|---|" + "---|" * len(shown))
     for model in (*BASELINES, *GAMES):
@@ -141,6 +143,11 @@ def best_table(runs: list[dict[str, Any]]) -> str:
         temperatures = ", ".join(f"{best:g}" for best, _ in chosen)
         lines.append(f"| {model} | {temperatures} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def deciding(runs: list[dict[str, Any]]) -> str:
+    """Return the judge by which temperatures are chosen: the one that sees the encoder too, if all runs have it."""
+    return ENCODERS_JUDGE if all(ENCODERS_JUDGE in run["figures"][REAL] for run in runs) else QUALITY[0]
 
 
 def page(runs: list[dict[str, Any]]) -> str:
@@ -166,10 +173,10 @@ def page(runs: list[dict[str, Any]]) -> str:
         sections.append(
             f"## {corpus}, generator {generator.split('_rate_')[0]}{rate}, seeds {seeds}\n\n"
             f"{own[0]['settings']['samples_each']} texts a row; ± is the deviation over the seeds. Alarms: {said}; "
-            f"steps played: {played}. "
+            f"steps played: {played}. Encoder: {', '.join(sorted({_encoder(run) for run in own}))}. "
             f"Trained on {', '.join(sorted({run['stages']['supervised']['device'] for run in own}))}.\n\n"
             f"{verdict_table(own)}\n\n### At the best temperature of each model\n\n"
-            "By the judge, chosen on the same texts, which flatters every model alike.\n\n"
+            f"By {MEASURES[deciding(own)].title}, chosen on the same texts, which flatters every model alike.\n\n"
             f"{best_table(own)}\n\n### All temperatures\n\n{table(own)}\n"
         )
     return INTRODUCTION.read_text() + "\n" + "\n".join(sections)
@@ -179,6 +186,10 @@ def _steps(game: dict[str, Any]) -> str:
     """Return how many steps a game played, and of how many if it was stopped."""
     asked = game.get("steps_asked", game["steps"])  # the first runs did not note it
     return str(game["steps"]) if game["steps"] == asked else f"{game['steps']} of {asked}"
+
+
+def _encoder(run: dict[str, Any]) -> str:
+    return run["settings"].get("encoder") or "none"
 
 
 def publish(output: Path) -> None:

@@ -65,7 +65,7 @@ class TrainArguments(ScriptArguments):
             unsafe.
         evaluation_samples (`int`, *optional*): Samples of the generator that every evaluation measures against as many
             texts of the test split. None by default; see [`GeneratorEvaluation`].
-        evaluation_encoder (`str`, *optional*): Encoder for their MAUVE and Frechet distance, which are left out by
+        evaluation_encoder (`str`, *optional*): Encoder of their second judge, MAUVE and Frechet distance, left out by
             default.
         early_stopping_metric (`str`, *optional*): Held-out measure to stop by, a key of the evaluation's metrics such
             as `generator/real_nll` or `samples/judge_auc`. Never by default; see [`~callbacks.Watchdog`].
@@ -97,7 +97,7 @@ class TrainArguments(ScriptArguments):
         default=None, metadata={"help": "Samples that every evaluation measures against the test split."}
     )
     evaluation_encoder: str | None = field(
-        default=None, metadata={"help": "Encoder for the MAUVE and Frechet distance of these samples."}
+        default=None, metadata={"help": "Encoder of these samples' second judge, MAUVE and Frechet distance."}
     )
     early_stopping_metric: str | None = field(
         default=None, metadata={"help": "Held-out measure to stop by, such as generator/real_nll."}

@@ -39,7 +39,7 @@ SAMPLES, HELD_OUT = "samples", "held_out"
 FEWEST = 2 * PARTS  # a fresh judge takes as many different texts a side
 # Argument -> the figures that it brings.
 BROUGHT_BY = {
-    "encoder": ("mauve", "frechet"),
+    "encoder": ("encoder_judge_auc", "mauve", "frechet"),
     "training": ("copied_share", "near_duplicates"),
     "bleu": ("bleu",),
     "reverse_perplexity": ("reverse_perplexity",),
@@ -73,13 +73,13 @@ class GeneratorEvaluation(TrainerCallback):
 
     `eval_strategy` and `eval_steps` say when. The figures are those of [`~evaluation.figures.text_figures`], against
     as many held-out real texts, among the metrics as `eval_samples/<figure>`: `judge_auc`, `self_bleu`, `distinct_4`,
-    `duplicates`, `length_ratio`, `repetition` and, where they are asked for, `mauve`, `frechet`, `reverse_perplexity`,
-    `copied_share`, `near_duplicates`, `bleu` and `unsafe_rate`. Those that are neither to rise nor to fall but to be
-    like the real texts' stand beside these, `eval_held_out/<figure>`.
+    `duplicates`, `length_ratio`, `repetition` and, where they are asked for, `encoder_judge_auc`, `mauve`, `frechet`,
+    `reverse_perplexity`, `copied_share`, `near_duplicates`, `bleu` and `unsafe_rate`. Those that are neither to rise
+    nor to fall but to be like the real texts' stand beside these, `eval_held_out/<figure>`.
 
     Neither player is trained on any of them, so that the best checkpoint can be kept (`metric_for_best_model`), or
-    training be stopped ([`Watchdog`]), by one. `judge_auc` is nan, which counts as no improvement, where fewer than 16
-    of the generator's texts differ from one another and from all real ones.
+    training be stopped ([`Watchdog`]), by one. The judges' areas are nan, which counts as no improvement, where fewer
+    than 16 of the generator's texts differ from one another and from all real ones.
 
     The prompts and the seed are the same each time, and the random numbers of the training stay as they are. With
     `ema_decay` the average writes. Each process draws a part of the samples. With several evaluation sets, the samples
@@ -117,8 +117,8 @@ class GeneratorEvaluation(TrainerCallback):
             distribution, without top-k or top-p.
         max_completion_length (`int`, *optional*): Tokens at which samples and real texts are cut; the trainer's by
             default.
-        encoder (`str`, *optional*): Id or folder of an encoder for `mauve` and `frechet`, at best another one than the
-            discriminator.
+        encoder (`str`, *optional*): Id or folder of an encoder for `encoder_judge_auc`, `mauve` and `frechet`, at best
+            another one than the discriminator.
         training (`Dataset`, *optional*): Texts of the training, in the same form, for `copied_share` and
             `near_duplicates`. All of them are read at each evaluation, so give a few thousand.
         safety ([`SafetyGate`], `str`, `PreTrainedModel`, `PeftModel` or `Callable`, *optional*): What tells unsafe
@@ -328,7 +328,8 @@ class GeneratorEvaluation(TrainerCallback):
             self._of_real = {f"eval_{HELD_OUT}/{name}": float(real[name].value) for name in beside}
         values = {name: float(interval.value) for name, interval in measured.items()}
         # A key that comes and goes would end a run that chooses its checkpoint by it.
-        values = {"judge_auc": math.nan, **values}
+        judged = ["judge_auc", *(["encoder_judge_auc"] if known.features is not None else [])]
+        values = {**dict.fromkeys(judged, math.nan), **values}
         return {**{f"eval_{SAMPLES}/{name}": value for name, value in values.items()}, **self._of_real}
 
     @property

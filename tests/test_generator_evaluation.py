@@ -123,7 +123,7 @@ def test_the_figures_are_those_of_samples_of_the_generator(
         reverse=False,
         seed=3,
     ).figures
-    assert set(measured) == ALWAYS | {"mauve", "frechet", "copied_share", "near_duplicates"}
+    assert set(measured) == ALWAYS | {"encoder_judge_auc", "mauve", "frechet", "copied_share", "near_duplicates"}
     found = figures_of(metrics)
     assert set(found) == set(measured)
     for name, value in found.items():
@@ -228,14 +228,15 @@ def test_training_stops_when_the_samples_no_longer_improve(make_evaluated, held_
 
 
 def test_samples_that_are_all_the_same_are_no_improvement_and_no_nan_of_the_training(
-    make_evaluated, held_out, generator
+    make_evaluated, held_out, generator, encoder
 ):
     watchdog = Watchdog(early_stopping_metric="samples/judge_auc", early_stopping_patience=1, greater_is_better=False)
     say_only(generator, "dog")
-    trainer = make_evaluated(small(held_out), watchdog, config={"learning_rate": 0.0})
+    trainer = make_evaluated(small(held_out, encoder=encoder), watchdog, config={"learning_rate": 0.0})
     trainer.train()
     assert trainer.state.global_step == 2
     assert [alarm.name for alarm in watchdog.alarms] == ["early_stopping"]
+    assert math.isnan(logged(trainer, "eval_samples/encoder_judge_auc")[2])
     assert logged(trainer, "eval_samples/duplicates") == {2: (COUNT - 1) / COUNT}
 
 

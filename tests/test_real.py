@@ -21,6 +21,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator, prepare_dataset
+from hf_mgan.evaluation import encoder_features
+from hf_mgan.evaluation.figures import text_figures
 
 
 pytestmark = pytest.mark.real
@@ -142,3 +144,21 @@ def test_a_warm_start_and_a_game_move_both_players_and_both_load_again(real_mode
         assert_close(reloaded(**encoded).logits, logits, rtol=0, atol=0)
         with reloaded.disable_adapter():
             assert not torch.equal(reloaded(**encoded).logits, logits)
+
+
+def test_a_judge_that_also_sees_an_encoder_tells_two_spliced_halves_from_a_sentence(real_models):
+    """Half of one sentence and half of the next: real n-grams, and no sense."""
+    path = SHARED / "data" / "wordnet_examples.train.jsonl"
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    with path.open() as file:
+        texts = [json.loads(line)["text"] for line, _ in zip(file, range(800), strict=False)]
+    real, words = texts[::2], [text.split() for text in texts[1::2]]
+    spliced = [
+        " ".join(row[: len(row) // 2] + other[len(other) // 2 :])
+        for row, other in zip(words, [*words[1:], words[0]], strict=True)
+    ]
+    features = encoder_features(str(real_models / GENERATOR))
+    figures = text_figures(spliced, real, features=features, reverse=False).figures
+    assert figures["judge_auc"].low < 0.5
+    assert figures["encoder_judge_auc"].low > 0.6

@@ -100,9 +100,9 @@ def test_the_second_generator_keeps_its_adapters_and_its_runs_are_published(play
 
 
 def test_games_with_another_learning_rate_have_a_folder_of_their_own(play):
-    folder = play("--generator", "small", "--learning_rate", "1e-3", "--stages", "supervised", "adversarial")
-    result = json.loads((folder / "small_rate_0.001" / "seed_0" / "adversarial.json").read_text())
-    assert result["settings"]["learning_rate"] == 1e-3
+    folder = play("--generator", "small", "--learning_rate", "2e-4", "--stages", "supervised", "adversarial")
+    result = json.loads((folder / "small_rate_0.0002" / "seed_0" / "adversarial.json").read_text())
+    assert result["settings"]["learning_rate"] == 2e-4
 
 
 def test_a_learning_rate_that_is_none_is_refused_and_the_generators_own_needs_no_folder(tmp_path, capsys):
@@ -110,7 +110,7 @@ def test_a_learning_rate_that_is_none_is_refused_and_the_generators_own_needs_no
     with pytest.raises(SystemExit):
         real_text.parsed_arguments([*words, "0"])
     assert "--learning_rate must be greater than 0, got 0.0" in capsys.readouterr().err
-    assert real_text.folder_name(real_text.parsed_arguments([*words, "2e-4"])) == "small"
+    assert real_text.folder_name(real_text.parsed_arguments([*words, "1e-3"])) == "small"
 
 
 def test_a_run_without_a_game_has_its_section():
@@ -155,6 +155,27 @@ def test_the_page_holds_each_seeds_verdict_and_the_mean_gain_at_temperature_1():
     page = real_text_tables.page(runs)
     assert "## c, generator g, the games' learning rate 0.0002, seeds 0, 1" in page
     assert "steps played: adversarial 7, 7" in page
+
+
+def test_temperatures_are_chosen_by_the_encoders_judge_where_all_runs_have_it():
+    run = run_of(0, 0.6)
+    areas = {
+        "supervised_T0.8": 0.7,
+        "supervised_T1": 0.9,
+        "adversarial_T0.8": 0.95,
+        "adversarial_T1": 0.75,
+        "real": 0.5,
+    }
+    for part, area in areas.items():
+        run["figures"][part]["encoder_judge_auc"] = [area, area - 0.01, area + 0.01]
+    run["settings"]["encoder"] = "another"
+    best = real_text_tables.best_table([run])
+    assert "| supervised | 0.8 | 0.800 | 0.700 | 0.300 |" in best
+    assert "| adversarial | 1 | 0.600 | 0.750 | 0.200 |" in best
+    page = real_text_tables.page([run])
+    assert "By encoder's judge AUC, chosen on the same texts" in page
+    assert "Encoder: another." in page
+    assert "| supervised | 1 | 0.600 | 0.100 |" in real_text_tables.best_table([run_of(0, 0.6)])
 
 
 def test_the_page_says_of_how_many_steps_a_game_was_stopped():

@@ -8,6 +8,7 @@ depend on it; real texts take the generated texts' place for the row that all ot
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
@@ -54,8 +55,14 @@ MEASURES: dict[str, Measure] = {
     "judge_auc": Measure(
         "judge AUC",
         "lower",
-        "how often a fresh judge scores a real text higher than a generated one; 0.5 = cannot be told apart. Blind to "
-        "repetition of a whole text and to copies of the training texts",
+        "how often a fresh judge of n-grams scores a real text higher than a generated one; 0.5 = cannot be told "
+        "apart. Blind to sense beyond a few words, to repetition of a whole text and to copies of the training texts",
+    ),
+    "encoder_judge_auc": Measure(
+        "encoder's judge AUC",
+        "lower",
+        "the same by a judge that also sees the features, which a discriminator made of that encoder may have taught "
+        "the generator to please",
     ),
     "mauve": Measure("MAUVE", "higher", "overlap of the two clouds of features, (0, 1]"),
     "frechet": Measure("Frechet", "lower", "distance of the two clouds of features, from 0; blind to copies"),
@@ -92,7 +99,7 @@ class TextFigures(NamedTuple):
     Args:
         figures (`dict[str, Interval]`): By the names in [`MEASURES`]; an end is nan where a measure has no interval.
         judge ([`JudgeResult`], *optional*): What the fresh judge said of each text; None where the texts are too few
-            or too much alike for one.
+            or too much alike for one. Of n-grams alone.
         lengths (`list[int]`): Words of each text.
     """
 
@@ -128,7 +135,7 @@ def text_figures(
         references (`Sequence[str]` of length N, *optional*): The reference of each text's prompt, where texts have
             prompts.
         features (`Callable`, *optional*): From M texts to a `Tensor` of shape `(M, D)`, such as [`encoder_features`];
-            without it there is neither MAUVE nor Frechet distance.
+            without it there is neither MAUVE nor Frechet distance, and the one judge sees n-grams alone.
         is_unsafe (`Callable`, *optional*): From texts to as many verdicts.
         words (`Callable`, *optional*, defaults to `str.split`): From a text to its words; `list` gives characters.
         reverse (`bool`, *optional*, defaults to `True`): Whether to train a small model for the reverse perplexity,
@@ -163,6 +170,10 @@ def text_figures(
         figures["judge_auc"] = judge.auc
     if features is not None:
         of_real, own = features(list(real)), features(list(texts))
+        if judge is not None:
+            known = dict(zip([*real, *texts], [*of_real, *own], strict=True))
+            seen = fresh_judge(real, texts, seed=seed, level=level, encoder=partial(_looked_up, known, features))
+            figures["encoder_judge_auc"] = seen.auc
         figures["mauve"] = of_set(list(own), lambda rows: mauve(of_real, torch.stack(rows), seed=seed).score)
         figures["frechet"] = of_set(list(own), lambda rows: frechet_distance(of_real, torch.stack(rows)))
     if reverse:
@@ -229,6 +240,14 @@ def share_interval(verdicts: Sequence[bool], level: float = 0.95) -> Interval:
     reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     scale = 1 + z**2 / count
     return Interval(share, max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale))
+
+
+def _looked_up(known: dict[str, Tensor], features: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> Tensor:
+    """Return features of shape (M, D) of texts, encoding those that are not known: a judge writes some otherwise."""
+    new = [text for text in texts if text not in known]
+    if new:
+        known.update(zip(new, features(new), strict=True))
+    return torch.stack([known[text] for text in texts])
 
 
 def _reverse_perplexity(texts: list[list[str]], real: list[list[str]], seed: int) -> float:

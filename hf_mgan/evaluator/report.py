@@ -11,7 +11,7 @@ from .verdict import Point, Verdict, compare_at_matched_diversity
 
 
 REAL = "real"
-QUALITY = ("judge_auc", "mauve", "frechet")  # the first one decides the verdict
+QUALITY = ("judge_auc", "encoder_judge_auc", "mauve", "frechet")  # the first one decides the verdict
 DIVERSITY = "self_bleu"
 SHOWN = 5  # samples of each model in the report
 PLOTS = ("frontier.png", "calibration.png", "lengths.png")

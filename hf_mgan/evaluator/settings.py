@@ -24,8 +24,8 @@ class Evaluation:
         max_completion_length (`int`, *optional*, defaults to 256): Tokens at which completions and real texts are cut;
             that of the training.
         batch_size (`int`, *optional*, defaults to 64): Texts a forward pass.
-        encoder (`str`, *optional*): Id or folder of the encoder behind MAUVE and Frechet distance, at best another one
-            than the discriminator; without it both are left out.
+        encoder (`str`, *optional*): Id or folder of the encoder behind the second judge, MAUVE and Frechet distance,
+            at best another one than the discriminator; without it all three are left out.
         reverse_perplexity (`bool`, *optional*, defaults to `True`): Whether a small model is trained on each set of
             texts.
         unit (`str`, *optional*, defaults to `"word"`): `"word"` for texts with spaces between words, `"character"` for
@@ -45,7 +45,9 @@ class Evaluation:
     )
     max_completion_length: int = field(default=256, metadata={"help": "Tokens at which texts are cut."})
     batch_size: int = field(default=64, metadata={"help": "Texts a forward pass."})
-    encoder: str | None = field(default=None, metadata={"help": "Encoder behind MAUVE and Frechet distance."})
+    encoder: str | None = field(
+        default=None, metadata={"help": "Encoder behind the second judge, MAUVE and Frechet distance."}
+    )
     reverse_perplexity: bool = field(default=True, metadata={"help": "Whether to train a small model on each set."})
     unit: Literal["word", "character"] = field(
         default="word", metadata={"help": "What texts are measured in: `character` where no spaces part words."}

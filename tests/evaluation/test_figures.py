@@ -69,6 +69,26 @@ def test_the_judges_area_is_that_of_a_fresh_judge(result):
     assert judge.auc.value > 0.5
 
 
+def test_the_encoders_judge_is_one_that_also_sees_the_features(result):
+    judge = fresh_judge(REAL, GENERATED, encoder=letters)
+    assert result.figures["encoder_judge_auc"] == judge.auc
+    assert judge.auc != result.figures["judge_auc"]
+
+
+def test_the_encoders_judge_encodes_what_it_writes_otherwise_and_nothing_twice():
+    read = []
+
+    def counted(texts):
+        read.extend(texts)
+        return letters(texts)
+
+    spaced = [GENERATED[0].replace(" ", "  "), *GENERATED[1:]]
+    figures = text_figures(spaced, REAL, features=counted, reverse=False).figures
+    assert sorted(read) == sorted([*REAL, *spaced, GENERATED[0]])
+    expected = fresh_judge(REAL, GENERATED, encoder=letters).auc  # which knows no difference between spaces
+    assert figures["encoder_judge_auc"] == expected
+
+
 def test_figures_of_the_whole_set_are_their_functions_with_a_jackknife(result):
     def distance(rows):
         return frechet_distance(letters(REAL), letters(rows))
@@ -148,7 +168,8 @@ def test_the_seed_decides_and_nothing_else():
     assert torch.random.get_rng_state().equal(state)
     changed = {name for name in first if first[name] != other[name]}
     # Halves, bootstrap and clusters are drawn; what a jackknife leaves out is not.
-    assert changed - {"repetition"} == {"judge_auc", "mauve", "length_ratio"}  # few texts repeat themselves
+    drawn = {"judge_auc", "encoder_judge_auc", "mauve", "length_ratio"}
+    assert changed - {"repetition"} == drawn  # few texts repeat themselves
     assert first["length_ratio"].value == other["length_ratio"].value
 
 
