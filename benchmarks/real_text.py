@@ -16,8 +16,8 @@ supervised one as the baseline. The `small` generator is a GPT-2 of 5.8 million 
 trained from nothing until its loss on held-out texts no longer falls, so that `longer` has nothing to add and is left
 out; `SmolLM2` is SmolLM2-135M-Instruct with adapters. The discriminator is all-MiniLM-L6-v2, trained whole. The
 figures that need an encoder see through SmolLM2 for the small generator, so that no player takes part in them, and
-through all-MiniLM-L6-v2 for SmolLM2. Held-out
-are the validation file and the last rows of the training file, which nothing is trained on.
+through all-MiniLM-L6-v2 for SmolLM2. Held-out are the validation file and the last rows of the training file, which
+nothing is trained on.
 
 Each stage leaves its folder in --output, and a second call goes on where the first one stopped; `--stages` does some
 of them only, so that several processes can share a run. `--publish` writes benchmarks/results/real_text.json and
@@ -67,10 +67,8 @@ MOST_TOKENS = 128  # of a text in supervision
 FURTHER_HELD_OUT = 1000  # last rows of the training file
 LEARNING_RATES = {"small": 1e-3, "SmolLM2": 5e-5}  # of the games
 REAL_TEXT_COEFS = {"small": 0.01, "SmolLM2": 0.1}  # with 0.1 the small generator stays where it is
-ENCODERS = {
-    "small": "SmolLM2",
-    "SmolLM2": "discriminator",
-}  # of the figures; the discriminator's only for want of another
+# Of the figures; that of the discriminator only for want of another.
+ENCODERS = {"small": "SmolLM2", "SmolLM2": "discriminator"}
 TRAINING: dict[str, Any] = {"report_to": "none", "gradient_checkpointing": False, "disable_tqdm": True}
 CURVES = {
     "real_prob": "discriminator/real_prob",

@@ -121,7 +121,7 @@ def verdict_table(runs: list[dict[str, Any]]) -> str:
 def best_table(runs: list[dict[str, Any]]) -> str:
     """Return each model at the temperature at which a fresh judge finds it least, chosen for each seed."""
     quality = deciding(runs)
-    shown = [*QUALITY, DIVERSITY, "distinct_4", "real_nll", "length_ratio"]
+    shown = [*QUALITY, "reverse_perplexity", DIVERSITY, "distinct_4", "real_nll", "length_ratio"]
     shown = [name for name in shown if all(name in run["figures"][REAL] or name == "real_nll" for run in runs)]
     lines = ["| model | T of each seed | " + " | ".join(MEASURES[name].title for name in shown) + " |"]
     lines.append("|---|---|" + "---|" * len(shown))

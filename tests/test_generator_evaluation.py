@@ -456,6 +456,7 @@ def test_bleu_names_the_extra_that_is_missing(held_out, monkeypatch):
             {},
             "'eval_samples/mauve' is measured only where GeneratorEvaluation is given encoder=",
         ),
+        ({"metric_for_best_model": "samples/encoder_judge_auc"}, None, {}, "is given encoder="),
         ({"metric_for_best_model": "samples/bleu"}, None, {}, "is given bleu="),
         ({}, {"text": ["dog"] * 20 + texts(12)}, {}, "32 held-out texts, cut at 8 tokens, 13 differ"),
         (

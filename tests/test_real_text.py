@@ -168,10 +168,11 @@ def test_temperatures_are_chosen_by_the_encoders_judge_where_all_runs_have_it():
     }
     for part, area in areas.items():
         run["figures"][part]["encoder_judge_auc"] = [area, area - 0.01, area + 0.01]
+        run["figures"][part]["reverse_perplexity"] = [80.0, None, None]
     run["settings"]["encoder"] = "another"
     best = real_text_tables.best_table([run])
-    assert "| supervised | 0.8 | 0.800 | 0.700 | 0.300 |" in best
-    assert "| adversarial | 1 | 0.600 | 0.750 | 0.200 |" in best
+    assert "| supervised | 0.8 | 0.800 | 0.700 | 80.0 | 0.300 |" in best
+    assert "| adversarial | 1 | 0.600 | 0.750 | 80.0 | 0.200 |" in best
     page = real_text_tables.page([run])
     assert "By encoder's judge AUC, chosen on the same texts" in page
     assert "Encoder: another." in page
