@@ -15,9 +15,9 @@ All four are then drawn from at every temperature and measured against held-out 
 supervised one as the baseline. The `small` generator is a GPT-2 of 5.8 million weights with a vocabulary of its own,
 trained from nothing until its loss on held-out texts no longer falls, so that `longer` has nothing to add and is left
 out; `SmolLM2` is SmolLM2-135M-Instruct with adapters. The discriminator is all-MiniLM-L6-v2, trained whole. The
-figures that need an encoder see through SmolLM2 for the small generator, so that no player takes part in them, and
-through all-MiniLM-L6-v2 for SmolLM2. Held-out are the validation file and the last rows of the training file, which
-nothing is trained on.
+figures that need an encoder see through SmolLM2-135M-Instruct as it was published, never through the discriminator's
+all-MiniLM-L6-v2, which the games have learnt to please. Held-out are the validation file and the last rows of the
+training file, which nothing is trained on.
 
 Each stage leaves its folder in --output, and a second call goes on where the first one stopped; `--stages` does some
 of them only, so that several processes can share a run. `--publish` writes benchmarks/results/real_text.json and
@@ -67,8 +67,6 @@ MOST_TOKENS = 128  # of a text in supervision
 FURTHER_HELD_OUT = 1000  # last rows of the training file
 LEARNING_RATES = {"small": 1e-3, "SmolLM2": 5e-5}  # of the games
 REAL_TEXT_COEFS = {"small": 0.01, "SmolLM2": 0.1}  # with 0.1 the small generator stays where it is
-# Of the figures; that of the discriminator only for want of another.
-ENCODERS = {"small": "SmolLM2", "SmolLM2": "discriminator"}
 TRAINING: dict[str, Any] = {"report_to": "none", "gradient_checkpointing": False, "disable_tqdm": True}
 CURVES = {
     "real_prob": "discriminator/real_prob",
@@ -193,7 +191,7 @@ class Run:
                 temperatures=arguments.temperatures,
                 max_completion_length=arguments.max_completion_length,
                 batch_size=arguments.evaluation_batch_size,
-                encoder=str(arguments.models / NAMES[ENCODERS[arguments.generator]]) if arguments.encoder else None,
+                encoder=str(arguments.models / NAMES["SmolLM2"]) if arguments.encoder else None,
                 reverse_perplexity=arguments.reverse_perplexity,
                 baseline="supervised",
                 seed=self.seed,
@@ -271,7 +269,7 @@ class Run:
             "scale_rewards": "none",
             "loss_type": "dr_grpo",
             "discriminator_warmup_steps": arguments.warmup_steps,
-            "real_text_coef": REAL_TEXT_COEFS[arguments.generator],
+            "real_text_coef": arguments.real_text_coef,
             "ema_decay": 0.98,
             "discriminator_replay_fraction": 0.25,
         }
@@ -330,9 +328,13 @@ class Frozen(AdversarialTrainer):
 
 
 def folder_name(arguments: argparse.Namespace) -> str:
-    """Return the generator's name, with the games' learning rate where it is another one than its own."""
-    name, rate = arguments.generator, arguments.learning_rate
-    return name if rate == LEARNING_RATES[name] else f"{name}_rate_{rate:g}"
+    """Return the generator's name, with the games' learning rate and anchor where they are others than its own."""
+    name, rate, anchor = arguments.generator, arguments.learning_rate, arguments.real_text_coef
+    return (
+        name
+        + (f"_rate_{rate:g}" if rate != LEARNING_RATES[name] else "")
+        + (f"_anchor_{anchor:g}" if anchor != REAL_TEXT_COEFS[name] else "")
+    )
 
 
 def about() -> dict[str, Any]:
@@ -355,6 +357,7 @@ def parsed_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--steps", type=int, default=150, help="of the generator, in both games")
     parser.add_argument("--learning_rate", type=float, help=f"of the games; by default {LEARNING_RATES}")
+    parser.add_argument("--real_text_coef", type=float, help=f"of the games; by default {REAL_TEXT_COEFS}")
     parser.add_argument("--batch_size", type=int, default=32, help="completions a step")
     parser.add_argument("--warmup_steps", type=int, default=30, help="of the discriminator, before both games")
     parser.add_argument("--supervised_steps", type=int, default=200, help="of SmolLM2, of 32 texts each")
@@ -378,6 +381,10 @@ def parsed_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         arguments.learning_rate = LEARNING_RATES[arguments.generator]
     if arguments.learning_rate <= 0:
         parser.error(f"--learning_rate must be greater than 0, got {arguments.learning_rate}")
+    if arguments.real_text_coef is None:
+        arguments.real_text_coef = REAL_TEXT_COEFS[arguments.generator]
+    if arguments.real_text_coef < 0:
+        parser.error(f"--real_text_coef must be at least 0, got {arguments.real_text_coef}")
     if not arguments.publish and (arguments.models is None or arguments.data is None):
         parser.error("--models and --data are needed, or --publish alone")
     return arguments

@@ -166,12 +166,8 @@ def page(runs: list[dict[str, Any]]) -> str:
             if any(model in run["stages"] for run in own)
         )
         seeds = ", ".join(str(run["seed"]) for run in own)
-        rates = {
-            run["stages"][game]["settings"]["learning_rate"] for run in own for game in GAMES if game in run["stages"]
-        }
-        rate = "".join(f", the games' learning rate {one:g}" for one in rates)  # one, or none without a game
         sections.append(
-            f"## {corpus}, generator {generator.split('_rate_')[0]}{rate}, seeds {seeds}\n\n"
+            f"## {corpus}, generator {generator.split('_')[0]}{_games(own)}, seeds {seeds}\n\n"
             f"{own[0]['settings']['samples_each']} texts a row; ± is the deviation over the seeds. Alarms: {said}; "
             f"steps played: {played}. Encoder: {', '.join(sorted({_encoder(run) for run in own}))}. "
             f"Trained on {', '.join(sorted({run['stages']['supervised']['device'] for run in own}))}.\n\n"
@@ -180,6 +176,18 @@ def page(runs: list[dict[str, Any]]) -> str:
             f"{best_table(own)}\n\n### All temperatures\n\n{table(own)}\n"
         )
     return INTRODUCTION.read_text() + "\n" + "\n".join(sections)
+
+
+def _games(runs: list[dict[str, Any]]) -> str:
+    """Return what the games of the runs were played with, which is one for all; nothing if none has a game."""
+    settings = {
+        (own["learning_rate"], own["real_text_coef"])
+        for run in runs
+        for game in GAMES
+        if game in run["stages"]
+        for own in [run["stages"][game]["settings"]]
+    }
+    return "".join(f", games at learning rate {rate:g} and anchor {anchor:g}" for rate, anchor in settings)
 
 
 def _steps(game: dict[str, Any]) -> str:

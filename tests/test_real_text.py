@@ -95,22 +95,57 @@ def test_the_second_generator_keeps_its_adapters_and_its_runs_are_published(play
     assert run["models"] == ["supervised", "longer", "frozen", "adversarial"]
     assert len(run["samples"]["adversarial"]) == 10
     page = (tmp_path / "real_text.md").read_text()
-    assert "## wordnet_examples, generator SmolLM2, the games' learning rate 5e-05, seeds 0" in page
+    assert "## wordnet_examples, generator SmolLM2, games at learning rate 5e-05 and anchor 0.1, seeds 0" in page
     assert "| adversarial | longer | judge AUC |" in page
 
 
-def test_games_with_another_learning_rate_have_a_folder_of_their_own(play):
-    folder = play("--generator", "small", "--learning_rate", "2e-4", "--stages", "supervised", "adversarial")
-    result = json.loads((folder / "small_rate_0.0002" / "seed_0" / "adversarial.json").read_text())
+def test_games_with_another_learning_rate_and_anchor_have_a_folder_of_their_own(play):
+    words = "--generator small --learning_rate 2e-4 --real_text_coef 0 --stages supervised adversarial"
+    folder = play(*words.split())
+    result = json.loads((folder / "small_rate_0.0002_anchor_0" / "seed_0" / "adversarial.json").read_text())
     assert result["settings"]["learning_rate"] == 2e-4
+    assert result["settings"]["real_text_coef"] == 0
 
 
-def test_a_learning_rate_that_is_none_is_refused_and_the_generators_own_needs_no_folder(tmp_path, capsys):
-    words = ["--models", "m", "--data", "d", "--output", str(tmp_path), "--learning_rate"]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--learning_rate 0", "--learning_rate must be greater than 0, got 0.0"),
+        ("--real_text_coef -0.1", "--real_text_coef must be at least 0, got -0.1"),
+    ],
+)
+def test_settings_of_the_games_that_are_none_are_refused(words, message, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        real_text.parsed_arguments([*words, "0"])
-    assert "--learning_rate must be greater than 0, got 0.0" in capsys.readouterr().err
-    assert real_text.folder_name(real_text.parsed_arguments([*words, "1e-3"])) == "small"
+        real_text.parsed_arguments([*f"--models m --data d --output {tmp_path}".split(), *words.split()])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("--generator small --learning_rate 1e-3 --real_text_coef 0.01", "small"),
+        ("--generator small --real_text_coef 0.1", "small_anchor_0.1"),
+        ("--generator SmolLM2 --real_text_coef 0.1", "SmolLM2"),
+        ("--generator SmolLM2 --learning_rate 2e-4", "SmolLM2_rate_0.0002"),
+    ],
+)
+def test_only_settings_that_are_not_the_generators_own_are_in_the_folders_name(words, name, tmp_path):
+    arguments = real_text.parsed_arguments([*f"--models m --data d --output {tmp_path}".split(), *words.split()])
+    assert real_text.folder_name(arguments) == name
+
+
+def test_figures_are_seen_through_a_model_that_is_not_the_discriminators(play, monkeypatch):
+    seen = []
+
+    def evaluate(models, held_out, evaluation, training):
+        seen.append(evaluation.encoder)
+        raise InterruptedError
+
+    monkeypatch.setattr(real_text, "evaluate_generator", evaluate)
+    for generator in ("small", "SmolLM2"):
+        with pytest.raises(InterruptedError):
+            play("--generator", generator, "--stages", "evaluation", "--encoder")
+    assert [name.rsplit("/", 1)[1] for name in seen] == ["SmolLM2-135M-Instruct"] * 2
 
 
 def test_a_run_without_a_game_has_its_section():
@@ -129,7 +164,7 @@ def run_of(seed, adversarial):
     figures |= {"adversarial_T0.8": part(adversarial + 0.05, 0.25), "adversarial_T1": part(adversarial, 0.2)}
     stages = {
         "supervised": {"device": "CPU"},
-        "adversarial": {"steps": 7, "alarms": [], "settings": {"learning_rate": 2e-4}},
+        "adversarial": {"steps": 7, "alarms": [], "settings": {"learning_rate": 2e-4, "real_text_coef": 0.3}},
     }
     return {
         "corpus": "c",
@@ -153,7 +188,7 @@ def test_the_page_holds_each_seeds_verdict_and_the_mean_gain_at_temperature_1():
     assert "| adversarial | 1, 1 | 0.620 ± 0.028 |" in best
     assert "| adversarial | 1 | 0.620 ± 0.028 | 0.200 ± 0.000 |" in real_text_tables.table(runs)
     page = real_text_tables.page(runs)
-    assert "## c, generator g, the games' learning rate 0.0002, seeds 0, 1" in page
+    assert "## c, generator g, games at learning rate 0.0002 and anchor 0.3, seeds 0, 1" in page
     assert "steps played: adversarial 7, 7" in page
 
 
