@@ -12,8 +12,9 @@ def encoder_features(
     """Load an encoder and return the function from texts to the means of its last hidden states.
 
     The mean is over a text's own tokens, its special tokens among them, as sentence-transformers pools
-    (Reimers and Gurevych 2019, "Sentence-BERT" ([1908.10084](https://huggingface.co/papers/1908.10084))). The encoder
-    is frozen, and without dropout.
+    (Reimers and Gurevych 2019, "Sentence-BERT" ([1908.10084](https://huggingface.co/papers/1908.10084))). A text
+    without tokens, which the tokenizer of a causal model makes of an empty one, has the vector 0. The encoder is
+    frozen, and without dropout.
 
     Args:
         encoder (`str`): Id on the Hub or folder of a model that `AutoModel` loads and of its tokenizer.
@@ -34,21 +35,61 @@ def encoder_features(
     """
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    # On the right, a text's positions are its own, whatever it is padded with.
+    tokenizer = AutoTokenizer.from_pretrained(encoder, padding_side="right")
     model = AutoModel.from_pretrained(encoder, dtype=torch.float32).to(device).eval()
 
     @torch.no_grad()
     def features(texts: Sequence[str]) -> Tensor:
-        means = torch.empty(len(texts), model.config.hidden_size)
+        means = torch.zeros(len(texts), model.config.hidden_size)
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = tokenizer(
                 [texts[row] for row in rows], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
             ).to(device)
+            has_tokens = batch["attention_mask"].any(1)
+            if not has_tokens.any():
+                continue
+            batch = {name: values[has_tokens] for name, values in batch.items()}
             mask = batch["attention_mask"][..., None]
             hidden = model(**batch).last_hidden_state  # (rows, tokens, D)
-            means[rows] = ((hidden * mask).sum(1) / mask.sum(1)).cpu()
+            means[torch.tensor(rows)[has_tokens.cpu()]] = ((hidden * mask).sum(1) / mask.sum(1)).cpu()
         return means
 
     return features
+
+
+def check_features(real_features: Tensor, generated_features: Tensor) -> None:
+    """Refuse what are not two clouds of features in one space.
+
+    Args:
+        real_features (`Tensor` of shape `(N, D)`): Features of real texts.
+        generated_features (`Tensor` of shape `(M, D)`): Features of generated texts.
+
+    Raises:
+        ValueError: If they have other shapes, or a value that is not finite.
+    """
+    shapes = tuple(real_features.shape), tuple(generated_features.shape)
+    if real_features.ndim != 2 or generated_features.ndim != 2 or shapes[0][1] != shapes[1][1]:
+        raise ValueError(f"Features must be of shapes (N, D) and (M, D), got {shapes[0]} and {shapes[1]}.")
+    for side, features in (("real", real_features), ("generated", generated_features)):
+        check_finite(features, side)
+
+
+def check_finite(features: Tensor, side: str) -> None:
+    """Refuse features that are not numbers.
+
+    Args:
+        features (`Tensor` of shape `(N, D)`): The features.
+        side (`str`): Which texts they are of, for the message.
+
+    Raises:
+        ValueError: If a value is infinite or nan.
+    """
+    wrong = (~features.isfinite().all(1)).nonzero().flatten().tolist()
+    if wrong:
+        raise ValueError(
+            f"Features must be finite, and those of {len(wrong)} of {len(features)} {side} texts are not, first those "
+            f"of text {wrong[0]}. Let the encoder run in float32, and see what it makes of an empty text."
+        )

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .features import check_features
+
 
 def frechet_distance(real_features: Tensor, generated_features: Tensor) -> float:
     """Compute the squared Frechet distance between the Gaussians of two sets of features.
@@ -27,7 +29,7 @@ def frechet_distance(real_features: Tensor, generated_features: Tensor) -> float
         float64.
 
     Raises:
-        ValueError: If the features are not two sets of at least two texts in the same space.
+        ValueError: If the features are not two sets of at least two texts in the same space, or not finite.
 
     Example:
         ```python
@@ -35,9 +37,8 @@ def frechet_distance(real_features: Tensor, generated_features: Tensor) -> float
         17.0
         ```
     """
-    shapes = tuple(real_features.shape), tuple(generated_features.shape)
-    if real_features.ndim != 2 or generated_features.ndim != 2 or shapes[0][1] != shapes[1][1]:
-        raise ValueError(f"Features must be of shapes (N, D) and (M, D), got {shapes[0]} and {shapes[1]}.")
+    check_features(real_features, generated_features)
+    shapes = real_features.shape, generated_features.shape
     if min(shapes[0][0], shapes[1][0]) < 2:
         raise ValueError(f"A covariance needs at least 2 texts a side, got {shapes[0][0]} and {shapes[1][0]}.")
     means, roots = [], []

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .features import encoder_features
+from .features import check_finite, encoder_features
 from .intervals import Interval, _check_level, _placements
 from .text_regression import FeatureView, NgramView, Represent, Sides, fit_regression
 
@@ -117,8 +117,8 @@ def fresh_judge(
         [`JudgeResult`]: The areas, the calibration, and each text's score.
 
     Raises:
-        ValueError: If a side is too small to be split, if the null is smaller than the generated texts, or if `level`
-            is out of range.
+        ValueError: If a side is too small to be split, if the null is smaller than the generated texts, if `level` is
+            out of range, or if a feature is not finite.
 
     Example:
         ```python
@@ -138,6 +138,7 @@ def fresh_judge(
     if encoder is not None:
         different = list(dict.fromkeys([*real, *generated, *null]))
         features = (encoder_features(encoder) if isinstance(encoder, str) else encoder)(different)
+        check_finite(features, "different")
         views.append(partial(FeatureView, features=dict(zip(different, features, strict=True))))
 
     result = _judged(real, generated, seed, level, views)

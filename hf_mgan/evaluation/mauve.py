@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .features import check_features
+
 
 EXPLAINED_VARIANCE = 0.9
 GRID = 25  # mixture weights at which the curve is computed
@@ -66,7 +68,8 @@ def mauve(
         [`MauveResult`]: The score, its curve and the frontier integral.
 
     Raises:
-        ValueError: If the features are not two sets of texts in the same space, or an argument is out of range.
+        ValueError: If the features are not two sets of texts in the same space, or not finite, or an argument is out
+            of range.
 
     Example:
         ```python
@@ -170,11 +173,11 @@ def quantize(
         `(M,)`, int64. Computed in float64 on the CPU, so that a seed means the same cells on every device.
 
     Raises:
-        ValueError: If the features are not two sets of texts in the same space, or `num_clusters` is out of range.
+        ValueError: If the features are not two sets of texts in the same space, or not finite, or `num_clusters` is out
+            of range.
     """
-    shapes = tuple(real_features.shape), tuple(generated_features.shape)
-    if real_features.ndim != 2 or generated_features.ndim != 2 or shapes[0][1] != shapes[1][1]:
-        raise ValueError(f"Features must be of shapes (N, D) and (M, D), got {shapes[0]} and {shapes[1]}.")
+    check_features(real_features, generated_features)
+    shapes = real_features.shape, generated_features.shape
     smaller, texts = min(shapes[0][0], shapes[1][0]), shapes[0][0] + shapes[1][0]
     if not smaller:
         raise ValueError(f"mauve compares two sets of texts, but got {shapes[0][0]} and {shapes[1][0]} of them.")

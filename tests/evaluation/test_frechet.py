@@ -85,5 +85,8 @@ def test_what_is_no_pair_of_sets_is_refused():
     for real, generated in ((torch.zeros(3), torch.zeros(3, 2)), (torch.zeros(3, 2), torch.zeros(3))):
         with pytest.raises(ValueError, match=r"shapes \(N, D\)"):
             frechet_distance(real, generated)
+    unknown = torch.tensor([[0.0, 0.0], [0.0, torch.nan], [torch.inf, 0.0]])
+    with pytest.raises(ValueError, match="those of 2 of 3 generated texts are not, first those of text 1"):
+        frechet_distance(torch.zeros(3, 2), unknown)
     with pytest.raises(ValueError, match="at least 2 texts a side, got 1 and 3"):
         frechet_distance(torch.zeros(1, 2), torch.zeros(3, 2))

@@ -266,6 +266,15 @@ def test_an_encoder_has_its_say():
     assert [sorted(texts) for texts in calls] == [sorted(real + generated)]  # each different text once
 
 
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="those of 1 of 80 different texts are not, first those of text 79"):
+        fresh_judge(
+            strangers(40, 0),
+            strangers(40, 1),
+            encoder=lambda texts: torch.eye(len(texts)) / (79 - torch.arange(80.0))[:, None],
+        )
+
+
 def test_too_few_different_texts_are_refused():
     with pytest.raises(ValueError, match=r"at least 8 different texts a side.* the 70 generated texts have 7"):
         fresh_judge(sentences(40, 0), sentences(7, 1) * 10)

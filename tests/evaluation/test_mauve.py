@@ -219,6 +219,8 @@ def test_what_is_out_of_range_is_refused():
         mauve(features, torch.zeros(3, 2))
     with pytest.raises(ValueError, match=r"shapes \(N, D\)"):
         mauve(features[0], features)
+    with pytest.raises(ValueError, match="those of 4 of 4 real texts are not, first those of text 0"):
+        mauve(features / 0, features)
     with pytest.raises(ValueError, match="got 0 and 4 of them"):
         mauve(features[:0], features)
     with pytest.raises(ValueError, match="at most the 8 texts, got 9"):
