@@ -173,8 +173,8 @@ def quantize(
         `(M,)`, int64. Computed in float64 on the CPU, so that a seed means the same cells on every device.
 
     Raises:
-        ValueError: If the features are not two sets of texts in the same space, or not finite, or `num_clusters` is out
-            of range.
+        ValueError: If the features are not two sets of texts in the same space, or not finite, or `num_clusters` is
+            out of range.
     """
     check_features(real_features, generated_features)
     shapes = real_features.shape, generated_features.shape
