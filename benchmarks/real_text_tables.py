@@ -1,8 +1,10 @@
 """The result and the page of `benchmarks.real_text`, from the reports of all its runs."""
 
 import json
+import math
 import statistics
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from hf_mgan.evaluation import Interval
@@ -95,10 +97,10 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 
 def verdict_table(runs: list[dict[str, Any]]) -> str:
-    """Return what each seed's verdicts say, a row a model, baseline and figure of quality."""
+    """Return what the seeds' verdicts say, each and together, a row a model, baseline and figure of quality."""
     lines = [
-        "| model | against | by | verdict of each seed | gain at T = 1, mean over the seeds |",
-        "|---|---|---|---|---|",
+        "| model | against | by | verdict of each seed | of all together | gain at T = 1, mean over the seeds |",
+        "|---|---|---|---|---|---|",
     ]
     for model in GAMES:
         for baseline in BASELINES:
@@ -114,8 +116,36 @@ def verdict_table(runs: list[dict[str, Any]]) -> str:
                 ]
                 words = ", ".join(one.word for one in found)
                 gain = _mean(gains, "+.3f") if gains else "not comparable"
-                lines.append(f"| {model} | {baseline} | {MEASURES[quality].title} | {words} | {gain} |")
+                both = together(found, runs[0]["level"])
+                lines.append(f"| {model} | {baseline} | {MEASURES[quality].title} | {words} | {both} | {gain} |")
     return "\n".join(lines)
+
+
+def together(verdicts: list[Verdict], level: float) -> str:
+    """Return the verdict on the mean gain over the seeds, at each temperature that all of them compare.
+
+    The variance of a gain is that within the seeds, from their intervals, or that between them, whichever is greater:
+    with few seeds the second alone may be small by chance. As within a seed, all temperatures hold together at the
+    level (Bonferroni).
+    """
+    gains: dict[float, list[tuple[float, float]]] = {}
+    for one in verdicts:
+        z = NormalDist().inv_cdf(1 - (1 - level) / 2 / max(len(one.comparisons), 1))
+        for comparison in one.comparisons:
+            error = (comparison.gain.high - comparison.gain.value) / z
+            gains.setdefault(comparison.temperature, []).append((comparison.gain.value, error))
+    shared = {temperature: pairs for temperature, pairs in gains.items() if len(pairs) == len(verdicts)}
+    signs: dict[str, list[str]] = {"better": [], "worse": []}
+    for temperature, pairs in sorted(shared.items()):
+        values = [value for value, _ in pairs]
+        mean = statistics.fmean(values)
+        within = statistics.fmean(error**2 for _, error in pairs)
+        between = statistics.variance(values) if len(values) > 1 else 0.0
+        z = NormalDist().inv_cdf(1 - (1 - level) / 2 / len(shared))
+        if abs(mean) > z * math.sqrt(max(within, between) / len(values)):
+            signs["better" if mean > 0 else "worse"].append(f"{temperature:g}")
+    decided = [word for word, temperatures in signs.items() if temperatures]
+    return f"{decided[0]} at T = {', '.join(signs[decided[0]])}" if len(decided) == 1 else "undecided"
 
 
 def best_table(runs: list[dict[str, Any]]) -> str:

@@ -1,9 +1,12 @@
 """The benchmark on real text with tiny players and corpora: every stage, resuming, and the arithmetic of the page."""
 
 import json
+from statistics import NormalDist
 
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from hf_mgan.evaluation import Interval
 
 from .conftest import VOCABULARY, texts
 
@@ -11,6 +14,7 @@ from .conftest import VOCABULARY, texts
 pytest.importorskip("matplotlib", reason="the extra `evaluation` is not installed")
 
 from benchmarks import real_text, real_text_tables
+from hf_mgan.evaluator.verdict import Comparison, Verdict
 
 
 @pytest.fixture
@@ -182,7 +186,7 @@ def run_of(seed, adversarial):
 def test_the_page_holds_each_seeds_verdict_and_the_mean_gain_at_temperature_1():
     runs = [run_of(0, 0.6), run_of(1, 0.64)]  # the baseline has 0.7 at the self-BLEU 0.2: gains of 0.1 and 0.06
     table = real_text_tables.verdict_table(runs)
-    assert "| adversarial | supervised | judge AUC | better, better | +0.080 ± 0.028 |" in table
+    assert "| adversarial | supervised | judge AUC | better, better | better at T = 0.8, 1 | +0.080 ± 0.028 |" in table
     best = real_text_tables.best_table(runs)
     assert "| supervised | 1, 1 | 0.600 ± 0.000 |" in best
     assert "| adversarial | 1, 1 | 0.620 ± 0.028 |" in best
@@ -190,6 +194,49 @@ def test_the_page_holds_each_seeds_verdict_and_the_mean_gain_at_temperature_1():
     page = real_text_tables.page(runs)
     assert "## c, generator g, games at learning rate 0.0002 and anchor 0.3, seeds 0, 1" in page
     assert "steps played: adversarial 7, 7" in page
+
+
+def gains_of(*gains, error, number=1):
+    """Return a verdict of each gain at temperature 1, with that standard error, beside `number - 1` gains of 0."""
+    reach = NormalDist().inv_cdf(1 - 0.05 / 2 / number) * error
+
+    def verdict(gain):
+        values = [gain, *[0.0] * (number - 1)]
+        temperatures = [1.0, 0.9, 0.8][:number]
+        compared = [
+            Comparison(temperature, (0.8, 1.1), 0.5, 0.5, Interval(value, value - reach, value + reach))
+            for temperature, value in zip(temperatures, values, strict=True)
+        ]
+        return Verdict("undecided", compared, [])
+
+    return [verdict(gain) for gain in gains]
+
+
+@pytest.mark.parametrize(
+    ("gains", "error", "number", "word"),
+    [
+        # Four equal gains of 1.9 errors, none of which decides alone, have a mean of 3.8 errors of the mean.
+        ((1.9, 1.9, 1.9, 1.9), 1.0, 1, "better at T = 1"),
+        ((-1.9, -1.9, -1.9, -1.9), 1.0, 1, "worse at T = 1"),
+        ((0.9, 0.9, 0.9, 0.9), 1.0, 1, "undecided"),  # 1.8 < 1.96
+        ((1.1, 1.1, 1.1, 1.1), 1.0, 1, "better at T = 1"),  # 2.2 > 1.96
+        ((1.1, 1.1, 1.1, 1.1), 1.0, 3, "undecided"),  # 2.2 < 2.39, the level of three temperatures
+        ((1.25, 1.25, 1.25, 1.25), 1.0, 3, "better at T = 1"),  # 2.5 > 2.39
+        ((3.0, 0.0, 3.0, 0.0), 0.1, 1, "undecided"),  # the seeds differ: mean 1.5, deviation 1.73, 1.73 errors
+        ((1.9,), 1.0, 1, "undecided"),  # a single seed says what it said
+        ((2.0,), 1.0, 1, "better at T = 1"),
+    ],
+)
+def test_the_verdict_of_all_seeds_is_on_their_mean_gain(gains, error, number, word):
+    assert real_text_tables.together(gains_of(*gains, error=error, number=number), 0.95) == word
+
+
+def test_all_seeds_together_say_nothing_of_a_temperature_that_one_lacks_nor_of_gains_and_losses():
+    compared = gains_of(9.0, 9.0, error=1.0)
+    assert real_text_tables.together([compared[0], compared[1]._replace(comparisons=[])], 0.95) == "undecided"
+    (one,) = gains_of(9.0, error=1.0)
+    loss = one.comparisons[0]._replace(temperature=0.9, gain=Interval(-9.0, -11.0, -7.0))
+    assert real_text_tables.together([one._replace(comparisons=[*one.comparisons, loss])], 0.95) == "undecided"
 
 
 def test_temperatures_are_chosen_by_the_encoders_judge_where_all_runs_have_it():
