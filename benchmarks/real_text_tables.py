@@ -116,8 +116,8 @@ def verdict_table(runs: list[dict[str, Any]]) -> str:
                 ]
                 words = ", ".join(one.word for one in found)
                 gain = _mean(gains, "+.3f") if gains else "not comparable"
-                both = together(found, runs[0]["level"])
-                lines.append(f"| {model} | {baseline} | {MEASURES[quality].title} | {words} | {both} | {gain} |")
+                of_all = together(found, runs[0]["level"])
+                lines.append(f"| {model} | {baseline} | {MEASURES[quality].title} | {words} | {of_all} | {gain} |")
     return "\n".join(lines)
 
 
