@@ -35,24 +35,49 @@ def sequence_logps(
     Returns:
         `Tensor` of shape `(B,)`: In nats, float32, without gradient.
     """
+    return tempered_logps(model, prompt_ids, completion_ids, [temperature], batch_size)[0]
+
+
+def tempered_logps(
+    model: nn.Module,
+    prompt_ids: Sequence[list[int]],
+    completion_ids: Sequence[list[int]],
+    temperatures: Sequence[float],
+    batch_size: int | None = None,
+) -> Tensor:
+    """Compute what [`sequence_logps`] does at several temperatures, in the forward passes of one.
+
+    Args:
+        model (`nn.Module`): A causal language model.
+        prompt_ids (`Sequence[list[int]]` of length B): Tokens of the prompts, at least one each.
+        completion_ids (`Sequence[list[int]]` of length B): Tokens of the completions.
+        temperatures (`Sequence[float]` of length T): Temperatures at which the model is sampled.
+        batch_size (`int`, *optional*): Sequences a forward pass; all of them by default.
+
+    Returns:
+        `Tensor` of shape `(T, B)`: In nats, float32, without gradient.
+    """
     device = next(model.parameters()).device
     size = batch_size or len(prompt_ids)
-    totals = []
-    for start in range(0, len(prompt_ids), size):
-        chunk = slice(start, start + size)
-        pairs = list(zip(prompt_ids[chunk], completion_ids[chunk], strict=True))
-        rows = [torch.tensor([*prompt, *completion]) for prompt, completion in pairs]
+    pairs = list(zip(prompt_ids, completion_ids, strict=True))
+    # Sequences of one length stand together, so that little is padded.
+    order = sorted(range(len(pairs)), key=lambda place: sum(map(len, pairs[place])))
+    totals = torch.empty(len(temperatures), len(pairs), device=device)
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
+        rows = [torch.tensor([*pairs[place][0], *pairs[place][1]]) for place in places]
         # What stands in the padding is of no consequence: it is on the right, where causal attention never looks.
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
         width = torch.arange(ids.size(1))
         ends = torch.tensor([len(row) for row in rows])[:, None]
-        starts = torch.tensor([len(prompt) for prompt, _ in pairs])[:, None]
+        starts = torch.tensor([len(pairs[place][0]) for place in places])[:, None]
         is_completion = ((width >= starts) & (width < ends)).to(device)
         with torch.no_grad():
-            logits = model(input_ids=ids, attention_mask=(width < ends).long().to(device)).logits
-        logps = (logits[:, :-1].float() / temperature).log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
-        totals.append(logps.masked_fill(~is_completion[:, 1:], 0).sum(1))
-    return torch.cat(totals)
+            logits = model(input_ids=ids, attention_mask=(width < ends).long().to(device)).logits[:, :-1].float()
+        for row, temperature in enumerate(temperatures):
+            logps = (logits / temperature).log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
+            totals[row, places] = logps.masked_fill(~is_completion[:, 1:], 0).sum(1)
+    return totals
 
 
 def log_density_drop(

@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 
 from hf_mgan import AdversarialTrainer
-from hf_mgan.density import log_density_drop, sequence_logps
+from hf_mgan.density import log_density_drop, sequence_logps, tempered_logps
 
 
 class Coins(torch.nn.Module):
@@ -37,6 +37,33 @@ def test_batches_and_padding_change_nothing(generator):
     prompts, completions = [[1], [1, 7], [8, 9, 10]], [[7, 8, 2], [9], [11, 2]]
     whole = sequence_logps(generator.eval(), prompts, completions)
     assert_close(sequence_logps(generator, prompts, completions, batch_size=1), whole)
+
+
+def test_several_temperatures_take_the_passes_of_one(generator):
+    prompts, completions = [[8, 9, 10], [1], [1, 7]], [[11, 2], [7, 8, 2], [9]]
+    generator.eval()
+    expected = torch.stack([sequence_logps(generator, prompts, completions, t) for t in (0.5, 1.0, 2.0)])
+    passes = []
+    generator.register_forward_hook(lambda *_: passes.append(1))
+    assert_close(tempered_logps(generator, prompts, completions, [0.5, 1.0, 2.0], batch_size=2), expected)
+    assert len(passes) == 2
+    assert (expected[0] - expected[1]).abs().min() > 1e-3
+
+
+def test_sequences_of_one_length_share_a_batch_and_keep_their_places():
+    widths = []
+
+    class Watched(Coins):
+        def forward(self, input_ids, attention_mask):
+            widths.append(input_ids.size(1))
+            return super().forward(input_ids, attention_mask)
+
+    prompts, completions = [[0], [0], [0], [0]], [[1, 1, 1, 1], [3], [2, 2, 2, 2], [2]]
+    logps = sequence_logps(Watched(), prompts, completions, batch_size=2)
+    assert widths == [2, 5]
+    assert_close(logps[[1, 3]], torch.tensor([math.log(4 / 10), math.log(3 / 10)]))
+    assert_close(logps[0], torch.tensor(math.log(2 / 10) + 3 * math.log(3 / 14)).squeeze())
+    assert_close(logps[2], torch.tensor(math.log(3 / 10) + 3 * math.log(5 / 18)).squeeze())
 
 
 def test_the_drop_is_zero_at_first_and_then_the_difference_to_the_base(generator):

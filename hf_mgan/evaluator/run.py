@@ -27,7 +27,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..density import sequence_logps
 from ..evaluation import Interval, bleu, bootstrap_interval, encoder_features
 from ..evaluation.figures import MEASURES, TextFigures, text_figures
 from ..safety import SafetyGate
@@ -202,8 +201,8 @@ def _drawn(side: Side, temperature: float, on_batch: Callable[[int], Any]) -> di
         on_batch,
     )
     figures = {
-        "entropy": _nats_a_token(side, drawn.prompt_ids, drawn.completion_ids, temperature),
-        "real_nll": _nats_a_token(side, drawn.prompt_ids, _reference_ids(side), temperature),
+        "entropy": _nats_a_token(side.logps(drawn.prompt_ids, drawn.completion_ids, [temperature])[0], evaluation),
+        "real_nll": _nats_a_token(side.real_logps[evaluation.temperatures.index(temperature)], evaluation),
     }
     return {"figures": _plain(figures), "tokens": sum(map(len, drawn.completion_ids)), "texts": drawn.texts}
 
@@ -250,34 +249,15 @@ def _text_figures(
     )
 
 
-def _reference_ids(side: Side) -> list[list[int]]:
-    """Return the tokens of the real texts, with the end token where the text ends within the limit."""
-    rows = side.tokenizer(side.real, add_special_tokens=False)["input_ids"]
-    end, limit = side.tokenizer.eos_token_id, side.evaluation.max_completion_length
-    return [[*row, end][:limit] if end is not None else row[:limit] for row in rows]
-
-
-def _nats_a_token(side: Side, prompt_ids: list[list[int]], ids: list[list[int]], temperature: float) -> Interval:
-    """Compute -log q a token at a temperature, with a bootstrap over texts."""
-    pairs = [(prompt, row) for prompt, row in zip(prompt_ids, ids, strict=True) if row]
-    if not pairs:
+def _nats_a_token(logps: list[tuple[float, int]], evaluation: Evaluation) -> Interval:
+    """Compute -log q a token, with a bootstrap over texts."""
+    if not logps:
         return Interval(math.nan, math.nan, math.nan)
-    training = side.generator.training
-    side.generator.eval()
-    logps = sequence_logps(
-        side.generator,
-        [pair[0] for pair in pairs],
-        [pair[1] for pair in pairs],
-        temperature,
-        side.evaluation.batch_size,
-    ).tolist()
-    side.generator.train(training)
-    entries = [(-logp, len(pair[1])) for logp, pair in zip(logps, pairs, strict=True)]
     return bootstrap_interval(
-        entries,
-        lambda rows: sum(row[0] for row in rows) / sum(row[1] for row in rows),
-        level=side.evaluation.level,
-        seed=side.evaluation.seed,
+        logps,
+        lambda rows: -sum(logp for logp, _ in rows) / sum(tokens for _, tokens in rows),
+        level=evaluation.level,
+        seed=evaluation.seed,
     )
 
 

@@ -10,7 +10,9 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..data import as_completions, as_prompts, plain_text, prepare_dataset
+from ..density import tempered_logps
 from ..safety import SafetyGate
+from ..sampling import encode_prompts
 from .models import Model, load_generator, load_tokenizer
 from .settings import Evaluation
 
@@ -93,6 +95,31 @@ class Side:
     def further_prompts(self) -> list[Any]:
         """Their prompts."""
         return self._rows[0][len(self._order) // 2 :]
+
+    def logps(
+        self, prompt_ids: list[list[int]], ids: list[list[int]], temperatures: list[float]
+    ) -> list[list[tuple[float, int]]]:
+        """Return log q, in nats, and the number of tokens of each text that has one, at each temperature."""
+        pairs = [(prompt, row) for prompt, row in zip(prompt_ids, ids, strict=True) if row]
+        if not pairs:
+            return [[] for _ in temperatures]
+        prompts, rows = map(list, zip(*pairs, strict=True))
+        training = self.generator.training
+        self.generator.eval()
+        logps = tempered_logps(self.generator, prompts, rows, temperatures, self.evaluation.batch_size).tolist()
+        self.generator.train(training)
+        return [list(zip(one, map(len, rows), strict=True)) for one in logps]
+
+    @cached_property
+    def real_logps(self) -> list[list[tuple[float, int]]]:
+        """The same of the real texts at every temperature of the evaluation, in one pass.
+
+        A text that ends within the limit has the end token.
+        """
+        rows = self.tokenizer(self.real, add_special_tokens=False)["input_ids"]
+        end, limit = self.tokenizer.eos_token_id, self.evaluation.max_completion_length
+        ids = [[*row, end][:limit] if end is not None else row[:limit] for row in rows]
+        return self.logps(encode_prompts(self.prompts, self.tokenizer), ids, self.evaluation.temperatures)
 
     def unsafe(self, safety: SafetyGate, prompts: list[Any], texts: Sequence[str]) -> list[bool]:
         """Return the verdicts on texts, whose prompts the classifier reads as it does in training."""

@@ -182,6 +182,20 @@ def test_the_likelihoods_at_a_temperature_by_hand(evaluated, folders):
                 assert low < value < high
 
 
+def test_real_texts_are_read_once_for_all_temperatures(folders, tmp_path, monkeypatch):
+    asked = []
+    compute = side.tempered_logps
+
+    def watched(model, prompt_ids, completion_ids, temperatures, batch_size):
+        asked.append(list(temperatures))
+        return compute(model, prompt_ids, completion_ids, temperatures, batch_size)
+
+    monkeypatch.setattr(side, "tempered_logps", watched)
+    evaluate_generator(folders, HELD_OUT, few(tmp_path, temperatures=[0.8, 1.0]))
+    of_a_model = [[0.8], [0.8, 1.0], [1.0]]  # samples, the real texts at both, samples
+    assert asked == 2 * of_a_model
+
+
 def test_the_unsafe_rate_is_the_gates(evaluated):
     for part in evaluated[0].parts.values():
         interval = share_interval(has_a_king(part["texts"]))
