@@ -31,14 +31,14 @@ from datasets import load_dataset
 from transformers import AutoTokenizer
 
 from hf_mgan.data import as_completions
-from hf_mgan.evaluation import (
+from hf_mgan.metrics import (
     auc_difference,
     bootstrap_interval,
+    c2st,
     distinct_n,
     duplicates,
     encoder_features,
     frechet_distance,
-    fresh_judge,
     length_ratio,
     mauve,
     memorisation,
@@ -120,9 +120,9 @@ class Measures:
         """Judge a set: n-grams alone, with the encoder, and n-grams at equal lengths."""
         real, matched = at_equal_lengths(self.real, texts)
         return {
-            "ngrams": fresh_judge(self.real, texts, seed=self.seed),
-            "with_encoder": fresh_judge(self.real, texts, seed=self.seed, encoder=self.features),
-            "ngrams_at_equal_lengths": fresh_judge(real, matched, seed=self.seed),
+            "ngrams": c2st(self.real, texts, seed=self.seed),
+            "with_encoder": c2st(self.real, texts, seed=self.seed, encoder=self.features),
+            "ngrams_at_equal_lengths": c2st(real, matched, seed=self.seed),
         }
 
     def _figures(self, texts: tuple[str, ...]) -> dict[str, Any]:

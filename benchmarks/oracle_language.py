@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from transformers import GPTNeoConfig, GPTNeoForCausalLM, PreTrainedTokenizerBase
 
-from hf_mgan.demo.players import MAX_TOKENS, make_tokenizer
+from hf_mgan.demo.models import MAX_TOKENS, make_tokenizer
 from hf_mgan.demo.run import TEMPERATURES, DemoArguments
 
 from .oracle_measures import best_value

@@ -13,7 +13,7 @@ What differs from the published setup, and what is held so that the comparison i
   sides have exactly 20 words, the density of the generator has no term for an end, and its special tokens have
   probability 0 (see [`make_generator`]).
 - Maximum likelihood is stopped where held-out texts are likeliest, and measured at every temperature. Two games start
-  from it, with the demo's settings (`hf_mgan.demo.run.game_config`), one with a lower learning rate of the generator,
+  from it, with the demo's settings (`hf_mgan.demo.run.adversarial_config`), one with a lower learning rate of the generator,
   and are measured at the same temperatures.
 - All players learn from the same 10,000 texts: generator, encoder and discriminator. The oracle pays no reward.
 - What is measured is exact but for the sample: fresh texts of either side, both densities known.
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from transformers import PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 
 from hf_mgan import AdversarialTrainer
-from hf_mgan.demo.players import SPECIAL_TOKENS, make_tokenizer
+from hf_mgan.demo.models import SPECIAL_TOKENS, make_tokenizer
 from hf_mgan.demo.run import DemoArguments
 
 from .oracle_measures import compare, diversity
@@ -253,7 +253,7 @@ def draw(model: Any, count: int, length: int, temperature: float, seed: int) -> 
     return texts
 
 
-class Measure:
+class ExactMetrics:
     """Compares generators with an oracle on the same fresh texts.
 
     Args:
@@ -303,7 +303,7 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
         seed (`int`): Seed of oracle, texts and players.
 
     Returns:
-        `dict`: `references`, see [`Measure.references`]; `likelihood`, `adversarial` and, with the demo's learning
+        `dict`: `references`, see [`ExactMetrics.references`]; `likelihood`, `adversarial` and, with the demo's learning
         rate, `fast`: the figures at every temperature; `fits`, what became of maximum likelihood; `training` and
         `fast_training`, the trainer's figures over the last steps of the games; `areas`, what the discriminator has
         learnt ([`~oracle_players.discriminator_areas`]) after its warm-up and after either game; `seconds` of the
@@ -320,7 +320,7 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
         )
         vocabulary = [f"w{word}" for word in range(sizes.words)]
         tokenizer, encoder_tokenizer = (make_tokenizer(vocabulary, adds_ends) for adds_ends in (False, True))
-        measured = Measure(oracle, fresh, learnt, seed)
+        measured = ExactMetrics(oracle, fresh, learnt, seed)
         with stopwatch.part("likelihood"):
             model, fits = fit(
                 lambda: make_generator(tokenizer, sizes.width),
@@ -351,7 +351,7 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
         areas: list[dict[str, float]] = []  # after the warm-up and after the game, of the first game and of the second
 
         def look(trainer: AdversarialTrainer) -> None:
-            """Measure the discriminator against the generator as it is now."""
+            """ExactMetrics the discriminator against the generator as it is now."""
             with stopwatch.part("measuring"):
                 generated = as_texts(draw(trainer.model.eval(), *fresh.shape, 1.0, OWN_SEED + seed))
                 areas.append(discriminator_areas(trainer, learnt_texts[: len(fresh)], fresh_texts, generated))

@@ -7,7 +7,7 @@ import math
 
 from torch import Tensor
 
-from hf_mgan.evaluation import distinct_n, duplicates, jensen_shannon, self_bleu
+from hf_mgan.metrics import distinct_n, duplicates, jensen_shannon, self_bleu
 
 
 # The divergence of whole texts of 20 words is near its bound of 1 bit. That of their beginnings still tells how far.

@@ -21,9 +21,9 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialTrainer
-from hf_mgan.demo.players import TRAINING, train_encoder
-from hf_mgan.demo.run import DemoArguments, game_config
-from hf_mgan.evaluation import auc
+from hf_mgan.demo.models import TRAINING, train_encoder
+from hf_mgan.demo.run import DemoArguments, adversarial_config
+from hf_mgan.metrics import auc
 
 from .recipe_players import Stopwatch
 
@@ -169,7 +169,7 @@ def play(
                 seed,
                 TrainerCallback(),
             )
-    config = game_config(sizes, folder / "game", seed)
+    config = adversarial_config(sizes, folder / "game", seed)
     with stopwatch.part("game"):
         trainer = AdversarialTrainer(
             model=str(generator),

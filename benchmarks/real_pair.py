@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, prepare_dataset
-from hf_mgan.callbacks import Watchdog
+from hf_mgan.watchdog.callback import Watchdog
 
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")

@@ -53,7 +53,7 @@ from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Watchdog, prepare_dataset
-from hf_mgan.evaluator import Evaluation, evaluate_generator
+from hf_mgan.evaluation import EvaluationConfig, evaluate_generator
 
 from .real_text_tables import publish
 from .recipe_game import freeze
@@ -179,13 +179,13 @@ class Run:
         return self._game("adversarial", AdversarialTrainer)
 
     def evaluation(self) -> dict[str, Any]:
-        """Measure all models at all temperatures."""
+        """ExactMetrics all models at all temperatures."""
         arguments = self.arguments
         names = [stage for stage in STAGES[:-1] if (self.folder / f"{stage}.json").exists()]
         report = evaluate_generator(
             {name: str(self.folder / name) for name in names},
             self.held_out,
-            Evaluation(
+            EvaluationConfig(
                 output_dir=str(self.folder / "evaluation"),
                 num_samples=arguments.num_samples,
                 temperatures=arguments.temperatures,

@@ -7,17 +7,17 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from hf_mgan.evaluation import Interval
-from hf_mgan.evaluation.figures import MEASURES
-from hf_mgan.evaluator import Point, Verdict, compare_at_matched_diversity
-from hf_mgan.evaluator.report import DIVERSITY, QUALITY, REAL, part_name
+from hf_mgan.evaluation import Point, Verdict, compare_at_matched_diversity
+from hf_mgan.evaluation.report import DIVERSITY, QUALITY, REAL, part_name
+from hf_mgan.evaluation.text_metrics import METRICS
+from hf_mgan.metrics import Interval
 
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "real_text.json"
 PAGE = ROOT / "docs" / "real_text.md"
 INTRODUCTION = PAGE.parent.parent / "benchmarks" / "real_text.md.in"
-ENCODERS_JUDGE = "encoder_judge_auc"  # the first runs were measured without it
+ENCODERS_JUDGE = "encoder_c2st_auc"  # the first runs were measured without it
 BASELINES = ("supervised", "longer")
 GAMES = ("frozen", "adversarial")
 
@@ -68,7 +68,7 @@ def verdict(run: dict[str, Any], model: str, baseline: str, quality: str) -> Ver
             if quality in figures and DIVERSITY in figures:
                 points.append(Point(temperature, Interval(*figures[quality]), Interval(*figures[DIVERSITY])))
         curves.append(points)
-    better = MEASURES[quality].better
+    better = METRICS[quality].better
     if not curves[0] or len(curves[1]) < 2 or better == "real":
         return None
     return compare_at_matched_diversity(curves[0], curves[1], better, run["level"])
@@ -81,10 +81,10 @@ def table(runs: list[dict[str, Any]]) -> str:
     temperatures = sorted(set.intersection(*(set(run["temperatures"]) for run in runs)))
     parts += [(model, t, part_name(model, t)) for model in models for t in temperatures]
     names = [
-        name for name in MEASURES if all(name in run["figures"][part_name(models[0], temperatures[0])] for run in runs)
+        name for name in METRICS if all(name in run["figures"][part_name(models[0], temperatures[0])] for run in runs)
     ]
     lines = [
-        "| | T | " + " | ".join(MEASURES[name].title for name in names) + " |",
+        "| | T | " + " | ".join(METRICS[name].title for name in names) + " |",
         "|---|---|" + "---|" * len(names),
     ]
     for title, temperature, part in parts:
@@ -117,7 +117,7 @@ def verdict_table(runs: list[dict[str, Any]]) -> str:
                 words = ", ".join(one.word for one in found)
                 gain = _mean(gains, "+.3f") if gains else "not comparable"
                 of_all = together(found, runs[0]["level"])
-                lines.append(f"| {model} | {baseline} | {MEASURES[quality].title} | {words} | {of_all} | {gain} |")
+                lines.append(f"| {model} | {baseline} | {METRICS[quality].title} | {words} | {of_all} | {gain} |")
     return "\n".join(lines)
 
 
@@ -153,7 +153,7 @@ def best_table(runs: list[dict[str, Any]]) -> str:
     quality = deciding(runs)
     shown = [*QUALITY, "reverse_perplexity", DIVERSITY, "distinct_4", "real_nll", "length_ratio"]
     shown = [name for name in shown if all(name in run["figures"][REAL] or name == "real_nll" for run in runs)]
-    lines = ["| model | T of each seed | " + " | ".join(MEASURES[name].title for name in shown) + " |"]
+    lines = ["| model | T of each seed | " + " | ".join(METRICS[name].title for name in shown) + " |"]
     lines.append("|---|---|" + "---|" * len(shown))
     for model in (*BASELINES, *GAMES):
         chosen = []
@@ -202,7 +202,7 @@ def page(runs: list[dict[str, Any]]) -> str:
             f"steps played: {played}. Encoder: {', '.join(sorted({_encoder(run) for run in own}))}. "
             f"Trained on {', '.join(sorted({run['stages']['supervised']['device'] for run in own}))}.\n\n"
             f"{verdict_table(own)}\n\n### At the best temperature of each model\n\n"
-            f"By {MEASURES[deciding(own)].title}, chosen on the same texts, which flatters every model alike.\n\n"
+            f"By {METRICS[deciding(own)].title}, chosen on the same texts, which flatters every model alike.\n\n"
             f"{best_table(own)}\n\n### All temperatures\n\n{table(own)}\n"
         )
     return INTRODUCTION.read_text() + "\n" + "\n".join(sections)

@@ -37,7 +37,7 @@ from hf_mgan.demo.run import PACKAGES, DemoArguments
 
 from .recipe_conditions import CONDITIONS, GROUPS, Condition, selected
 from .recipe_game import play
-from .recipe_players import MEASURES, digest, make_players
+from .recipe_players import METRICS, digest, make_players
 from .recipe_tables import page, tables
 
 
@@ -250,7 +250,7 @@ def is_done(job: Job, there: dict[Job, dict[str, Any]], arguments: argparse.Name
 
 
 def has_players(folder: Path, seed: int) -> bool:
-    return (folder / f"seed_{seed}" / MEASURES).exists()
+    return (folder / f"seed_{seed}" / METRICS).exists()
 
 
 def run(

@@ -27,11 +27,11 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer
+from hf_mgan.demo.exact_metrics import BATCH_SIZE, ExactMetrics, generate
 from hf_mgan.demo.language import Language
-from hf_mgan.demo.measure import BATCH_SIZE, Measure, generate
-from hf_mgan.demo.players import adapters
-from hf_mgan.demo.run import FIGURES, WINDOW, DemoArguments, game_config
-from hf_mgan.density import log_density_drop, sequence_logps
+from hf_mgan.demo.models import adapters
+from hf_mgan.demo.run import FIGURES, WINDOW, DemoArguments, adversarial_config
+from hf_mgan.metrics.completion_likelihood import log_density_drop, sequence_logps
 from hf_mgan.objectives import REWARDS
 
 from .recipe_conditions import Condition
@@ -115,14 +115,14 @@ class Curve(TrainerCallback):
         points (`list[tuple[int, float]]`): Step and divergence in bits.
     """
 
-    def __init__(self, measure: Measure, stopwatch: Stopwatch) -> None:
+    def __init__(self, measure: ExactMetrics, stopwatch: Stopwatch) -> None:
         self.measure, self.stopwatch = measure, stopwatch
         self.points: list[tuple[int, float]] = []
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure if it is time."""
+        """ExactMetrics if it is time."""
         if state.global_step % max(state.max_steps // CURVE_POINTS, 1) == 0:
             with self.stopwatch.part("curve"):
                 count = min(CURVE_SAMPLES, len(self.measure.real_ids))
@@ -205,7 +205,7 @@ class Judge:
 
 def config_of(condition: Condition, sizes: DemoArguments, folder: str, seed: int) -> AdversarialConfig:
     """Return the demo's settings with the condition's, checked as a user's are."""
-    config = game_config(sizes, Path(folder), seed)
+    config = adversarial_config(sizes, Path(folder), seed)
     # TRL fills in one of these two from the other, and refuses both.
     return replace(config, generation_batch_size=None, **condition.config)
 

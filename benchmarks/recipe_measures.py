@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_mgan.evaluation import auc
+from hf_mgan.metrics import auc
 
 
 BINS = 15

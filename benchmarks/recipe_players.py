@@ -28,14 +28,14 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from hf_mgan.demo.exact_metrics import ExactMetrics, Quality
 from hf_mgan.demo.language import Language
-from hf_mgan.demo.measure import Measure, Quality
-from hf_mgan.demo.players import TRAINING, make_tokenizer, train_encoder, train_generator
+from hf_mgan.demo.models import TRAINING, make_tokenizer, train_encoder, train_generator
 from hf_mgan.demo.run import TEMPERATURES, DemoArguments
 
 
 FOLDERS = ("maximum_likelihood", "encoder", "causal")
-MEASURES = "measures.json"
+METRICS = "measures.json"
 
 
 class Stopwatch:
@@ -67,7 +67,7 @@ class Reals:
         language ([`Language`]): The language.
         tokenizer (`PreTrainedTokenizerBase`): The generator's.
         sentences (`list[str]`): Real sentences to train on.
-        measure ([`Measure`]): Measures generators on others.
+        measure ([`ExactMetrics`]): Measures generators on others.
     """
 
     def __init__(self, sizes: DemoArguments, seed: int) -> None:
@@ -75,7 +75,7 @@ class Reals:
         self.tokenizer = make_tokenizer(self.language.words, adds_ends=False)
         self.sentences = [" ".join(words) for words in self.language.sample(sizes.sentences, 2 * seed)]
         unseen = self.language.sample(sizes.samples, 2 * seed + 1)
-        self.measure = Measure(self.language, self.tokenizer, unseen, seed)
+        self.measure = ExactMetrics(self.language, self.tokenizer, unseen, seed)
         self.mean_length = sum(map(len, unseen)) / len(unseen)
 
     def figures(self, quality: Quality) -> dict[str, float]:
@@ -146,20 +146,20 @@ def make_players(sizes: DemoArguments, seed: int, folder: Path) -> dict[str, Any
         `dict`: `likelihood`, the generator at several temperatures, the best first; `causal`, the causal language
         model; `real_length`; `seconds`.
     """
-    if not (folder / MEASURES).exists():
+    if not (folder / METRICS).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as name:
             new = Path(name) / "players"
             measures = _train_players(sizes, seed, new)
-            (new / MEASURES).write_text(json.dumps(measures, indent=1) + "\n")
+            (new / METRICS).write_text(json.dumps(measures, indent=1) + "\n")
             for rest in new.rglob("training_args.bin"):
                 rest.unlink()
             try:
                 os.replace(new, folder)
             except OSError:  # another process was faster
-                if not (folder / MEASURES).exists():
+                if not (folder / METRICS).exists():
                     raise
-    return json.loads((folder / MEASURES).read_text())
+    return json.loads((folder / METRICS).read_text())
 
 
 def _train_players(sizes: DemoArguments, seed: int, folder: Path) -> dict[str, Any]:

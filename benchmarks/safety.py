@@ -48,12 +48,12 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
 from hf_mgan import AdversarialTrainer
+from hf_mgan.demo.exact_metrics import generate
 from hf_mgan.demo.language import NOUNS, PLURALS, START, Language, State, steps
-from hf_mgan.demo.measure import generate
-from hf_mgan.demo.players import TRAINING, adapters, make_tokenizer, train_encoder, train_generator
-from hf_mgan.demo.run import DemoArguments, game_config
-from hf_mgan.density import sequence_logps
-from hf_mgan.evaluation import distinct_n, jensen_shannon
+from hf_mgan.demo.models import TRAINING, adapters, make_tokenizer, train_encoder, train_generator
+from hf_mgan.demo.run import DemoArguments, adversarial_config
+from hf_mgan.metrics import distinct_n, jensen_shannon
+from hf_mgan.metrics.completion_likelihood import sequence_logps
 from hf_mgan.safety import SafetyGate
 
 
@@ -255,7 +255,7 @@ class Seed:
         return {}
 
     def likelihood(self) -> dict[str, Any]:
-        """Measure the generator from which all games begin."""
+        """ExactMetrics the generator from which all games begin."""
         return self.figures(AutoModelForCausalLM.from_pretrained(self.start, dtype=torch.float32))
 
     def encoder(self) -> dict[str, Any]:
@@ -267,7 +267,7 @@ class Seed:
 
     def game(self, condition: Condition) -> dict[str, Any]:
         """Play a game from the same start as all others."""
-        config = game_config(self.arguments, self.folder / f"game_{condition.name}", self.seed)
+        config = adversarial_config(self.arguments, self.folder / f"game_{condition.name}", self.seed)
         config.discriminator_weight = condition.discriminator_weight
         more: dict[str, Any] = {}
         if condition.margin is not None:
@@ -309,7 +309,7 @@ class Seed:
         return {**asdict(condition), **self.figures(trainer.model), "first_and_last_steps": ends, "curves": curves}
 
     def figures(self, model: Any) -> dict[str, Any]:
-        """Measure a generator at temperature 1, by the true rule and the true densities."""
+        """ExactMetrics a generator at temperature 1, by the true rule and the true densities."""
         count = self.sizes.samples
         ids, words = generate(model, self.tokenizer, count, 1.0, self.seed)
         real = self.language.sample(count, 2 * self.seed + 1)

@@ -1,19 +1,19 @@
 """Adversarial fine-tuning of language models, for users of TRL."""
 
-from .callbacks import Watchdog
 from .config import AdversarialConfig
 from .data import prepare_dataset
 from .discriminator import Discriminator
-from .generator_evaluation import GeneratorEvaluation
+from .evaluation.evaluator import GeneratorEvaluator
 from .safety import SafetyGate
 from .trainer import AdversarialTrainer
+from .watchdog.callback import Watchdog
 
 
 __all__ = [
     "AdversarialConfig",
     "AdversarialTrainer",
     "Discriminator",
-    "GeneratorEvaluation",
+    "GeneratorEvaluator",
     "SafetyGate",
     "Watchdog",
     "prepare_dataset",

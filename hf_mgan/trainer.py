@@ -23,10 +23,16 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from trl import GRPOTrainer
 
-from . import preconditions
-from .balance import Balance
-from .callbacks import check_best_model, watched
-from .checkpoint import (
+from .config import AdversarialConfig
+from .data import RealSampler, RealTexts, as_prompts, plain_text, prepare_datasets, start_of_sequence
+from .discriminator import prepare_quantised_training
+from .evaluation.evaluator import GeneratorEvaluator, check_generator_evaluators
+from .metrics.completion_likelihood import log_density_drop
+from .objectives import PAIRED
+from .safety import GATE, SafetyGate, check_gate, gate_rewards
+from .training import preconditions
+from .training.build import load_discriminator, load_generator_processing_class, shared_base
+from .training.checkpoint import (
     FOLDER,
     LIVE_WEIGHTS_FILE,
     MODEL_FOLDER,
@@ -35,19 +41,13 @@ from .checkpoint import (
     read_state,
     write_state,
 )
-from .config import AdversarialConfig
-from .data import RealSampler, RealTexts, as_prompts, plain_text, prepare_datasets, start_of_sequence
-from .density import log_density_drop
-from .discriminator import prepare_quantised_training
-from .further_rewards import as_list, matching
-from .generator_evaluation import GeneratorEvaluation, check_generator_evaluations
-from .model_card import PAPER, TAG_NAMES, extend_model_card
-from .objectives import PAIRED
-from .player_loading import load_discriminator, load_generator_processing_class, shared_base
-from .real_text_loss import real_text_batch, real_text_nll, reference_ids
-from .safety import GATE, SafetyGate, check_gate, gate_rewards
-from .turn import DiscriminatorTurn, Texts
-from .weight_average import WeightAverage
+from .training.further_rewards import as_list, matching
+from .training.model_card import PAPER, TAG_NAMES, extend_model_card
+from .training.real_text_loss import real_text_batch, real_text_nll, reference_ids
+from .training.reward import DiscriminatorTurn, Texts
+from .training.update_gating import UpdateGating
+from .training.weight_average import WeightAverage
+from .watchdog.callback import check_best_model, watched
 
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class AdversarialTrainer(GRPOTrainer):
       precision of its adapters (see there);
     - `save_model`, `_save_optimizer_and_scheduler`, `_load_optimizer_and_scheduler`: save and load the second player;
     - `evaluate`, and `save_model` too: use the average of the generator's weights if there is one;
-    - `evaluation_loop`: makes metrics that are not logged yet, so here a [`GeneratorEvaluation`] adds to them;
+    - `evaluation_loop`: makes metrics that are not logged yet, so here a [`GeneratorEvaluator`] adds to them;
     - `create_model_card`: adds the discriminator to the card.
 
     Example:
@@ -189,7 +189,7 @@ class AdversarialTrainer(GRPOTrainer):
         ]
         weights = matching(args.reward_weights, reward_funcs, "reward weights")
         check_best_model(args)
-        check_generator_evaluations(
+        check_generator_evaluators(
             callbacks or [], tools=tools, rollout_func=rollout_func, environment_factory=environment_factory
         )
         if safety_gate is not None:
@@ -274,7 +274,7 @@ class AdversarialTrainer(GRPOTrainer):
         self.discriminator = player.to(self.accelerator.device)
         self._safety_gate = safety_gate and safety_gate.to(self.accelerator.device)
         self._real_texts = real_texts
-        self._balance = Balance(args.discriminator_accuracy_ceiling, args.discriminator_accuracy_floor)
+        self._balance = UpdateGating(args.discriminator_accuracy_ceiling, args.discriminator_accuracy_floor)
         self.add_callback(self._balance)
         self._average = WeightAverage(args.ema_decay) if args.ema_decay else None
         if self._average is not None:
@@ -463,10 +463,10 @@ class AdversarialTrainer(GRPOTrainer):
             self._samples_due = None
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate a set as always, and once an evaluation the samples of a [`GeneratorEvaluation`], if any."""
+        """Evaluate a set as always, and once an evaluation the samples of a [`GeneratorEvaluator`], if any."""
         output = super().evaluation_loop(*args, **kwargs)
         for callback in self.callback_handler.callbacks:
-            if self._samples_due and isinstance(callback, GeneratorEvaluation):
+            if self._samples_due and isinstance(callback, GeneratorEvaluator):
                 self._samples_due = False
                 cast("dict[str, float]", output.metrics).update(callback.measure(self, self._safety_gate))
         return output

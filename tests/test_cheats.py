@@ -29,11 +29,11 @@ import torch
 from torch import nn
 
 from hf_mgan.demo.language import Language
-from hf_mgan.evaluation import (
+from hf_mgan.metrics import (
+    c2st,
     distinct_n,
     duplicates,
     frechet_distance,
-    fresh_judge,
     jensen_shannon,
     length_ratio,
     mauve,
@@ -140,7 +140,7 @@ def figures(texts, reality):
         learning_rate=0.2,
     )
     copying = memorisation(texts, real, reality.corpus)
-    judged = fresh_judge([" ".join(text) for text in real], [" ".join(text) for text in texts])
+    judged = c2st([" ".join(text) for text in real], [" ".join(text) for text in texts])
     return {
         "duplicates": duplicates([" ".join(text) for text in texts]),
         "self_bleu": self_bleu(texts),
@@ -185,7 +185,7 @@ def over_long(texts):
     return sorted(texts, key=len)[-SIZE:]
 
 
-MEASURES = (
+METRICS = (
     "duplicates",
     "self_bleu",
     "distinct_2",
@@ -205,7 +205,7 @@ LANGUAGE = {
     },
     "copied": {
         "caught": ("copied_share", "near_duplicates"),
-        "missed": tuple(measure for measure in MEASURES if measure not in ("copied_share", "near_duplicates")),
+        "missed": tuple(measure for measure in METRICS if measure not in ("copied_share", "near_duplicates")),
     },
     "colder": {
         "caught": ("self_bleu", "distinct_2", "reverse_perplexity", "mauve", "frechet", "judge"),
@@ -221,7 +221,7 @@ LANGUAGE = {
         "missed": ("duplicates", "length", "mauve", "frechet"),  # the features do not see the order of words
         "flattered": ("self_bleu", "distinct_2", "copied_share"),
     },
-    "real": {"missed": MEASURES},
+    "real": {"missed": METRICS},
 }
 WORDNET = {
     "collapsed": {
@@ -242,7 +242,7 @@ WORDNET = {
         "missed": ("duplicates", "length", "mauve", "frechet"),
         "flattered": ("copied_share",),
     },
-    "real": {"missed": MEASURES},
+    "real": {"missed": METRICS},
 }
 # Beside the same model at temperature 1, which the judge tells from real text already.
 COLDER_MODEL = {
@@ -310,20 +310,20 @@ def test_what_the_measures_make_of_cheats_in_a_known_language(trial, cheat, meas
 
 
 def test_the_claims_name_all_measures_and_no_other(trial):
-    assert set(trial.honest[0]) == set(MEASURES)
+    assert set(trial.honest[0]) == set(METRICS)
     for verdicts in (LANGUAGE, WORDNET):
-        assert {measure for cheat in verdicts for measure in chain(*verdicts[cheat].values())} == set(MEASURES)
+        assert {measure for cheat in verdicts for measure in chain(*verdicts[cheat].values())} == set(METRICS)
         caught = {measure for cheat in verdicts for measure in verdicts[cheat].get("caught", ())}
-        assert caught == set(MEASURES)  # each is of use
+        assert caught == set(METRICS)  # each is of use
         # and none is enough
-        for measure in MEASURES:
+        for measure in METRICS:
             assert any(measure not in kinds.get("caught", ()) for name, kinds in verdicts.items() if name != "real")
 
 
 def test_the_judge_of_real_text_has_one_half_in_its_interval(language, reality):
     real = [" ".join(text) for text in reality.held_out]
     for seed in range(300, 304):
-        area = fresh_judge(real, [" ".join(text) for text in language.sample(SIZE, seed)]).auc
+        area = c2st(real, [" ".join(text) for text in language.sample(SIZE, seed)]).auc
         assert area.low < 0.5 < area.high
 
 
@@ -334,7 +334,7 @@ def test_one_sentence_over_and_over_is_left_to_the_duplicates(language, reality)
     assert self_bleu(texts) == pytest.approx(1)
     assert language.logps(texts).isfinite().all()
     with pytest.raises(ValueError, match="their duplicates say enough"):
-        fresh_judge([" ".join(text) for text in reality.held_out], [" ".join(text) for text in texts])
+        c2st([" ".join(text) for text in reality.held_out], [" ".join(text) for text in texts])
 
 
 def test_a_colder_softmax_is_likelier_than_the_language_and_further_from_it(language):

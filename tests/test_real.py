@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator, prepare_dataset
-from hf_mgan.evaluation import encoder_features
-from hf_mgan.evaluation.figures import text_figures
+from hf_mgan.evaluation.text_metrics import text_metrics
+from hf_mgan.metrics import encoder_features
 
 
 pytestmark = pytest.mark.real
@@ -159,6 +159,6 @@ def test_a_judge_that_also_sees_an_encoder_tells_two_spliced_halves_from_a_sente
         for row, other in zip(words, [*words[1:], words[0]], strict=True)
     ]
     features = encoder_features(str(real_models / GENERATOR))
-    figures = text_figures(spliced, real, features=features, reverse=False).figures
-    assert figures["judge_auc"].low < 0.5
-    assert figures["encoder_judge_auc"].low > 0.6
+    figures = text_metrics(spliced, real, features=features, reverse=False).figures
+    assert figures["c2st_auc"].low < 0.5
+    assert figures["encoder_c2st_auc"].low > 0.6

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .measure import Quality
-from .run import Game
+from .exact_metrics import Quality
+from .run import SeedResult
 
 
 LOAD = """from peft import AutoPeftModelForCausalLM
@@ -67,11 +67,11 @@ class Bars(Progress):
         return Bar(self, self.add_task(part, total=steps + warmup_steps), warmup_steps)
 
 
-def show(games: Sequence[Game], real: dict[str, float], folder: Path, console: Console | None = None) -> None:
+def show(games: Sequence[SeedResult], real: dict[str, float], folder: Path, console: Console | None = None) -> None:
     """Print samples, the lines that load the players, the tables and the verdict.
 
     Args:
-        games (`Sequence[Game]`): One a seed.
+        games (`Sequence[SeedResult]`): One a seed.
         real (`dict[str, float]`): Figures of the language itself.
         folder (`Path`): Where everything lies.
         console (`Console`, *optional*): Where to print; the terminal by default.
@@ -96,7 +96,7 @@ def show(games: Sequence[Game], real: dict[str, float], folder: Path, console: C
     console.print(f"Figures: {folder}/demo.json, curves: {folder}/demo.png", soft_wrap=True)
 
 
-def quality_table(games: Sequence[Game], real: dict[str, float]) -> Table:
+def quality_table(games: Sequence[SeedResult], real: dict[str, float]) -> Table:
     """Make the table of all models; with several seeds each figure is the mean over them."""
     several = len(games) > 1
     spread = "deviation over the seeds" if several else "standard error"
@@ -138,7 +138,7 @@ def quality_table(games: Sequence[Game], real: dict[str, float]) -> Table:
     return result
 
 
-def game_table(games: Sequence[Game]) -> Table:
+def game_table(games: Sequence[SeedResult]) -> Table:
     """Make the table of what the discriminator thinks at both ends of the game, as means over the seeds."""
     result = Table(title="The game", title_justify="left", **COMPACT)
     result.add_column("")
@@ -153,7 +153,7 @@ def game_table(games: Sequence[Game]) -> Table:
     return result
 
 
-def verdict(games: Sequence[Game]) -> str:
+def verdict(games: Sequence[SeedResult]) -> str:
     """Say in a line how the adversarial model compares with the best that maximum likelihood reached.
 
     A difference of less than two standard errors decides nothing. The two are measured on the same real sentences but
@@ -174,11 +174,11 @@ def verdict(games: Sequence[Game]) -> str:
     )
 
 
-def draw(games: Sequence[Game], path: Path) -> None:
+def draw(games: Sequence[SeedResult], path: Path) -> None:
     """Draw the curves of the game, a line a seed, as a PNG.
 
     Args:
-        games (`Sequence[Game]`): One a seed.
+        games (`Sequence[SeedResult]`): One a seed.
         path (`Path`): The file.
     """
     figure = Figure(figsize=(13, 4), layout="constrained")

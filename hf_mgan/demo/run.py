@@ -29,11 +29,11 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from ..config import AdversarialConfig
-from ..evaluation import distinct_n
+from ..metrics import distinct_n
 from ..trainer import AdversarialTrainer
+from .exact_metrics import ExactMetrics, Quality, generate
 from .language import Language
-from .measure import Measure, Quality, generate
-from .players import MAX_TOKENS, TRAINING, adapters, make_tokenizer, train_encoder, train_generator
+from .models import MAX_TOKENS, TRAINING, adapters, make_tokenizer, train_encoder, train_generator
 
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class DemoArguments:
 
 
 @dataclass(frozen=True)
-class Game:
+class SeedResult:
     """What one seed gave.
 
     Attributes:
@@ -129,7 +129,7 @@ class Game:
 class Watch(TrainerCallback):
     """Measures the divergence ten times during the game; the random numbers of the game stay as they are."""
 
-    def __init__(self, measure: Measure, count: int) -> None:
+    def __init__(self, measure: ExactMetrics, count: int) -> None:
         self.measure = measure
         self.count = count
         self.divergences: list[tuple[int, float]] = []
@@ -137,13 +137,13 @@ class Watch(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure if it is time."""
+        """ExactMetrics if it is time."""
         if state.global_step % max(state.max_steps // 10, 1) == 0:
             quality = self.measure(kwargs["model"], count=self.count)
             self.divergences.append((state.global_step, quality.divergence))
 
 
-def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, bars: "Bars") -> Game:
+def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, bars: "Bars") -> SeedResult:
     """Play a whole game with one seed.
 
     Args:
@@ -154,12 +154,12 @@ def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, 
         bars (`Bars`): Shows the progress.
 
     Returns:
-        [`Game`]: Everything measured.
+        [`SeedResult`]: Everything measured.
     """
     # No two seeds share sentences: real ones to train on and to measure with.
     sentences = [" ".join(words) for words in language.sample(arguments.sentences, 2 * seed)]
     tokenizer = make_tokenizer(language.words, adds_ends=False)
-    measure = Measure(language, tokenizer, language.sample(arguments.samples, 2 * seed + 1), seed)
+    measure = ExactMetrics(language, tokenizer, language.sample(arguments.samples, 2 * seed + 1), seed)
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -188,7 +188,7 @@ def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, 
         trainer = AdversarialTrainer(
             model=str(likelihood_folder),
             discriminator=str(encoder_folder),
-            args=game_config(arguments, folder / "adversarial", seed),
+            args=adversarial_config(arguments, folder / "adversarial", seed),
             train_dataset=Dataset.from_dict({"text": sentences}),
             peft_config=adapters(),
             callbacks=[bars.add("adversarial game", arguments.steps, arguments.warmup_steps), watch],
@@ -217,7 +217,7 @@ def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, 
 
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     curves = {name: [round(entry[key], 4) for entry in logged] for name, key in FIGURES.items()}
-    return Game(
+    return SeedResult(
         seed=seed,
         folder=str(folder),
         likelihood=likelihood,
@@ -233,7 +233,7 @@ def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, 
     )
 
 
-def game_config(arguments: DemoArguments, folder: Path, seed: int) -> AdversarialConfig:
+def adversarial_config(arguments: DemoArguments, folder: Path, seed: int) -> AdversarialConfig:
     """Return the settings of the game.
 
     The reward is the game's own, -log(1 - D), without division by its deviation, so that the expected step is the
@@ -269,14 +269,14 @@ def game_config(arguments: DemoArguments, folder: Path, seed: int) -> Adversaria
     )
 
 
-def run_demo(arguments: DemoArguments) -> list[Game]:
+def run_demo(arguments: DemoArguments) -> list[SeedResult]:
     """Play the game once a seed, print a table, samples and the lines that load the players, and save everything.
 
     Args:
         arguments ([`DemoArguments`]): Sizes, seeds and the output folder.
 
     Returns:
-        `list[Game]`: What was measured, one a seed.
+        `list[SeedResult]`: What was measured, one a seed.
 
     Raises:
         ImportError: If `rich` or `matplotlib` is missing.

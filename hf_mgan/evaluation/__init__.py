@@ -1,90 +1,17 @@
-"""Measures of generated text: pure functions, one a file.
+"""Evaluation of generators that cannot be gamed by a colder softmax, by copying or by length."""
 
-Where a function is named like its module, such as `mauve`, the name here is the function;
-`from hf_mgan.evaluation.mauve import quantize` reaches the rest of the module.
-"""
-
-from .bleu import BleuResult, bleu
-from .distinct_n import distinct_n
-from .divergences import best_value, kullback_leibler
-from .duplicates import duplicates
-from .features import encoder_features
-from .frechet import frechet_distance
-from .intervals import (
-    Interval,
-    auc,
-    auc_interval,
-    auc_standard_error,
-    bootstrap_interval,
-    jackknife_interval,
-    paired_difference_interval,
-)
-from .jensen_shannon import jensen_shannon
-from .judge import CalibrationBin, JudgeResult, auc_difference, fresh_judge
-from .length import length_ratio, mean_length
-from .likelihood import (
-    ReversePerplexity,
-    TextNll,
-    nll_per_token,
-    perplexity,
-    reverse_perplexity,
-    small_language_model,
-    token_nlls,
-)
-from .mauve import MauveResult, mauve
-from .memorisation import (
-    Copying,
-    Memorisation,
-    longest_copied_ngram,
-    memorisation,
-    near_duplicate_share,
-    near_duplicates,
-)
-from .module_path import module_path
-from .repetition import repeated_share, repetition
-from .self_bleu import self_bleu
+from .comparison import Comparison, Point, Verdict, compare_at_matched_diversity
+from .report import Report
+from .run import evaluate_generator
+from .settings import EvaluationConfig
 
 
 __all__ = [
-    "BleuResult",
-    "CalibrationBin",
-    "Copying",
-    "Interval",
-    "JudgeResult",
-    "MauveResult",
-    "Memorisation",
-    "ReversePerplexity",
-    "TextNll",
-    "auc",
-    "auc_difference",
-    "auc_interval",
-    "auc_standard_error",
-    "best_value",
-    "bleu",
-    "bootstrap_interval",
-    "distinct_n",
-    "duplicates",
-    "encoder_features",
-    "frechet_distance",
-    "fresh_judge",
-    "jackknife_interval",
-    "jensen_shannon",
-    "kullback_leibler",
-    "length_ratio",
-    "longest_copied_ngram",
-    "mauve",
-    "mean_length",
-    "memorisation",
-    "module_path",
-    "near_duplicate_share",
-    "near_duplicates",
-    "nll_per_token",
-    "paired_difference_interval",
-    "perplexity",
-    "repeated_share",
-    "repetition",
-    "reverse_perplexity",
-    "self_bleu",
-    "small_language_model",
-    "token_nlls",
+    "Comparison",
+    "EvaluationConfig",
+    "Point",
+    "Report",
+    "Verdict",
+    "compare_at_matched_diversity",
+    "evaluate_generator",
 ]

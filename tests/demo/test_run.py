@@ -7,10 +7,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from hf_mgan.cli import main
-from hf_mgan.demo.measure import Quality
+from hf_mgan.cli.main import main
+from hf_mgan.demo.exact_metrics import Quality
 from hf_mgan.demo.report import LOAD, game_table, quality_table, show, verdict
-from hf_mgan.demo.run import DemoArguments, Game
+from hf_mgan.demo.run import DemoArguments, SeedResult
 
 
 SIZES = {
@@ -61,7 +61,7 @@ def game(seed, best, again, adversarial, error=0.004):
         return Quality(temperature, divergence, error, 0.5, 0.7, 12.0, 14.0, 7.0, 1.0, 1.0, -0.9)
 
     ends = {"D(x)": 0.6, "D(G(s))": 0.4, "V(D,G)": -1.1}
-    return Game(
+    return SeedResult(
         seed=seed,
         folder="out",
         likelihood=[quality(best, 0.8 + 0.1 * seed), quality(best + 0.02)],

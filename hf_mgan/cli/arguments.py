@@ -1,0 +1,60 @@
+"""What the subcommands read alike: kinds of data files, functions by name, the safety gate.
+
+In: arguments as the shell or a YAML file gives them. Out: what they name, or an error that says what to give.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..safety import SafetyGate
+
+
+FILE_KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+
+
+def imported(name: str, argument: str) -> str | Callable:
+    """Return the function that `module.function` names; an id with a slash or a folder is returned as it is."""
+    if "/" in name or Path(name).exists() or "." not in name:
+        return name
+    module, _, function = name.rpartition(".")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{argument} names {name!r}, and there is no function {function!r} in a module {module!r}. Give "
+            "module.function, seen from this folder or installed, or the id of a classifier."
+        ) from error
+
+
+def check_alone(script: Any, name: str, details: list[str]) -> None:
+    """Check that nothing is said of what `name` would bring, where it is not given."""
+    defaults = {each.name: each.default for each in fields(script)}
+    for detail in details:
+        if getattr(script, name) is None and getattr(script, detail) != defaults[detail]:
+            raise ValueError(
+                f"{detail}={getattr(script, detail)!r} has no effect without {name}: give both or neither."
+            )
+
+
+def named_safety_gate(script: Any) -> SafetyGate | None:
+    """Make the gate that the arguments of a command name, if they name one.
+
+    Args:
+        script (`dataclass`): With `safety_gate_name_or_path`, `safety_gate_label` and `safety_gate_threshold`.
+
+    Returns:
+        [`SafetyGate`], *optional*: The gate.
+
+    Raises:
+        ValueError: If a label or a threshold has no gate, or there is no such function.
+    """
+    check_alone(script, "safety_gate_name_or_path", ["safety_gate_label", "safety_gate_threshold"])
+    if script.safety_gate_name_or_path is None:
+        return None
+    classifier = imported(script.safety_gate_name_or_path, "safety_gate_name_or_path")
+    return SafetyGate(classifier, script.safety_gate_label, script.safety_gate_threshold)

@@ -1,0 +1,110 @@
+"""The subcommand `hf-mgan evaluate`: from flags to models, held-out text and the report."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from datasets import Dataset, DatasetDict, load_dataset
+
+from ..evaluation import EvaluationConfig, Report, evaluate_generator
+from .arguments import FILE_KINDS, named_safety_gate
+
+
+@dataclass
+class EvaluateArguments(EvaluationConfig):
+    """Arguments of `hf-mgan evaluate`: those of [`~evaluator.EvaluationConfig`], the models and the data.
+
+    Args:
+        models (`list[str]`): Generators, each a Hub id or a folder, with adapters or without; `NAME=ID` gives it a
+            name.
+        dataset_name (`str`): Hub id or folder of the dataset, or a `.json`, `.jsonl`, `.csv`, `.parquet` or `.txt`
+            file of held-out texts.
+        dataset_config (`str`, *optional*): Its configuration.
+        dataset_test_split (`str`, *optional*, defaults to `"test"`): The split that no model was trained on.
+        training_name (`str`, *optional*): Where the training texts are: an id, a folder or a file. By default
+            `dataset_name`, if it has the split.
+        dataset_train_split (`str`, *optional*, defaults to `"train"`): The split that they were trained on, in which
+            copies are looked for.
+        prompt_tokens (`list[int]`, *optional*, defaults to `[0, 0]`): As in training; see [`prepare_dataset`].
+        source_lang (`str`, *optional*): As in training.
+        target_lang (`str`, *optional*): As in training.
+        safety_gate_name_or_path (`str`, *optional*): Classifier behind the unsafe rate: Hub id, folder, or function as
+            `module.function`.
+        safety_gate_label (`str`, *optional*): Name or index of its label that means unsafe.
+        safety_gate_threshold (`float`, *optional*, defaults to 0.5): P(unsafe) from which on a text is unsafe.
+    """
+
+    models: list[str] = field(default_factory=list, metadata={"help": "Generators: ids or folders, or NAME=ID."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file of held-out texts."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    dataset_test_split: str = field(default="test", metadata={"help": "Split that no model was trained on."})
+    training_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file of training texts."})
+    dataset_train_split: str = field(default="train", metadata={"help": "Split that copies are looked for in."})
+    prompt_tokens: list[int] = field(default_factory=lambda: [0, 0], metadata={"help": "As in training."})
+    source_lang: str | None = field(default=None, metadata={"help": "As in training."})
+    target_lang: str | None = field(default=None, metadata={"help": "As in training."})
+    safety_gate_name_or_path: str | None = field(default=None, metadata={"help": "Classifier of the unsafe rate."})
+    safety_gate_label: str | None = field(default=None, metadata={"help": "Its label that means unsafe."})
+    safety_gate_threshold: float = field(default=0.5, metadata={"help": "P(unsafe) from which on a text is unsafe."})
+
+
+def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report:
+    """Measure the models that the arguments name, and write the report to `output_dir`.
+
+    Args:
+        arguments ([`EvaluateArguments`]): Models, data and settings.
+        command (`str`, *optional*): What was called, for the report.
+
+    Returns:
+        [`~evaluator.Report`]: What was found.
+
+    Raises:
+        ValueError: If models or data are missing, a split is not there, or a setting is out of range.
+    """
+    if not arguments.models:
+        raise ValueError("There is no model: give --models with Hub ids or folders, such as before=ID after=FOLDER.")
+    if arguments.dataset_name is None:
+        raise ValueError("There is no held-out text: give --dataset_name, a Hub id, a folder or a file.")
+    if len(arguments.prompt_tokens) != 2:
+        raise ValueError(f"prompt_tokens are the least and the greatest number, got {arguments.prompt_tokens}.")
+    arguments.check()
+    name, split = arguments.dataset_name, arguments.dataset_train_split
+    data = _splits_of(name, arguments.dataset_config, arguments.dataset_test_split)
+    held_out = _split_of(data, name, arguments.dataset_test_split)
+    training = None
+    if arguments.training_name is not None:
+        training = _split_of(_splits_of(arguments.training_name, None, split), arguments.training_name, split)
+    elif split != arguments.dataset_test_split and (
+        split in data or split != EvaluateArguments.dataset_train_split  # one that is asked for has to be there
+    ):
+        training = _split_of(data, name, split)
+    prepare = {
+        "prompt_tokens": tuple(arguments.prompt_tokens),
+        "source_lang": arguments.source_lang,
+        "target_lang": arguments.target_lang,
+    }
+    safety = named_safety_gate(arguments)
+    return evaluate_generator(
+        arguments.models,
+        held_out,
+        arguments,
+        training=training,
+        safety=safety and safety.to("cuda" if torch.cuda.is_available() else "cpu"),
+        prepare=prepare,
+        command=command,
+    )
+
+
+def _splits_of(name: str, config: str | None, split: str) -> DatasetDict:
+    """Load a dataset, or a file, which is this split."""
+    kind = FILE_KINDS.get(Path(name).suffix)
+    return load_dataset(name, name=config) if kind is None else load_dataset(kind, data_files={split: name})
+
+
+def _split_of(data: DatasetDict, name: str, split: str) -> Dataset:
+    if split not in data:
+        raise ValueError(
+            f"{name} has the splits {list(data)} and no {split!r}: say with --dataset_test_split which one no model "
+            "was trained on, and with --dataset_train_split which one they were."
+        )
+    return data[split]

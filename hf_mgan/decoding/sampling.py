@@ -1,0 +1,187 @@
+"""Sampling: from a causal language model and prompts to completions, and how probable they are to it.
+
+In: prompts as they stand in a prepared dataset. Out: plain texts, written by the very path by which the trainer's
+completions reach the discriminator, and their tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+
+from ..data.text_path import Text
+
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Nothing but the temperature shapes the distribution, whatever a model's own generation config says. The last
+# four change no probability, but what `generate` returns, or end it early.
+PLAIN: dict[str, Any] = {
+    "do_sample": True,
+    "num_beams": 1,
+    "top_k": 0,
+    "top_p": 1.0,
+    "top_h": None,
+    "min_p": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_new_tokens": None,
+    "min_length": 0,
+    "bad_words_ids": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "sequence_bias": None,
+    "guidance_scale": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "watermarking_config": None,
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    "max_time": None,
+    "stop_strings": None,
+}
+
+
+class Samples(NamedTuple):
+    """Completions of a generator.
+
+    Args:
+        texts (`list[str]` of length N): As the discriminator would read them: without special tokens.
+        prompt_ids (`list[list[int]]` of length N): Tokens of each prompt.
+        completion_ids (`list[list[int]]` of length N): Tokens of each completion, with the end token where the
+            generator ended by itself.
+    """
+
+    texts: list[str]
+    prompt_ids: list[list[int]]
+    completion_ids: list[list[int]]
+
+
+def encode_prompts(prompts: Sequence[Text | list[int]], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+    """Encode prompts as TRL's trainers do: a string with the tokenizer's special tokens, messages by its template.
+
+    Args:
+        prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts as [`prepare_dataset`] makes them, or
+            their tokens, which stay as they are.
+        tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
+
+    Returns:
+        `list[list[int]]` of length N: Their tokens.
+
+    Raises:
+        ValueError: If a prompt has no token, so that nothing would predict the first one of its completion.
+    """
+    rows = []
+    for place, prompt in enumerate(prompts):
+        if isinstance(prompt, str):
+            row = list(tokenizer(prompt)["input_ids"])
+        elif all(isinstance(part, int) for part in prompt):
+            row = cast("list[int]", list(prompt))
+        else:
+            row = _templated(prompt, tokenizer)
+        if not row:
+            raise ValueError(
+                f"Prompt {place} is {prompt!r} and has no token, so that nothing predicts the first token of its "
+                "completion. Pass the data through prepare_dataset, which starts texts from the start of the sequence."
+            )
+        rows.append(row)
+    return rows
+
+
+@torch.no_grad()
+def sample(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Text | list[int]],
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 64,
+    on_batch: Callable[[int], None] | None = None,
+) -> Samples:
+    """Draw a completion of each prompt from the model's own distribution at a temperature, and from nothing narrower.
+
+    Neither top-k nor top-p nor a penalty, a watermark or a stop string of the model's generation config is applied: a
+    comparison of models at equal temperature would otherwise compare what their configs cut away. Its end tokens are
+    kept.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): A causal language model; its mode is restored.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts, see [`encode_prompts`].
+        max_new_tokens (`int`): Number of tokens at which completions are cut.
+        temperature (`float`, *optional*, defaults to 1.0): Divides the logits; above 0.
+        seed (`int`, *optional*, defaults to 0): The same seed, on the same device and with the same batch size, draws
+            the same completions; the state of the caller's random numbers stays as it is.
+        batch_size (`int`, *optional*, defaults to 64): Completions at once.
+        on_batch (`Callable`, *optional*): Called with the number of completions after each batch.
+
+    Returns:
+        [`Samples`]: In the order of the prompts.
+
+    Raises:
+        ValueError: If a number is out of range, or a prompt has no token.
+    """
+    for name, value in (("temperature", temperature), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value <= 0:
+            raise ValueError(f"{name} must be greater than 0, got {value}.")
+    prompt_ids = encode_prompts(prompts, tokenizer)
+    ends = _end_tokens(model, tokenizer)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    completions: list[list[int]] = [[] for _ in prompt_ids]
+    # Prompts of one length stand together, so that little is padded.
+    order = sorted(range(len(prompt_ids)), key=lambda place: len(prompt_ids[place]))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            width = max(len(prompt_ids[place]) for place in places)
+            gaps = [width - len(prompt_ids[place]) for place in places]
+            rows = [[padding] * gap + prompt_ids[place] for gap, place in zip(gaps, places, strict=True)]
+            masks = [[0] * gap + [1] * (width - gap) for gap in gaps]
+            drawn = cast(Any, model).generate(  # PEFT passes it on to the model within, which no type says
+                input_ids=torch.tensor(rows, device=device),
+                attention_mask=torch.tensor(masks, device=device),
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                pad_token_id=padding,
+                eos_token_id=sorted(ends) or None,
+                **PLAIN,
+            )
+            for place, row in zip(places, drawn[:, width:].tolist(), strict=True):
+                completions[place] = _until_end(row, ends)
+            if on_batch is not None:
+                on_batch(len(places))
+    model.train(training)
+    texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+    return Samples(texts, prompt_ids, completions)
+
+
+def _templated(messages: Any, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the tokens of messages and of the beginning of an answer, by the tokenizer's template."""
+    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    return list(encoded["input_ids"])
+
+
+def _end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """Return the tokens at which generation ends: those of the generation config and the tokenizer's own."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return {token for token in (*ids, tokenizer.eos_token_id) if token is not None}
+
+
+def _until_end(row: list[int], ends: set[int]) -> list[int]:
+    """Return the tokens up to the first end token, which is among them."""
+    last = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
+    return row[: last + 1]

@@ -1,0 +1,140 @@
+"""One model of an evaluation beside the real texts, each loaded when it is needed."""
+
+import json
+import random
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, cast
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..data import as_completions, as_prompts, plain_text, prepare_dataset
+from ..decoding.sampling import encode_prompts
+from ..metrics.completion_likelihood import tempered_logps
+from ..safety import SafetyGate
+from .models import Model, load_generator, load_tokenizer
+from .settings import EvaluationConfig
+
+
+class EvaluatedModel:
+    """A model of the evaluation, and the real texts as it has them: through its tokenizer, as its completions are.
+
+    Nothing is loaded before it is needed.
+
+    Args:
+        model (`str`, `PreTrainedModel` or `PeftModel`): The generator.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer, if it is not loaded with the model.
+        held_out (`Dataset`): Real texts that nothing was trained on.
+        training (`Dataset`, *optional*): Those that were trained on.
+        order (`list[int]`): Which of the held-out texts count: one half to compare with, then the other.
+        evaluation ([`EvaluationConfig`]): Settings.
+        prepare (`dict`): Further arguments of [`prepare_dataset`].
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        processing_class: PreTrainedTokenizerBase | None,
+        held_out: Dataset,
+        training: Dataset | None,
+        order: list[int],
+        evaluation: EvaluationConfig,
+        prepare: dict[str, Any],
+    ) -> None:
+        self._model, self._processing_class = model, processing_class
+        self._held_out, self._training, self._order = held_out, training, order
+        self.evaluation, self._prepare = evaluation, prepare
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The generator's tokenizer."""
+        return load_tokenizer(self._model, self._processing_class)
+
+    @cached_property
+    def generator(self) -> Any:
+        """The generator."""
+        return load_generator(self._model, self.tokenizer, dtype=self.evaluation.dtype)[0]
+
+    def free(self) -> None:
+        """Let go of a generator that was loaded."""
+        self.__dict__.pop("generator", None)
+
+    @cached_property
+    def _rows(self) -> tuple[list[Any], list[str]]:
+        """Prompts and real texts, those to compare with before those of the row of real texts."""
+        rows = self._prepared(self._held_out, self._order)
+        texts = as_completions(rows["completion"], self.tokenizer, self.evaluation.max_completion_length)
+        return list(rows["prompt"]), texts
+
+    def _prepared(self, data: Dataset, places: list[int]) -> Dataset:
+        rows = cast(Dataset, prepare_dataset(data.select(places), self.tokenizer, **self._prepare))
+        if "completion" not in rows.column_names:
+            raise ValueError(
+                f"The data has the columns {rows.column_names}: prompts, but no real texts to compare with. Add the "
+                "references as `completion`."
+            )
+        return rows
+
+    @property
+    def prompts(self) -> list[Any]:
+        """The prompts of the texts to compare with."""
+        return self._rows[0][: len(self._order) // 2]
+
+    @property
+    def real(self) -> list[str]:
+        """The real texts to compare with, each the reference of its prompt."""
+        return self._rows[1][: len(self._order) // 2]
+
+    @property
+    def further(self) -> list[str]:
+        """The real texts that take the generated ones' place in the first row."""
+        return self._rows[1][len(self._order) // 2 :]
+
+    @property
+    def further_prompts(self) -> list[Any]:
+        """Their prompts."""
+        return self._rows[0][len(self._order) // 2 :]
+
+    def logps(
+        self, prompt_ids: list[list[int]], ids: list[list[int]], temperatures: list[float]
+    ) -> list[list[tuple[float, int]]]:
+        """Return log q, in nats, and the number of tokens of each text that has one, at each temperature."""
+        pairs = [(prompt, row) for prompt, row in zip(prompt_ids, ids, strict=True) if row]
+        if not pairs:
+            return [[] for _ in temperatures]
+        prompts, rows = map(list, zip(*pairs, strict=True))
+        training = self.generator.training
+        self.generator.eval()
+        logps = tempered_logps(self.generator, prompts, rows, temperatures, self.evaluation.batch_size).tolist()
+        self.generator.train(training)
+        return [list(zip(one, map(len, rows), strict=True)) for one in logps]
+
+    @cached_property
+    def real_logps(self) -> list[list[tuple[float, int]]]:
+        """The same of the real texts at every temperature of the evaluation, in one pass.
+
+        A text that ends within the limit has the end token.
+        """
+        rows = self.tokenizer(self.real, add_special_tokens=False)["input_ids"]
+        end, limit = self.tokenizer.eos_token_id, self.evaluation.max_completion_length
+        ids = [[*row, end][:limit] if end is not None else row[:limit] for row in rows]
+        return self.logps(encode_prompts(self.prompts, self.tokenizer), ids, self.evaluation.temperatures)
+
+    def unsafe(self, safety: SafetyGate, prompts: list[Any], texts: Sequence[str]) -> list[bool]:
+        """Return the verdicts on texts, whose prompts the classifier reads as it does in training."""
+        return safety.is_unsafe(as_prompts(prompts, self.tokenizer), texts).tolist()
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether texts follow prompts of their own."""
+        return len({json.dumps(prompt) for prompt in self._rows[0]}) > 1
+
+    @cached_property
+    def training(self) -> list[str] | None:
+        """The training texts that copies are looked for in."""
+        if self._training is None:
+            return None
+        number = min(len(self._training), self.evaluation.num_training_texts)
+        places = random.Random(self.evaluation.seed).sample(range(len(self._training)), number)
+        return [plain_text(text) for text in self._prepared(self._training, places)["completion"]]

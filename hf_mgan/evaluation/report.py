@@ -1,0 +1,241 @@
+"""The report of an evaluation: tables and verdicts, as JSON to compute with and as Markdown to read."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..metrics import Interval
+from .comparison import Point, Verdict, compare_at_matched_diversity
+from .text_metrics import METRICS
+
+
+REAL = "real"
+QUALITY = ("c2st_auc", "encoder_c2st_auc", "mauve", "frechet")  # the first one decides the verdict
+DIVERSITY = "self_bleu"
+SHOWN = 5  # samples of each model in the report
+PLOTS = ("frontier.png", "calibration.png", "lengths.png")
+READ = {"lower": "lower is better", "higher": "higher is better", "real": "best where that of real text is"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that an evaluation found.
+
+    Args:
+        command (`str`, *optional*): What was called.
+        settings (`dict`): Settings, models by what they are known by, and the sizes of the data.
+        baseline (`str`): Name of the model that the others are compared with.
+        models (`list[str]`): Names of the models in their order.
+        temperatures (`list[float]`): Their temperatures.
+        level (`float`): Level of the intervals.
+        parts (`dict`): By `real` and `NAME_T<temperature>`: figures with both ends of their intervals, the judge's
+            calibration, lengths in words and the texts.
+        seconds (`float`): Of this call.
+        device (`str`): Where the models ran.
+        threads (`int`): Threads of torch.
+        versions (`dict[str, str]`): Of the libraries.
+    """
+
+    command: str | None
+    settings: dict[str, Any]
+    baseline: str
+    models: list[str]
+    temperatures: list[float]
+    level: float
+    parts: dict[str, dict[str, Any]]
+    seconds: float
+    device: str
+    threads: int
+    versions: dict[str, str]
+
+    def figure(self, part: str, name: str) -> Interval | None:
+        """Return a figure of a part, None where it was not measured."""
+        values = self.parts[part]["figures"].get(name)
+        if values is None or values[0] is None:
+            return None
+        return Interval(*(float("nan") if value is None else value for value in values))
+
+    def points(self, model: str, quality: str) -> list[Point]:
+        """Return a model's curve of quality against diversity, without temperatures that lack one of them."""
+        points = []
+        for temperature in self.temperatures:
+            part = part_name(model, temperature)
+            figures = self.figure(part, quality), self.figure(part, DIVERSITY)
+            if figures[0] is not None and figures[1] is not None:
+                points.append(Point(temperature, figures[0], figures[1]))
+        return points
+
+    def verdicts(self) -> dict[str, dict[str, Verdict]]:
+        """Return the verdict on each model but the baseline, by name and then by figure of quality."""
+        found: dict[str, dict[str, Verdict]] = {}
+        for model in self.models:
+            if model == self.baseline:
+                continue
+            found[model] = {}
+            for quality in QUALITY:
+                candidate, baseline = self.points(model, quality), self.points(self.baseline, quality)
+                direction = METRICS[quality].better
+                if candidate and len(baseline) > 1 and direction != "real":
+                    found[model][quality] = compare_at_matched_diversity(candidate, baseline, direction, self.level)
+        return found
+
+
+def part_name(model: str, temperature: float) -> str:
+    """Return the name of the part of a model and a temperature."""
+    return f"{model}_T{temperature:g}"
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write `report.json`, without the texts, which lie in the parts, and `report.md`.
+
+    Args:
+        report ([`Report`]): The report.
+        folder (`Path`): Where to.
+    """
+    values = asdict(report)
+    for part in values["parts"].values():
+        del part["texts"]
+    values["verdicts"] = {}
+    for model, of_model in report.verdicts().items():
+        values["verdicts"][model] = {
+            quality: {**_as_dict(verdict), "sentence": verdict.sentence(model, report.baseline)}
+            for quality, verdict in of_model.items()
+        }
+    (folder / "report.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    (folder / "report.md").write_text(markdown(report) + "\n")
+
+
+def _as_dict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "word": verdict.word,
+        "comparisons": [{**comparison._asdict(), "gain": list(comparison.gain)} for comparison in verdict.comparisons],
+        "unmatched": verdict.unmatched,
+    }
+
+
+def table(report: Report) -> str:
+    """Return the table of all figures as Markdown, a row a model and temperature, real texts first.
+
+    Args:
+        report ([`Report`]): The report.
+
+    Returns:
+        `str`: Values with half of their intervals.
+    """
+    names = [name for name in METRICS if any(name in part["figures"] for part in report.parts.values())]
+    lines = [
+        "| | T | " + " | ".join(METRICS[name].title for name in names) + " |",
+        "|---|---|" + "---|" * len(names),
+        "| real text | | " + " | ".join(_cell(report.figure(REAL, name)) for name in names) + " |",
+    ]
+    for model in report.models:
+        for temperature in report.temperatures:
+            part = part_name(model, temperature)
+            cells = " | ".join(_cell(report.figure(part, name)) for name in names)
+            lines.append(f"| {model} | {temperature:g} | {cells} |")
+    return "\n".join(lines)
+
+
+def verdict_lines(report: Report) -> list[str]:
+    """Return what is said of each model beside the baseline, the deciding figure first.
+
+    Args:
+        report ([`Report`]): The report.
+
+    Returns:
+        `list[str]`: A sentence a model and figure of quality; one that says why where there is no verdict.
+    """
+    lines = []
+    for model, of_model in report.verdicts().items():
+        if QUALITY[0] not in of_model:
+            lines.append(
+                f"{model} against {report.baseline}: no verdict. It takes the baseline's curve, of two temperatures "
+                "or more with enough different texts for a judge."
+            )
+        for quality, verdict in of_model.items():
+            lines.append(f"By {METRICS[quality].title}: {verdict.sentence(model, report.baseline)}")
+    return lines
+
+
+def markdown(report: Report) -> str:
+    """Write the report as Markdown.
+
+    Args:
+        report ([`Report`]): The report.
+
+    Returns:
+        `str`: Verdicts, tables, plots, samples and settings.
+    """
+    count = report.settings["samples_each"]
+    lines = ["# Evaluation", ""]
+    verdicts = verdict_lines(report)
+    lines += [*(f"- {line}" for line in verdicts), ""] if verdicts else []
+    lines += [
+        f"{count} texts a row; values ± half of their {report.level:.0%} intervals. The first row is real text that "
+        "nothing was trained on, compared with other real text: no generator can be asked for more. Read quality "
+        "and diversity together: a colder softmax buys one with the other, so models compare at equal self-BLEU.",
+        "",
+        table(report),
+        "",
+    ]
+    comparisons = [
+        (model, METRICS[quality].title, one)
+        for model, of_model in report.verdicts().items()
+        for quality, verdict in of_model.items()
+        for one in verdict.comparisons
+    ]
+    if comparisons:
+        lines += [
+            f"## At matched self-BLEU, against {report.baseline}",
+            "",
+            "A gain above 0 is a better figure; all comparisons of a model and measure hold together at the level.",
+            "",
+            "| model | measure | T | baseline's T | figure | baseline's | gain |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {model} | {title} | {one.temperature:g} | {one.between[0]:g} to {one.between[1]:g} | "
+            f"{one.quality:.3f} | {one.baseline_quality:.3f} | {_range(one.gain)} |"
+            for model, title, one in comparisons
+        ]
+        lines.append("")
+    lines += [f"![{name.removesuffix('.png')}]({name})" for name in PLOTS]
+    lines += ["", "## What the columns are", ""]
+    for name, measure in METRICS.items():
+        if any(name in part["figures"] for part in report.parts.values()):
+            lines.append(f"- **{measure.title}** ({READ[measure.better]}): {measure.explanation}.")
+    lines += ["", "## Samples", "", "The first ones at the temperature nearest to 1, not picked.", ""]
+    nearest = min(report.temperatures, key=lambda temperature: abs(temperature - 1))
+    for title, part in [("real text", REAL), *((model, part_name(model, nearest)) for model in report.models)]:
+        lines.append(f"**{title}**")
+        lines.append("")
+        lines += [f"- {' '.join(text.split())}" for text in report.parts[part]["texts"][:SHOWN]]
+        lines.append("")
+    lines += ["## How it was made", ""]
+    if report.command:
+        lines += [f"`{report.command}`", ""]
+    seconds = sum(part["seconds"] for part in report.parts.values())
+    memory = max(part["peak_memory_gib"] for part in report.parts.values())
+    lines += [
+        f"{seconds / 60:.1f} minutes for all parts, {memory:.2f} GiB at most, on {report.device} with "
+        f"{report.threads} threads; {', '.join(f'{name} {number}' for name, number in report.versions.items())}.",
+        "",
+        "```json",
+        json.dumps(report.settings, indent=1),
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    digits = 3 if abs(interval.value) < 10 else 1
+    if interval.low != interval.low:  # no interval
+        return f"{interval.value:.{digits}f}"
+    return f"{interval.value:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
+
+
+def _range(interval: Interval) -> str:
+    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"

@@ -1,0 +1,365 @@
+"""Evaluation of generators on held-out text: every model at every temperature, part after part, to one report.
+
+In: models, held-out real texts, at best the training texts. Out: `report.json`, `report.md`, three plots, and a file
+for each model and temperature with its completions (`samples/`) and one with their figures (`parts/`): an evaluation
+that was stopped goes on from there. All completions are drawn first, so that models are in memory one after the other
+and never beside the encoder.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..decoding.sampling import sample
+from ..metrics import Interval, bleu, bootstrap_interval, encoder_features
+from ..safety import SafetyGate
+from .evaluated_model import EvaluatedModel
+from .models import Model, fingerprint, named_models
+from .plots import draw, require_matplotlib
+from .report import REAL, Report, part_name, write_report
+from .settings import UNITS, EvaluationConfig
+from .text_metrics import METRICS, TextMetrics, text_metrics
+
+
+PACKAGES = ("hf-mgan", "torch", "transformers", "trl", "peft", "datasets")
+SAMPLES, PARTS = "samples", "parts"  # folders of what is drawn and of what is measured of it
+# What a part depends on: neither where it lies, nor the other temperatures, nor the baseline.
+SETTINGS = (
+    "num_samples",
+    "max_completion_length",
+    "batch_size",
+    "encoder",
+    "reverse_perplexity",
+    "unit",
+    "num_training_texts",
+    "level",
+    "dtype",
+    "seed",
+)
+
+
+def evaluate_generator(
+    models: Model | list[str] | Mapping[str, Model],
+    held_out: Dataset,
+    evaluation: EvaluationConfig | None = None,
+    *,
+    training: Dataset | None = None,
+    safety: SafetyGate | None = None,
+    processing_classes: Mapping[str, PreTrainedTokenizerBase] | None = None,
+    prepare: Mapping[str, Any] | None = None,
+    command: str | None = None,
+) -> Report:
+    """MetricDescription generators on held-out text at every temperature, and compare them at matched diversity.
+
+    Samples are drawn at each temperature from the whole distribution. All figures of [`text_metrics`] are computed
+    beside the likelihood of the held-out texts and the entropy of the samples; where a dataset has prompts,
+    completions follow them and BLEU against the references is among the figures. Real texts that nothing was trained
+    on stand in the first row: what no generator can be asked to beat.
+
+    Args:
+        models (`str`, model, `list[str]` or `Mapping`): The generators by name: Hub ids, folders, models with or
+            without adapters. The first one is the baseline unless `evaluation` names another.
+        held_out (`Dataset`): Real texts that no model was trained on, in any form that [`prepare_dataset`] takes; at
+            least twice `num_samples` of them, or there will be fewer samples.
+        evaluation ([`EvaluationConfig`], *optional*): Settings.
+        training (`Dataset`, *optional*): The training texts, in the same form, to look for copies in.
+        safety ([`SafetyGate`], *optional*): The classifier behind the unsafe rate.
+        processing_classes (`Mapping`, *optional*): Tokenizers by the names of the models; each is loaded from where
+            its model was by default.
+        prepare (`Mapping`, *optional*): Further arguments of [`prepare_dataset`], those of the training.
+        command (`str`, *optional*): What was called, for the report.
+
+    Returns:
+        [`Report`]: All that the files hold.
+
+    Raises:
+        ImportError: If matplotlib is missing, or sacrebleu where the data has prompts.
+        ValueError: If a setting is out of range, there are too few held-out texts, two models share a name, a name is
+            that of no model, or the folder holds parts of an evaluation with other settings.
+    """
+    require_matplotlib()
+    evaluation = evaluation or EvaluationConfig()
+    evaluation.check()
+    named = named_models(models)
+    baseline = evaluation.baseline or next(iter(named))
+    for argument, names in (("baseline", [baseline]), ("processing_classes", list(processing_classes or ()))):
+        if not named.keys() >= set(names):
+            raise ValueError(f"{argument} names {', '.join(names)}, and the models are {', '.join(named)}.")
+    count = min(evaluation.num_samples, len(held_out) // 2)
+    if count < 3:
+        raise ValueError(
+            f"Held-out texts are split in two halves, one to compare with and one as the row of real texts; got "
+            f"{len(held_out)}. Give at least 6, and 2000 for intervals that decide something."
+        )
+    folder = Path(evaluation.output_dir)
+    for kind in (SAMPLES, PARTS):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    told = _told(evaluation, named, held_out, training, safety, prepare)
+    _check_same(folder / "settings.json", told)
+    order = random.Random(evaluation.seed).sample(range(len(held_out)), 2 * count)
+    cells = [(name, temperature) for name in named for temperature in evaluation.temperatures]
+    began = time.perf_counter()
+    sides = {
+        name: EvaluatedModel(
+            model, (processing_classes or {}).get(name), held_out, training, order, evaluation, dict(prepare or {})
+        )
+        for name, model in named.items()
+    }
+    is_measured = all((folder / PARTS / f"{part_name(*cell)}.json").exists() for cell in cells)
+    if not is_measured and sides[cells[0][0]].has_prompts:
+        bleu(["a"], ["a"])  # says now what to install if that is missing
+    with tqdm(total=count * len(cells), unit="text", desc="samples") as bar:
+        for number, (name, temperature) in enumerate(cells, 1):
+            bar.set_postfix_str(f"{name} at T = {temperature:g}")
+            _part(
+                folder / SAMPLES, part_name(name, temperature), partial(_drawn, sides[name], temperature, bar.update)
+            )
+            bar.update(number * count - bar.n)
+            if temperature == evaluation.temperatures[-1]:
+                sides[name].free()
+    features = None if evaluation.encoder is None else _features(evaluation.encoder)
+    parts: dict[str, dict[str, Any]] = {}
+    with tqdm(total=1 + len(cells), unit="set", desc="figures") as bar:
+        first = sides[cells[0][0]]
+        parts[REAL] = _part(folder / PARTS, REAL, partial(_measured_real, first, features, safety))
+        bar.update()
+        for name, temperature in cells:
+            one = part_name(name, temperature)
+            samples = json.loads((folder / SAMPLES / f"{one}.json").read_text())
+            measured = _part(folder / PARTS, one, partial(_measured, sides[name], samples, features, safety))
+            parts[one] = {**measured, **{key: samples[key] for key in ("texts", "tokens")}}
+            parts[one]["sampling_seconds"] = samples["seconds"]
+            parts[one]["peak_memory_gib"] = max(measured["peak_memory_gib"], samples["peak_memory_gib"])
+            bar.update()
+    report = Report(
+        command=command,
+        settings={**told, "samples_each": count},
+        baseline=baseline,
+        models=list(named),
+        temperatures=list(evaluation.temperatures),
+        level=evaluation.level,
+        parts=parts,
+        seconds=round(time.perf_counter() - began, 1),
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {platform.machine()}",
+        threads=torch.get_num_threads(),
+        versions={name: _installed(name) for name in PACKAGES},
+    )
+    write_report(report, folder)
+    draw(report, folder)
+    return report
+
+
+def _installed(name: str) -> str:
+    """Return a package's version; a source tree on the path has none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _part(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a part's file holds, which is made if it is not there."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        start = time.perf_counter()
+        made = make()
+        made.update(seconds=round(time.perf_counter() - start, 1), peak_memory_gib=_peak_memory())
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n")
+        os.replace(unfinished, path)
+    return json.loads(path.read_text())
+
+
+def _drawn(side: EvaluatedModel, temperature: float, on_batch: Callable[[int], Any]) -> dict[str, Any]:
+    """Draw completions at a temperature, and compute the likelihoods that take the generator."""
+    evaluation = side.evaluation
+    drawn = sample(
+        side.generator,
+        side.tokenizer,
+        side.prompts,
+        evaluation.max_completion_length,
+        temperature,
+        evaluation.seed,
+        evaluation.batch_size,
+        on_batch,
+    )
+    figures = {
+        "entropy": _nats_a_token(side.logps(drawn.prompt_ids, drawn.completion_ids, [temperature])[0], evaluation),
+        "real_nll": _nats_a_token(side.real_logps[evaluation.temperatures.index(temperature)], evaluation),
+    }
+    return {"figures": _plain(figures), "tokens": sum(map(len, drawn.completion_ids)), "texts": drawn.texts}
+
+
+def _measured_real(
+    side: EvaluatedModel, features: Callable[[Sequence[str]], Tensor] | None, safety: SafetyGate | None
+) -> dict[str, Any]:
+    """MetricDescription the other half of the real texts as if it were generated."""
+    texts = side.further
+    return {**_kept(_text_figures(side, texts, side.further_prompts, features, safety, None), {}), "texts": texts}
+
+
+def _measured(
+    side: EvaluatedModel,
+    samples: dict[str, Any],
+    features: Callable[[Sequence[str]], Tensor] | None,
+    safety: SafetyGate | None,
+) -> dict[str, Any]:
+    """MetricDescription completions."""
+    references = side.real if side.has_prompts else None
+    return _kept(_text_figures(side, samples["texts"], side.prompts, features, safety, references), samples["figures"])
+
+
+def _text_figures(
+    side: EvaluatedModel,
+    texts: list[str],
+    prompts: list[Any],
+    features: Callable[[Sequence[str]], Tensor] | None,
+    safety: SafetyGate | None,
+    references: list[str] | None,
+) -> TextMetrics:
+    evaluation = side.evaluation
+    return text_metrics(
+        texts,
+        side.real,
+        training=side.training,
+        references=references,
+        features=features,
+        is_unsafe=None if safety is None else partial(side.unsafe, safety, prompts),
+        words=UNITS[evaluation.unit],
+        reverse=evaluation.reverse_perplexity,
+        seed=evaluation.seed,
+        level=evaluation.level,
+    )
+
+
+def _nats_a_token(logps: list[tuple[float, int]], evaluation: EvaluationConfig) -> Interval:
+    """Compute -log q a token, with a bootstrap over texts."""
+    if not logps:
+        return Interval(math.nan, math.nan, math.nan)
+    return bootstrap_interval(
+        logps,
+        lambda rows: -sum(logp for logp, _ in rows) / sum(tokens for _, tokens in rows),
+        level=evaluation.level,
+        seed=evaluation.seed,
+    )
+
+
+def _kept(made: TextMetrics, of_generator: dict[str, Any]) -> dict[str, Any]:
+    """Return what a part's file holds of figures, in the order of the tables."""
+    figures = {**_plain(made.figures), **of_generator}
+    calibration = [] if made.judge is None else [list(one) for one in made.judge.calibration]
+    ordered = {name: figures[name] for name in METRICS if name in figures}
+    return {"figures": ordered, "calibration": calibration, "lengths": made.lengths}
+
+
+def _plain(figures: dict[str, Interval]) -> dict[str, list[float | None]]:
+    """Return values and ends of intervals as JSON has them: None for nan."""
+    return {
+        name: [round(value, 6) if math.isfinite(value) else None for value in interval]
+        for name, interval in figures.items()
+    }
+
+
+def _features(encoder: str) -> Callable[[Sequence[str]], Tensor]:
+    """Return the function from texts to features; it loads the encoder when it is first called."""
+    loaded = cache(partial(encoder_features, encoder, device="cuda" if torch.cuda.is_available() else "cpu"))
+    known: dict[tuple[str, ...], Tensor] = {}
+
+    def features(texts: Sequence[str]) -> Tensor:
+        key = tuple(texts)
+        if key not in known:
+            if len(known) > 1:
+                known.pop(list(known)[-1])  # the first set, the real texts, comes again with every part
+            known[key] = loaded()(texts)
+        return known[key]
+
+    return features
+
+
+def _told(
+    evaluation: EvaluationConfig,
+    named: dict[str, Model],
+    held_out: Dataset,
+    training: Dataset | None,
+    safety: SafetyGate | None,
+    prepare: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return all that the parts depend on, as JSON has it."""
+    settings = {name: value for name, value in asdict(evaluation).items() if name in SETTINGS}
+    told = {
+        **settings,
+        "models": {
+            name: {"from": model if isinstance(model, str) else type(model).__name__, "known_by": fingerprint(model)}
+            for name, model in named.items()
+        },
+        "held_out": _rows_told(held_out),
+        "training": None if training is None else _rows_told(training),
+        "safety": None if safety is None else _safety_told(safety),
+        "prepare": {
+            name: list(value) if isinstance(value, tuple) else value for name, value in (prepare or {}).items()
+        },
+    }
+    return json.loads(json.dumps(told))
+
+
+def _safety_told(safety: SafetyGate) -> dict[str, Any]:
+    """Return by what a safety classifier is known again; of a function nothing is known but that it is one."""
+    known = {} if safety.model is None else {"known_by": fingerprint(safety.model), "label": safety.label}
+    return {**known, "threshold": safety.threshold, "with_prompt": safety.with_prompt}
+
+
+def _rows_told(rows: Dataset) -> dict[str, Any]:
+    """Return by what a dataset is known again: its content, wherever it lies."""
+    content = hashlib.sha256()
+    for row in rows:
+        content.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return {"rows": len(rows), "content": content.hexdigest()[:16]}
+
+
+def _check_same(path: Path, told: dict[str, Any]) -> None:
+    """Write what the parts depend on, or see that it is what those in the folder were made with."""
+    if not path.exists():
+        path.write_text(json.dumps(told, indent=1) + "\n")
+        return
+    kept = json.loads(path.read_text())
+    # More models may join an evaluation; those that are there already must be the same.
+    both = set(kept["models"]) & set(told["models"])
+    differ = [name for name in told if name != "models" and kept.get(name) != told[name]]
+    differ += [f"model {name}" for name in sorted(both) if kept["models"][name] != told["models"][name]]
+    if differ:
+        raise ValueError(
+            f"{path.parent} holds parts of an evaluation with other settings ({', '.join(differ)}), and one report "
+            "cannot compare them. Choose another output_dir, or remove that folder."
+        )
+    path.write_text(json.dumps({**told, "models": {**kept["models"], **told["models"]}}, indent=1) + "\n")
+
+
+def _peak_memory() -> float:
+    """Return the peak memory in GiB: on the GPU if there is one, or else of this process."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    if sys.platform == "win32":
+        import psutil  # which accelerate requires
+
+        return round(psutil.Process().memory_info().peak_wset / 2**30, 2)
+    import resource  # which Windows lacks
+
+    units = 2**30 if sys.platform == "darwin" else 2**20  # it counts bytes there, and KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units, 2)

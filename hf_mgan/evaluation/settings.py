@@ -1,0 +1,79 @@
+"""The settings of an evaluation, which are those of its command line too."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+# How a text becomes words.
+UNITS: dict[str, Callable[[str], list[str]]] = {
+    "word": str.split,
+    "character": lambda text: list("".join(text.split())),
+}
+
+
+@dataclass
+class EvaluationConfig:
+    """Settings of [`evaluate_generator`].
+
+    Args:
+        output_dir (`str`, *optional*, defaults to `"evaluation"`): Folder of the report and of all that it is made of.
+        num_samples (`int`, *optional*, defaults to 1000): Completions of each model at each temperature, at most half
+            of the held-out texts: one half is what they are compared with, the other the row of real texts.
+        temperatures (`list[float]`, *optional*, defaults to `[0.7, 0.8, 0.9, 1.0, 1.1]`): Temperatures of every model.
+        max_completion_length (`int`, *optional*, defaults to 256): Tokens at which completions and real texts are cut;
+            that of the training.
+        batch_size (`int`, *optional*, defaults to 64): Texts a forward pass.
+        encoder (`str`, *optional*): Id or folder of the encoder behind the second judge, MAUVE and Frechet distance,
+            at best another one than the discriminator; without it all three are left out.
+        reverse_perplexity (`bool`, *optional*, defaults to `True`): Whether a small model is trained on each set of
+            texts.
+        unit (`str`, *optional*, defaults to `"word"`): `"word"` for texts with spaces between words, `"character"` for
+            others, such as Chinese.
+        num_training_texts (`int`, *optional*, defaults to 50000): Training texts that copies are looked for in, the
+            first ones of a random order.
+        baseline (`str`, *optional*): Name of the model that the others are compared with, the first by default.
+        level (`float`, *optional*, defaults to 0.95): Level of all intervals and of the verdicts.
+        dtype (`str`, *optional*, defaults to `"auto"`): Precision of the loaded models.
+        seed (`int`, *optional*, defaults to 0): Seed of the order of the real texts, of the samples and the measures.
+    """
+
+    output_dir: str = field(default="evaluation", metadata={"help": "Folder of the report."})
+    num_samples: int = field(default=1000, metadata={"help": "Completions of each model at each temperature."})
+    temperatures: list[float] = field(
+        default_factory=lambda: [0.7, 0.8, 0.9, 1.0, 1.1], metadata={"help": "Temperatures of every model."}
+    )
+    max_completion_length: int = field(default=256, metadata={"help": "Tokens at which texts are cut."})
+    batch_size: int = field(default=64, metadata={"help": "Texts a forward pass."})
+    encoder: str | None = field(
+        default=None, metadata={"help": "Encoder behind the second judge, MAUVE and Frechet distance."}
+    )
+    reverse_perplexity: bool = field(default=True, metadata={"help": "Whether to train a small model on each set."})
+    unit: Literal["word", "character"] = field(
+        default="word", metadata={"help": "What texts are measured in: `character` where no spaces part words."}
+    )
+    num_training_texts: int = field(default=50_000, metadata={"help": "Training texts that copies are looked for in."})
+    baseline: str | None = field(default=None, metadata={"help": "Model that the others are compared with."})
+    level: float = field(default=0.95, metadata={"help": "Level of all intervals."})
+    dtype: str = field(default="auto", metadata={"help": "Precision of the loaded models."})
+    seed: int = field(default=0, metadata={"help": "Seed of the samples and of the measures."})
+
+    def check(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        if self.num_samples < 3:
+            raise ValueError(f"num_samples must be at least 3, got {self.num_samples}. 1000 are common.")
+        for name in ("max_completion_length", "batch_size", "num_training_texts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.temperatures or min(self.temperatures) <= 0:
+            raise ValueError(f"temperatures must be numbers above 0, at least one, got {self.temperatures}.")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise ValueError(f"temperatures must differ from one another, got {self.temperatures}.")
+        if self.unit not in UNITS:
+            raise ValueError(f"unit must be one of {list(UNITS)}, got {self.unit!r}.")
+        if not 0 < self.level < 1:
+            raise ValueError(f"level must be more than 0 and less than 1, got {self.level}. 0.95 is common.")

@@ -1,0 +1,90 @@
+"""Measures of generated text: pure functions, one a file.
+
+Where a function is named like its module, such as `mauve`, the name here is the function;
+`from hf_mgan.metrics.mauve import quantize` reaches the rest of the module.
+"""
+
+from .bleu import BleuResult, bleu
+from .distinct_n import distinct_n
+from .divergences import best_value, kullback_leibler
+from .duplicates import duplicates
+from .features import encoder_features
+from .frechet import frechet_distance
+from .intervals import (
+    Interval,
+    auc,
+    auc_interval,
+    auc_standard_error,
+    bootstrap_interval,
+    jackknife_interval,
+    paired_difference_interval,
+)
+from .jensen_shannon import jensen_shannon
+from .length import length_ratio, mean_length
+from .likelihood import (
+    ReversePerplexity,
+    TextNll,
+    nll_per_token,
+    perplexity,
+    reverse_perplexity,
+    small_language_model,
+    token_nlls,
+)
+from .mauve import MauveResult, mauve
+from .memorisation import (
+    Copying,
+    Memorisation,
+    longest_copied_ngram,
+    memorisation,
+    near_duplicate_share,
+    near_duplicates,
+)
+from .module_path import module_path
+from .repetition import repeated_share, repetition
+from .self_bleu import self_bleu
+from .two_sample_test import C2STResult, CalibrationBin, auc_difference, c2st
+
+
+__all__ = [
+    "BleuResult",
+    "C2STResult",
+    "CalibrationBin",
+    "Copying",
+    "Interval",
+    "MauveResult",
+    "Memorisation",
+    "ReversePerplexity",
+    "TextNll",
+    "auc",
+    "auc_difference",
+    "auc_interval",
+    "auc_standard_error",
+    "best_value",
+    "bleu",
+    "bootstrap_interval",
+    "c2st",
+    "distinct_n",
+    "duplicates",
+    "encoder_features",
+    "frechet_distance",
+    "jackknife_interval",
+    "jensen_shannon",
+    "kullback_leibler",
+    "length_ratio",
+    "longest_copied_ngram",
+    "mauve",
+    "mean_length",
+    "memorisation",
+    "module_path",
+    "near_duplicate_share",
+    "near_duplicates",
+    "nll_per_token",
+    "paired_difference_interval",
+    "perplexity",
+    "repeated_share",
+    "repetition",
+    "reverse_perplexity",
+    "self_bleu",
+    "small_language_model",
+    "token_nlls",
+]

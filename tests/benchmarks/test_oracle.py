@@ -1,0 +1,433 @@
+"""The benchmark with oracles: densities and divergences by hand, players, tables, and jobs that go on."""
+
+import json
+import math
+from itertools import product
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from benchmarks import oracle, oracle_language, oracle_lstm, oracle_players, oracle_tables
+from benchmarks.oracle_lstm import Oracle, draw, make_generator, token_logps, with_start
+from benchmarks.oracle_measures import PREFIXES, best_value, compare, diversity
+from benchmarks.recipe import Job, known, write
+from hf_mgan.demo.language import Language
+from hf_mgan.demo.models import SPECIAL_TOKENS, make_tokenizer
+
+
+WORDS = 3
+EVERY_TEXT = torch.tensor(list(product(range(WORDS), repeat=2)))  # of two words: 9
+
+
+def frequencies(texts):
+    return torch.bincount(texts[:, 0] * WORDS + texts[:, 1], minlength=WORDS**2) / len(texts)
+
+
+def check_density(probs, samples):
+    """All 9 probabilities sum to 1, and no frequency is further than 4.5 standard errors from its probability."""
+    assert probs.sum().item() == pytest.approx(1, abs=1e-5)
+    errors = (probs * (1 - probs) / len(samples)).sqrt()
+    assert ((frequencies(samples) - probs).abs() < 4.5 * errors).all()
+
+
+@pytest.fixture
+def small_oracle():
+    return Oracle(WORDS, width=4, length=2, seed=0)
+
+
+# The oracle
+
+
+def test_the_oracle_samples_what_its_density_says(small_oracle):
+    probs = small_oracle.token_logps(EVERY_TEXT).sum(1).exp()
+    assert probs.min() < 0.6 * probs.max()  # so that the test can tell
+    check_density(probs, small_oracle.sample(20_000, seed=1))
+
+
+def test_the_oracle_is_the_published_cell(small_oracle):
+    """One step by hand from a state of zeros, after the embedding of word 0: c = i * g, h = o * tanh(c)."""
+    weights = dict(small_oracle.named_parameters())
+    gates = weights["recurrent.weight_ih_l0"] @ weights["embedding.weight"][0] + weights["recurrent.bias_ih_l0"]
+    i, _, g, o = gates.chunk(4)
+    state = o.sigmoid() * (i.sigmoid() * g.tanh()).tanh()
+    expected = (weights["head.weight"] @ state + weights["head.bias"]).log_softmax(0)
+    logps = small_oracle.token_logps(EVERY_TEXT)[:, 0]
+    torch.testing.assert_close(logps, expected[EVERY_TEXT[:, 0]].double())
+
+
+def test_the_oracles_weights_are_standard_normal_and_its_own_by_seed():
+    one, other = (Oracle(2000, width=32, length=2, seed=seed) for seed in (0, 1))
+    for name, weight in one.named_parameters():
+        if name == "recurrent.bias_hh_l0":  # torch adds two biases where the original has one
+            assert not weight.any()
+            continue
+        error = 4 / math.sqrt(weight.numel())
+        assert abs(weight.mean().item()) < error
+        assert abs(weight.std().item() - 1) < error
+        assert not torch.equal(weight, dict(other.named_parameters())[name])
+    assert torch.equal(one.sample(3, seed=5), one.sample(3, seed=5))
+    assert not torch.equal(one.sample(3, seed=5), one.sample(3, seed=6))
+
+
+def test_the_oracles_text_does_not_depend_on_chunks(small_oracle, monkeypatch):
+    whole = small_oracle.token_logps(EVERY_TEXT)
+    monkeypatch.setattr(oracle_lstm, "CHUNK", 2)
+    torch.testing.assert_close(small_oracle.token_logps(EVERY_TEXT), whole)
+    assert small_oracle.sample(5, seed=0).shape == (5, 2)
+
+
+# The generator
+
+
+@pytest.fixture
+def small_generator():
+    """A generator of three words whose words are not equally likely."""
+    torch.manual_seed(3)
+    tokenizer = make_tokenizer([f"w{word}" for word in range(WORDS)], adds_ends=False)
+    model = make_generator(tokenizer, 8).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(40)
+        model.lm_head.bias[len(SPECIAL_TOKENS) :] = torch.tensor([0.0, 0.5, -0.5])
+    return model
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_the_generator_samples_what_its_density_says(small_generator, temperature):
+    probs = token_logps(small_generator, EVERY_TEXT, temperature).sum(1).exp()
+    assert probs.min() < 0.5 * probs.max()
+    check_density(probs, draw(small_generator, 5000, 2, temperature, seed=1))
+
+
+def test_the_generator_writes_words_alone(small_generator):
+    """All mass is on the words, and the special tokens get no gradient that could change that."""
+    logits = small_generator(input_ids=torch.tensor([[small_generator.config.bos_token_id]])).logits[0, 0]
+    assert logits.softmax(0)[: len(SPECIAL_TOKENS)].tolist() == [0] * len(SPECIAL_TOKENS)
+    (-logits.log_softmax(0)[-1]).backward()
+    assert not small_generator.lm_head.bias.grad[: len(SPECIAL_TOKENS)].any()
+    assert small_generator.lm_head.bias.grad[len(SPECIAL_TOKENS) :].all()
+
+    with torch.no_grad():
+        small_generator.lm_head.bias[small_generator.config.eos_token_id] = 10.0
+    with pytest.raises(ValueError, match="special token"):
+        draw(small_generator, 10, 2, 1.0, seed=0)
+
+
+class Fixed(nn.Module):
+    """A generator that gives three words the probabilities 0.5, 0.3 and 0.2 everywhere."""
+
+    config = SimpleNamespace(bos_token_id=1)
+
+    def forward(self, input_ids):
+        logits = torch.full((*input_ids.shape, len(SPECIAL_TOKENS) + WORDS), -1e4)
+        logits[..., len(SPECIAL_TOKENS) :] = torch.tensor([0.5, 0.3, 0.2]).log()
+        return SimpleNamespace(logits=logits)
+
+
+def test_a_tempered_nll_has_its_hand_computed_value():
+    """At temperature 1/2 probabilities are squared: 0.25, 0.09 and 0.04 of 0.38. Texts 0 1 and 2 2, so -log q a word
+    is -(log 0.25 + log 0.09 + 2 log 0.04 - 4 log 0.38) / 4.
+    """
+    texts = torch.tensor([[0, 1], [2, 2]])
+    logps = token_logps(Fixed(), texts, 0.5)
+    torch.testing.assert_close(logps.float(), (torch.tensor([[0.25, 0.09], [0.04, 0.04]]) / 0.38).log())
+    expected = -(math.log(0.25) + math.log(0.09) + 2 * math.log(0.04) - 4 * math.log(0.38)) / 4
+    assert compare(logps, logps, logps, logps)["nll_gen"] == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(token_logps(Fixed(), texts).float(), torch.tensor([[0.5, 0.3], [0.2, 0.2]]).log())
+
+
+# Measures
+
+
+def test_the_measures_have_their_hand_computed_values():
+    """One word, 0 or 1: p = 3/4, 1/4 and q the other way round; samples in these proportions.
+
+    Both KL are 1/2 log 3. M is 1/2, 1/2, so JS = 1 - H(1/4) = 0.18872 bits, and V = 2 JS ln 2 - log 4 = -1.12467. The
+    terms of KL are log 3 three times and -log 3 once: deviation log 3, over sqrt 4.
+    """
+    p, q = torch.tensor([0.75, 0.25]).log().double(), torch.tensor([0.25, 0.75]).log().double()
+    real, fake = torch.tensor([[0], [0], [0], [1]]), torch.tensor([[1], [1], [1], [0]])
+    figures = compare(p[real], q[real], p[fake], q[fake])
+    cross = -(0.75 * math.log(0.25) + 0.25 * math.log(0.75))
+    assert figures["nll_oracle"] == figures["nll_gen"] == pytest.approx(cross)
+    assert figures["entropy"] == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert figures["forward_kl"] == figures["reverse_kl"] == pytest.approx(math.log(3) / 2)
+    assert figures["forward_kl_error"] == pytest.approx(math.log(3) / 2)
+    assert figures["divergence"] == pytest.approx(0.188722, abs=1e-6)
+    assert figures["best_value"] == pytest.approx(-1.124670, abs=1e-5)
+    assert not any(f"divergence_of_{k}" in figures for k in PREFIXES)  # no text is longer
+
+
+def test_figures_are_a_word_or_a_text_as_they_say():
+    """Each word twice: NLL a word stays and KL a text doubles; the first word alone has the divergence of one.
+
+    In whole texts q/p is then 1/9 three times and 9 once: 1 - (3 log2(10/9) + log2(10)) / 4 = 0.055516 bits.
+    """
+    p, q = torch.tensor([0.75, 0.25]).log().double(), torch.tensor([0.25, 0.75]).log().double()
+    real, fake = torch.tensor([[0], [0], [0], [1]]), torch.tensor([[1], [1], [1], [0]])
+    one = compare(p[real], q[real], p[fake], q[fake])
+    two = compare(*(logps.repeat(1, 2) for logps in (p[real], q[real], p[fake], q[fake])))
+    assert two["nll_oracle"] == pytest.approx(one["nll_oracle"])
+    for name in ("forward_kl", "reverse_kl"):
+        assert two[name] == pytest.approx(2 * one[name])
+    assert two["divergence_of_1"] == pytest.approx(one["divergence"])
+    assert two["divergence"] == pytest.approx(0.055516, abs=1e-6)
+
+
+def test_the_best_value_goes_from_minus_log_4_to_0():
+    assert best_value(0.0) == pytest.approx(-math.log(4))
+    assert best_value(1.0) == pytest.approx(0.0)
+
+
+def test_diversity_is_of_texts_as_words():
+    """0 1 twice and 0 2: 3 of 6 words, 2 of 3 pairs, and one text of three is a duplicate."""
+    figures = diversity(torch.tensor([[0, 1], [0, 1], [0, 2]]))
+    assert figures["distinct_1"] == pytest.approx(3 / 6)
+    assert figures["distinct_2"] == pytest.approx(2 / 3)
+    assert figures["duplicates"] == pytest.approx(1 / 3)
+
+
+def test_words_are_drawn_each_for_itself_as_often_as_they_were_learnt_or_all_alike(small_oracle):
+    """With one more of each, the words 0, 1 and 2 of two texts 0 0 and 0 1 have the weights 4, 2 and 1."""
+    learnt = torch.tensor([[0, 0], [0, 1]])
+    fresh = torch.tensor([[0, 1], [1, 1], [2, 0], [0, 0]])
+    references = oracle_lstm.Measure(small_oracle, fresh, learnt, 0).references()
+    expected = -(4 * math.log(4 / 7) + 3 * math.log(2 / 7) + math.log(1 / 7)) / 8
+    assert references["unigram"]["nll_gen"] == pytest.approx(expected)
+    assert references["uniform"]["nll_gen"] == references["uniform"]["entropy"] == pytest.approx(math.log(3))
+    assert references["oracle"]["divergence"] == 0
+    many = fresh.repeat(2000, 1)
+    drawn = oracle_lstm.Measure(small_oracle, many, learnt, 0).references()["unigram"]
+    entropy = -sum(weight / 7 * math.log(weight / 7) for weight in (4, 2, 1))
+    assert drawn["entropy"] == pytest.approx(entropy, abs=0.02)
+
+
+# Maximum likelihood
+
+
+def test_maximum_likelihood_is_kept_where_held_out_texts_are_likeliest(tmp_path):
+    """Forty texts at a great learning rate are soon learnt by heart, and one or two steps are too few: the best is the
+    second schedule, before its end.
+    """
+    tokenizer = make_tokenizer([f"w{word}" for word in range(8)], adds_ends=False)
+    source = Oracle(8, width=4, length=4, seed=0)
+    learnt, held_out = source.sample(40, seed=1), source.sample(60, seed=2)
+    model, fits = oracle_players.fit(
+        lambda: make_generator(tokenizer, 8),
+        with_start(learnt, tokenizer),
+        with_start(held_out, tokenizer),
+        tokenizer,
+        tmp_path,
+        schedules=(2, 40, 1),
+        batch_size=10,
+        learning_rate=0.02,
+        weight_decay=0.0,
+        seed=0,
+    )
+    assert [one.steps for one in fits] == [2, 40, 1]
+    nll, step = fits[1].best
+    assert step < 40
+    assert nll < fits[1].curve[-1][1] - 0.1
+    assert nll < min(fits[0].best[0], fits[2].best[0]) - 0.005
+    assert -token_logps(model.eval(), held_out).mean().item() == pytest.approx(nll, abs=1e-4)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(token_logps(saved, held_out), token_logps(model, held_out))
+
+
+def test_the_languages_generator_is_the_demos_at_its_width(monkeypatch, tmp_path):
+    """The demo makes its own within its training, which is stopped here as soon as it has it."""
+    from hf_mgan.demo import players
+
+    made = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(model, *_, **__):
+        made.append(model)
+        raise Stop
+
+    monkeypatch.setattr(players, "SFTTrainer", stop)
+    tokenizer = make_tokenizer(Language().words, adds_ends=False)
+    with pytest.raises(Stop):
+        players.train_generator(["the dog"], tokenizer, tmp_path, 1, 1, 0, callback=None)
+    ours = oracle_language.make_generator(tokenizer, 24)
+    assert ours.config.to_diff_dict() == made[0].config.to_diff_dict()
+
+
+# Jobs and tables
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Seeds of the oracles, and of their texts."""
+    return {"oracles": [], "texts": []}
+
+
+@pytest.fixture(scope="module")
+def results(drawn):
+    class Recorded(Oracle):
+        def __init__(self, words, width, length, seed):
+            drawn["oracles"].append(seed)
+            super().__init__(words, width, length, seed)
+
+        def sample(self, count, seed):
+            drawn["texts"].append(seed)
+            return super().sample(count, seed)
+
+    jobs = [Job("lstm", 0), Job("lstm", 1), Job("language-2000-24", 0)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(oracle_lstm, "Oracle", Recorded)
+        return [oracle.do(job, tiny=True) for job in jobs]
+
+
+def test_every_seed_has_its_own_oracle_and_every_use_its_own_texts(results, drawn):
+    """To learn from, to stop at, to measure with, and to measure the oracle itself."""
+    assert drawn["oracles"] == [0, 1]
+    assert len(drawn["texts"]) == len(set(drawn["texts"])) == 8
+
+
+def test_a_tiny_run_measures_both_generators_at_every_temperature(results):
+    assert not any("error" in one for one in results)
+    for result in results[:2]:
+        for name in ("likelihood", "adversarial", "fast"):
+            assert [one["temperature"] for one in result[name]] == list(oracle_lstm.TINY.temperatures)
+            # A colder softmax is surer.
+            cold, warm = result[name]
+            assert cold["entropy"] < warm["entropy"]
+        assert result["likelihood"] != result["adversarial"]
+        assert result["references"]["oracle"]["divergence"] == 0
+        assert result["references"]["uniform"]["nll_gen"] == pytest.approx(math.log(30), abs=1e-4)
+        assert result["adversarial"] != result["fast"]
+        assert result["areas"].keys() == {"warmup", "adversarial", "fast"}
+        assert all(0 < area < 1 for areas in result["areas"].values() for area in areas.values())
+        assert result["fast_training"]["length"] == oracle_lstm.TINY.length
+        assert result["training"]["length"] == oracle_lstm.TINY.length  # no text of the game ends early
+    language = results[2]
+    assert len(language["adversarial"]) == len(language["likelihood"]) == 5
+    assert language["adversarial"] != language["likelihood"]
+
+
+def test_the_second_game_meets_the_same_discriminator_after_the_same_warm_up(monkeypatch, tmp_path):
+    seen = []
+
+    def areas(trainer, *texts):
+        weights = [value.sum().item() for value in trainer.discriminator.model.parameters()]
+        seen.append((trainer.state.global_step, trainer.args.learning_rate, weights, texts))
+        return {"auc_learnt": 0.5, "auc_fresh": 0.5}
+
+    monkeypatch.setattr(oracle_lstm, "discriminator_areas", areas)
+    oracle_lstm.measure(oracle_lstm.TINY, 0)
+    assert [step for step, *_ in seen] == [1, 10, 1, 10]
+    assert [rate for _, rate, *_ in seen] == [1e-4, 1e-4, 7e-4, 7e-4]
+    assert seen[0][2:] == seen[2][2:]  # the generator has not moved either: its texts are the same
+
+
+def test_what_the_discriminator_has_learnt_is_told_from_what_holds_for_other_texts():
+    def score(prompts, texts):
+        assert set(prompts) == {""}
+        return torch.tensor([float(text) for text in texts])
+
+    trainer = SimpleNamespace(discriminator=SimpleNamespace(score=score))
+    areas = oracle_players.discriminator_areas(trainer, ["3", "4"], ["0", "2", "3", "-1"], ["1", "1"])
+    assert areas == {"auc_learnt": 1.0, "auc_fresh": 0.5}
+
+
+def test_the_page_holds_what_was_measured_beside_what_was_published(results):
+    page = oracle_tables.page(results)
+    assert "| RelGAN | 6.680 | - |" in page
+    real = [one["references"]["oracle"]["nll_oracle"] for one in results[:2]]
+    assert f"| real text | 5.750 | {sum(real) / 2:.3f} ±" in page
+    assert "| adversarial | 0.4 |" in page
+    assert "| 10,000 | 24 | adversarial | not run |" in page
+    assert "Every job ended well." in page
+    assert "takes NLL_oracle from" in page
+    failed = [*results, {"condition": "lstm", "seed": 2, "settings": {}, "error": "Traceback\nValueError: no luck"}]
+    assert "- lstm, seed 2, failed: `ValueError: no luck`" in oracle_tables.page(failed)
+    oracle_tables.page([])  # nothing yet
+
+
+def test_each_generator_is_compared_at_its_own_best_temperature():
+    """Likelihood 0.5 and 0.4 at best, the game 0.3 and 0.1: -0.2 and -0.3, mean -0.25, error 0.05."""
+
+    def result(likelihood, adversarial):
+        return {
+            name: [{"temperature": number, "divergence": value} for number, value in enumerate(values)]
+            for name, values in (("likelihood", likelihood), ("adversarial", adversarial))
+        }
+
+    ones = [result([0.5, 0.6], [0.7, 0.3]), result([0.8, 0.4], [0.1, 0.9])]
+    difference = oracle_tables.difference_of(ones, "divergence")
+    assert difference.mean == pytest.approx(-0.25)
+    assert difference.standard_error == pytest.approx(0.05)
+    assert oracle_tables.at(ones[0]["likelihood"], 1)["divergence"] == 0.6
+
+
+def test_a_run_goes_on_where_it_stopped(results, tmp_path, monkeypatch, capsys):
+    started = []
+
+    def leave(job, arguments):
+        started.append(job)
+        error = {"error": "Traceback\nValueError: no luck"} if job.seed == 1 and len(started) < 3 else {}
+        write(job.path(arguments.output), {**results[0], **error, "condition": job.name, "seed": job.seed})
+
+    monkeypatch.setattr(oracle, "in_a_process", leave)
+    words = ["--output", str(tmp_path), "--tiny", "--only", "lstm", "--seeds", "0", "1"]
+    oracle.main(words)
+    assert started == [Job("lstm", 0), Job("lstm", 1)]
+    out = capsys.readouterr().out
+    assert "2 of 2 jobs to do" in out
+    assert "lstm.1: failed: ValueError: no luck" in out
+    assert "# Oracles" in out
+    oracle.main(words)
+    assert len(started) == 2
+    oracle.main([*words, "--retry"])
+    assert started[2:] == [Job("lstm", 1)]
+    assert not any("error" in one for one in known(tmp_path).values())
+    assert len(json.loads((tmp_path / "oracle.json").read_text())["results"]) == 2
+    with pytest.raises(ValueError, match="different sizes"):
+        oracle.main(words[:2])
+
+
+def test_the_command_leaves_a_table(tmp_path, capsys):
+    """In a process of its own, as a long run does it."""
+    oracle.main(["--output", str(tmp_path), "--tiny", "--only", "lstm", "--seeds", "0"])
+    assert "error" not in known(tmp_path)[Job("lstm", 0)]
+    assert "| maximum likelihood | 0.4 |" in capsys.readouterr().out
+    assert (tmp_path / "oracle.md").read_text().startswith("# Oracles")
+
+
+def test_a_process_that_dies_leaves_its_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(oracle.sys, "executable", "false")
+    arguments = oracle.parsed_arguments(["--output", str(tmp_path), "--tiny"])
+    oracle.in_a_process(Job("lstm", 0), arguments)
+    assert known(tmp_path)[Job("lstm", 0)]["error"].startswith("The process ended with 1")
+
+
+def test_an_error_becomes_the_result():
+    assert "KeyError" in oracle.do(Job("language-1-1", 0), tiny=True)["error"]
+
+
+def test_jobs_go_seed_by_seed():
+    jobs = oracle.jobs_of(["language-2000-24", "lstm"], [0, 1])
+    assert [f"{job.name}.{job.seed}" for job in jobs] == [
+        *["lstm.0", "language-2000-24.0"],
+        *["lstm.1", "language-2000-24.1"],
+    ]
+    assert len(oracle.jobs_of(["language"], [0])) == len(oracle_language.CONDITIONS)
+    with pytest.raises(ValueError, match="no condition"):
+        oracle.jobs_of(["ltsm"], [0])
+
+
+def test_a_dry_run_is_not_published(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        oracle.parsed_arguments(["--output", str(tmp_path), "--tiny", "--publish"])
+    assert "nothing to publish" in capsys.readouterr().err
+
+
+def test_the_page_is_made_of_the_results():
+    if not oracle.RESULTS.exists():
+        pytest.skip("nothing is published yet")
+    assert oracle.PAGE.read_text() == oracle_tables.page(json.loads(oracle.RESULTS.read_text())["results"])

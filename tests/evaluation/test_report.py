@@ -1,0 +1,249 @@
+"""A report put together by hand: the numbers are not those of any text."""
+
+import json
+import sys
+
+import pytest
+
+from hf_mgan.evaluation import compare_at_matched_diversity
+from hf_mgan.evaluation.plots import draw
+from hf_mgan.evaluation.report import PLOTS, Report, markdown, part_name, table, verdict_lines, write_report
+from hf_mgan.evaluation.text_metrics import METRICS, share_interval
+from hf_mgan.metrics import Interval
+
+
+def figure(value, reach=0.0):
+    return [value, value - reach, value + reach]
+
+
+def part(texts=("a dog sees", "the cat"), calibration=((0.2, 0.3, 10), (0.8, 0.7, 12)), **figures):
+    return {
+        "figures": figures,
+        "calibration": [list(one) for one in calibration],
+        "lengths": [len(text.split()) for text in texts],
+        "texts": list(texts),
+        "seconds": 60.0,
+        "peak_memory_gib": 1.5,
+    }
+
+
+def report(parts=None, **changes):
+    """Colder is better and less diverse; `gan` is better than `start` by 0.1 at equal self-BLEU."""
+    values = {
+        "command": "hf-mgan evaluate --models start gan",
+        "settings": {"num_samples": 2, "samples_each": 2, "held_out": {"rows": 4}},
+        "baseline": "start",
+        "models": ["start", "gan"],
+        "temperatures": [0.8, 1.0],
+        "level": 0.95,
+        "parts": parts
+        or {
+            "real": part(c2st_auc=figure(0.51, 0.04), self_bleu=figure(0.05, 0.01), bleu=figure(31.4567, 2.0)),
+            "start_T0.8": part(
+                c2st_auc=figure(0.6, 0.01), self_bleu=figure(0.3, 0.01), reverse_perplexity=[9.0, None, None]
+            ),
+            "start_T1": part(c2st_auc=figure(0.8, 0.01), self_bleu=figure(0.1, 0.01)),
+            "gan_T0.8": part(c2st_auc=figure(0.6, 0.01), self_bleu=figure(0.2, 0.01)),
+            "gan_T1": part(c2st_auc=figure(0.9, 0.01), self_bleu=figure(0.05, 0.01)),
+        },
+        "seconds": 3.0,
+        "device": "CPU, abc",
+        "threads": 2,
+        "versions": {"torch": "2.0"},
+    }  # fmt: skip
+    return Report(**{**values, **changes})
+
+
+def lines(text):
+    return [line for line in text.splitlines() if line]
+
+
+def test_a_part_is_named_after_its_model_and_temperature():
+    assert part_name("gan", 1.0) == "gan_T1"
+    assert part_name("gan", 0.75) == "gan_T0.75"
+
+
+def test_figures_are_intervals_and_what_was_not_measured_is_none():
+    made = report()
+    assert made.figure("real", "c2st_auc") == pytest.approx(Interval(0.51, 0.47, 0.55))
+    assert made.figure("real", "mauve") is None
+    reverse = made.figure("start_T0.8", "reverse_perplexity")
+    assert reverse.value == 9.0
+    assert reverse.low != reverse.low  # nan
+    assert report(parts={"real": part(entropy=[None, None, None])}).figure("real", "entropy") is None
+
+
+def test_the_curve_of_a_model_leaves_out_temperatures_without_a_judge():
+    made = report()
+    points = [(one.temperature, one.quality[0], one.diversity[0]) for one in made.points("start", "c2st_auc")]
+    assert points == [(0.8, 0.6, 0.3), (1.0, 0.8, 0.1)]
+    del made.parts["start_T1"]["figures"]["c2st_auc"]
+    assert [one.temperature for one in made.points("start", "c2st_auc")] == [0.8]
+    assert made.points("start", "mauve") == []
+
+
+def test_each_model_but_the_baseline_has_a_verdict():
+    """At self-BLEU 0.2 the baseline has 0.7 and gan 0.6; its hotter point is more diverse than all of the baseline.
+
+    The other way round, gan has 0.6 + 2/3 0.3 = 0.8 at 0.1, and so has start.
+    """
+    verdicts = report().verdicts()
+    assert list(verdicts) == ["gan"]
+    verdict = verdicts["gan"]["c2st_auc"]
+    assert verdict.word == "better"
+    assert verdict.unmatched == [1.0]
+    assert verdict.comparisons[0].gain.value == pytest.approx(0.1)
+    assert verdict_lines(report()) == [
+        "By judge AUC: gan against start at matched diversity: better (better at T = 0.8; not comparable at T = 1)."
+    ]
+    back = report(baseline="gan").verdicts()["start"]["c2st_auc"]
+    assert (back.word, back.unmatched) == ("undecided", [0.8])
+    assert back.comparisons[0].gain.value == pytest.approx(0)
+
+
+def test_the_level_of_the_report_is_that_of_the_verdict():
+    """Two comparisons, so that the level of each depends on that of both."""
+    made = report(level=0.5)
+    made.parts["gan_T1"]["figures"]["self_bleu"] = figure(0.15, 0.01)
+    curves = [made.points(model, "c2st_auc") for model in ("gan", "start")]
+    assert made.verdicts()["gan"]["c2st_auc"] == compare_at_matched_diversity(*curves, "lower", level=0.5)
+    assert made.verdicts()["gan"]["c2st_auc"] != compare_at_matched_diversity(*curves, "lower")
+
+
+def test_a_figure_that_is_better_if_higher_counts_the_other_way():
+    made = report()
+    for one in made.parts.values():
+        one["figures"]["mauve"] = one["figures"]["c2st_auc"]
+    assert made.verdicts()["gan"]["mauve"].word == "worse"
+    assert [line.split(":")[0] for line in verdict_lines(made)] == ["By judge AUC", "By MAUVE"]
+
+
+@pytest.mark.parametrize("lost", [["start_T1"], ["start_T0.8", "start_T1"], ["gan_T0.8", "gan_T1"]])
+def test_without_a_curve_there_is_no_verdict_and_the_report_says_why(lost):
+    made = report()
+    for name in lost:
+        del made.parts[name]["figures"]["c2st_auc"]
+    assert made.verdicts() == {"gan": {}}
+    (line,) = verdict_lines(made)
+    assert line.startswith("gan against start: no verdict. It takes")
+    assert f"- {line}" in lines(markdown(made))
+
+
+def test_one_model_has_no_verdict_and_none_is_missed():
+    alone = report(models=["start"])
+    assert alone.verdicts() == {}
+    assert verdict_lines(alone) == []
+    assert "At matched" not in markdown(alone)
+
+
+def test_the_table_has_a_row_a_model_and_temperature_and_a_column_a_measure():
+    assert lines(table(report())) == [
+        "| | T | judge AUC | reverse ppl | self-BLEU | BLEU |",
+        "|---|---|---|---|---|---|",
+        "| real text | | 0.510 ± 0.040 |  | 0.050 ± 0.010 | 31.5 ± 2.0 |",
+        "| start | 0.8 | 0.600 ± 0.010 | 9.000 | 0.300 ± 0.010 |  |",
+        "| start | 1 | 0.800 ± 0.010 |  | 0.100 ± 0.010 |  |",
+        "| gan | 0.8 | 0.600 ± 0.010 |  | 0.200 ± 0.010 |  |",
+        "| gan | 1 | 0.900 ± 0.010 |  | 0.050 ± 0.010 |  |",
+    ]
+
+
+def test_the_page_holds_verdicts_tables_samples_and_how_it_was_made():
+    text = markdown(report(level=0.9))
+    written = lines(text)
+    assert written[0] == "# Evaluation"
+    assert written[1].startswith("- By judge AUC: gan against start")
+    assert "2 texts a row; values ± half of their 90% intervals." in text
+    assert table(report()) in text
+    assert "| gan | judge AUC | 0.8 | 1 to 0.8 | 0.600 | 0.700 | +0.100 (+0.08" in text
+    for name in PLOTS:
+        assert f"({name})" in text
+    read = {"c2st_auc": "lower", "reverse_perplexity": "lower", "bleu": "higher"}
+    for name, direction in read.items():
+        assert f"- **{METRICS[name].title}** ({direction} is better): {METRICS[name].explanation}." in written
+    assert f"- **self-BLEU** (best where that of real text is): {METRICS['self_bleu'].explanation}." in written
+    assert "- **MAUVE**" not in text
+    assert "`hf-mgan evaluate --models start gan`" in written
+    assert "5.0 minutes for all parts, 1.50 GiB at most, on CPU, abc with 2 threads; torch 2.0." in written
+    settings = text.split("```json\n")[1].split("```")[0]
+    assert json.loads(settings) == report().settings
+    assert "None" not in markdown(report(command=None))
+
+
+def test_samples_are_the_first_ones_at_the_temperature_nearest_to_1_a_line_each():
+    made = report(temperatures=[0.8, 1.0])
+    made.parts["gan_T1"]["texts"] = ["one\ntwo", *(f"text {place}" for place in range(9))]
+    text = markdown(made)
+    of_gan = text.split("**gan**\n\n")[1].split("\n\n")[0].splitlines()
+    assert of_gan == ["- one two", "- text 0", "- text 1", "- text 2", "- text 3"]
+    assert "**real text**\n\n- a dog sees\n- the cat\n" in text
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_the_files_hold_all_figures_and_verdicts_as_json_without_nan(tmp_path):
+    made = report()
+    write_report(made, tmp_path)
+    values = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    assert set(values) == {*Report.__dataclass_fields__, "verdicts"}
+    assert values["parts"]["start_T0.8"]["figures"]["reverse_perplexity"] == [9.0, None, None]
+    assert not any("texts" in one for one in values["parts"].values())
+    assert made.parts["real"]["texts"]  # and the report keeps them
+    verdict = values["verdicts"]["gan"]["c2st_auc"]
+    assert verdict["word"] == "better"
+    assert verdict["unmatched"] == [1.0]
+    (comparison,) = verdict["comparisons"]
+    assert (comparison["temperature"], comparison["between"]) == (0.8, [1.0, 0.8])
+    assert comparison["gain"] == list(made.verdicts()["gan"]["c2st_auc"].comparisons[0].gain)
+    assert verdict["sentence"].startswith("gan against start at matched diversity: better")
+    assert (tmp_path / "report.md").read_text() == markdown(made) + "\n"
+
+
+def is_png(path):
+    content = path.read_bytes()
+    return content.startswith(b"\x89PNG") and len(content) > 5000
+
+
+@pytest.mark.filterwarnings("error")
+def test_three_plots_are_drawn(tmp_path):
+    draw(report(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(PLOTS)
+    assert all(is_png(tmp_path / name) for name in PLOTS)
+
+
+@pytest.mark.filterwarnings("error")
+def test_plots_are_drawn_where_nothing_could_be_judged(tmp_path):
+    made = report()
+    for one in made.parts.values():
+        one["figures"].pop("c2st_auc")
+        one["calibration"] = []
+        one["lengths"] = [0, 0]
+    draw(made, tmp_path)
+    assert all(is_png(tmp_path / name) for name in PLOTS)
+
+
+def test_plots_show_every_model_and_the_real_texts(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: drawn.update({path.name: self.axes[0]}))
+    draw(report(), tmp_path)
+    labels = {name: axes.get_legend_handles_labels()[1] for name, axes in drawn.items()}
+    assert set(labels["frontier.png"]) == {"start", "gan", "real text"}
+    assert labels["calibration.png"] == ["start", "gan"]
+    assert labels["lengths.png"] == ["real text", "start", "gan"]
+    notes = [(note.get_text(), note.xy) for note in drawn["frontier.png"].texts]
+    assert notes == [("T = 0.8", (0.3, 0.6)), ("T = 1", (0.1, 0.8)), ("T = 0.8", (0.2, 0.6)), ("T = 1", (0.05, 0.9))]
+    calibration = drawn["calibration.png"].lines[1]
+    assert [tuple(point) for point in calibration.get_xydata()] == [(0.2, 0.3), (0.8, 0.7)]
+    bars = drawn["calibration.png"].collections[0].get_segments()
+    expected = share_interval([True] * 3 + [False] * 7)  # of ten texts, three are real
+    assert bars[0][:, 1].tolist() == pytest.approx([expected.low, expected.high])
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'hf-mgan\[evaluation\]'"):
+        draw(report(), tmp_path)

@@ -1,0 +1,88 @@
+import math
+
+import torch
+from torch.testing import assert_close
+
+from hf_mgan.metrics.completion_likelihood import sequence_logps
+from hf_mgan.training.real_text_loss import real_text_batch, real_text_nll, reference_ids
+
+from ..test_trainer import moved, weights
+
+
+def test_references_end_unless_they_are_cut(tokenizer):
+    """ "a dog" has the ids 6 and 8, the end token 2."""
+    assert reference_ids(["a dog"], tokenizer, None) == [[6, 8, 2]]
+    assert reference_ids(["a dog"], tokenizer, 3) == [[6, 8, 2]]
+    assert reference_ids(["a dog"], tokenizer, 2) == [[6, 8]]
+
+
+def test_the_batch_has_labels_for_the_real_texts_alone():
+    batch = real_text_batch([[1], [1, 5]], [[6, 8, 2], [7]])
+    assert batch["real_ids"].tolist() == [[1, 6, 8, 2], [1, 5, 7, 0]]
+    assert batch["real_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    assert batch["real_labels"].tolist() == [[-100, 6, 8, 2], [-100, -100, 7, -100]]
+
+
+def test_the_loss_is_the_mean_over_all_tokens_of_minus_log_q(generator):
+    generator.eval()
+    prompts, texts = [[1], [1, 5]], [[6, 8, 2], [7]]
+    total = sequence_logps(generator, prompts, texts).sum()
+    assert_close(real_text_nll(generator, real_text_batch(prompts, texts)), -total / 4)
+
+
+def test_a_uniform_generator_pays_log_of_the_vocabulary(generator):
+    generator.lm_head.weight.data.zero_()
+    batch = real_text_batch([[1]], [[6, 8, 2]])
+    assert_close(real_text_nll(generator, batch), torch.tensor(math.log(generator.config.vocab_size)))
+
+
+def test_with_no_reward_at_all_the_anchor_alone_fits_the_real_texts(make_trainer, make_config):
+    config = make_config(real_text_coef=1.0, discriminator_weight=0.0, max_steps=60, learning_rate=1e-2)
+    trainer = make_trainer(config)
+    trainer.train()
+    nll = [entry["generator/real_nll"] for entry in trainer.state.log_history if "generator/real_nll" in entry]
+    assert len(nll) == 60
+    # Words are drawn uniformly from 20 and the sixth is followed by the end, so 6/7 log 20 = 2.57 is the best.
+    assert nll[0] > 3.2
+    assert nll[-1] < 2.95
+
+
+def test_without_the_anchor_and_without_a_reward_the_generator_stands_still(make_trainer, make_config):
+    trainer = make_trainer(make_config(discriminator_weight=0.0))
+    before = weights(trainer.model)
+    trainer.train()
+    assert not moved(before, trainer.model)
+    assert not any("generator/real_nll" in entry for entry in trainer.state.log_history)
+
+
+def test_accumulated_steps_give_the_gradient_of_one_large_batch(make_trainer, make_config, generator):
+    """The rows of a generation batch are shuffled into micro-batches of equal numbers of tokens, so means agree."""
+    for module in generator.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    gradients = []
+    for accumulation in (1, 2):
+        config = make_config(
+            real_text_coef=1.0,
+            discriminator_weight=0.0,
+            per_device_train_batch_size=4 // accumulation,
+            gradient_accumulation_steps=accumulation,
+            max_steps=1,
+            learning_rate=0.0,
+            max_grad_norm=1e9,
+        )
+        trainer = make_trainer(config, model=generator)
+        trainer.train()
+        gradients.append(next(e["grad_norm"] for e in trainer.state.log_history if "grad_norm" in e))
+    assert_close(gradients[0], gradients[1], rtol=1e-4, atol=0)
+
+
+def test_evaluation_measures_held_out_texts_without_moving_anything(make_trainer, make_config, dataset):
+    trainer = make_trainer(make_config(per_device_eval_batch_size=4), eval_dataset=dataset.select(range(4)))
+    before = weights(trainer.model)
+    metrics = trainer.evaluate()
+    texts = trainer._tokenizer(dataset["text"][:4], add_special_tokens=False)["input_ids"]
+    total = sequence_logps(trainer.model, [[1]] * 4, [[*row, 2] for row in texts]).sum().item()
+    # Each row is asked for num_generations completions, so its text counts as often.
+    assert_close(metrics["eval_generator/real_nll"], -total / 28, rtol=1e-4, atol=0)
+    assert not moved(before, trainer.model)
