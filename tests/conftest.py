@@ -154,6 +154,7 @@ def make_config(tmp_path):
             "max_completion_length": 8,
             "learning_rate": 1e-2,
             "discriminator_learning_rate": 1e-2,
+            "discriminator_warmup_steps": 0,
             "logging_steps": 1,
             "save_strategy": "no",
             "report_to": "none",

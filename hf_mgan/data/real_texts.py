@@ -117,36 +117,47 @@ class RealTexts:
         """Return whether a batch meets the references of its own rows, each as often as its group has completions."""
         return self._sampler is None if training else not self._belong_to_no_prompt
 
-    def draw(self, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-        """Return real texts for a training batch of these rows, and their prompts ("" where they have none)."""
-        return self._references_of(rows) if self._sampler is None else self._next(self._sampler, len(rows))
+    def draw(self, prompts: list, references: list | None) -> tuple[list[str], list]:
+        """Return real texts for a training batch, and their prompts ("" where they have none).
 
-    def held_out(self, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+        Args:
+            prompts (`list` of length B): The prompts of the batch.
+            references (`list` of length B, *optional*): Their references, where the dataset has them.
+        """
+        if self._sampler is not None:
+            return self._next(self._sampler, len(prompts))
+        if references is None:
+            raise ValueError(
+                "A batch came without references, and the discriminator has no other real texts. Give the rows a "
+                "`completion`, or give real texts as real_dataset=."
+            )
+        return self._cut(references), prompts
+
+    def held_out(self, prompts: list, references: list | None) -> tuple[list[str], list]:
         """Return real texts for an evaluation batch: its references, or draws apart from training's."""
-        if "completion" in rows[0]:
-            return self._references_of(rows)
+        if references is not None:
+            return self._cut(references), prompts
         sampler = self._new_sampler(self._seed + 1)
         if sampler is None:
             raise ValueError(
                 "eval_dataset has prompts but no `completion` column, so there are no real texts to evaluate "
                 "against. Add the references as `completion`."
             )
-        return self._next(sampler, len(rows))
+        return self._next(sampler, len(prompts))
+
+    def _cut(self, references: list) -> list[str]:
+        return as_completions(references, self._tokenizer, self._max_completion_length)
 
     def _new_sampler(self, seed: int) -> RealSampler | None:
         return None if self._source is None else RealSampler(len(self._source), seed, self._rank, self._world_size)
 
-    def _next(self, sampler: RealSampler, count: int) -> tuple[list[str], list[str]]:
+    def _next(self, sampler: RealSampler, count: int) -> tuple[list[str], list]:
         assert self._source is not None  # a sampler exists only where there is a source
         rows = self._source[sampler.draw(count)]
         texts, prompts = (
             (rows["text"], [""] * count) if self._belong_to_no_prompt else (rows["completion"], rows["prompt"])
         )
-        return as_completions(texts, self._tokenizer, self._max_completion_length), prompts
-
-    def _references_of(self, rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-        references = as_completions([row["completion"] for row in rows], self._tokenizer, self._max_completion_length)
-        return references, [row["prompt"] for row in rows]
+        return self._cut(texts), prompts
 
     @staticmethod
     def _checked_source(train_dataset: Any, real_dataset: Any, paired: bool) -> Dataset | None:

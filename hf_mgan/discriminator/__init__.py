@@ -3,14 +3,13 @@
 from .discriminator import Discriminator
 from .loading import check_head_in_full_precision, prepare_quantised_training, with_adapters
 from .optimization import trainable_parameters
-from .output import DiscriminatorOutput
-from .regularization import PENALTY_ON_PREFIXES, Regularization, check_regularization
+from .regularization import Regularization, check_regularization
 from .replay import Replay, check_replay
 from .shared_base import classifier_on
+from .text_batch import DiscriminatorOutput
 
 
 __all__ = [
-    "PENALTY_ON_PREFIXES",
     "Discriminator",
     "DiscriminatorOutput",
     "Regularization",

@@ -1,15 +1,14 @@
 """The discriminator: a sequence classifier that learns to tell real text from generated text.
 
-In: plain texts, as (prompt, completion) or (prompt, reference). Out: one logit a text, higher = more real, and in
-`update` a step of its own optimizer. Both sides take the same way in, `encode`, and one forward pass over generated
-and real text together gives the logits that the reward and the loss are made of. That needs the pass to be the same
-function for both purposes, so dropout is off at all times.
+In: plain texts, as (prompt, completion) or (prompt, reference). Out: one logit per text, higher = more real, and in
+`update` a step of its own optimizer. Real and generated text take the same way in, `encode`, and one
+forward pass over both together gives the logits that the reward and the loss are made of. That needs the pass to be
+the same function for both purposes, so dropout is off at all times.
 
 The discriminator knows nothing of the policy, of rewards or of datasets.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED
+from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED, logit_penalty
 from .activation_checkpointing import checkpoint_activations
 from .encoding import TextEncoder
 from .loading import (
@@ -32,12 +31,11 @@ from .loading import (
     real_label_index,
 )
 from .optimization import make_optimizer, take_step
-from .output import DiscriminatorOutput
 from .passes import Passes
 from .prefixes import PrefixScorer
-from .regularization import PENALTY_ON_PREFIXES, GradientPenalty, Regularization, check_regularization
-from .replay import Replay, check_replay
-from .sides import Sides, different_texts
+from .regularization import Regularization, check_regularization
+from .replay import Replay
+from .text_batch import DiscriminatorOutput, TextBatch, different_texts
 from .token_dropout import TokenDropout
 from .zero3 import loaded_whole
 
@@ -59,8 +57,8 @@ class Discriminator:
         loss (`str`, *optional*, defaults to `"bce"`): A key of [`~objectives.LOSSES`].
         max_length (`int`, *optional*): Texts are cut to this many tokens of the discriminator's tokenizer. The most
             the model can take by default.
-        batch_size (`int`, *optional*): Texts a forward pass. All of them by default. A smaller number saves memory at
-            the price of a second forward pass in `update`; the step is the same.
+        batch_size (`int`, *optional*): Texts per forward pass. All of them by default. A smaller number saves memory
+            at the price of a second forward pass in `update`; the step is the same.
         bf16 (`bool`, *optional*, defaults to `False`): Whether to run the model under bfloat16 autocast. Weights,
             losses and optimizer stay in float32.
         max_grad_norm (`float`, *optional*, defaults to 1.0): Largest norm of a gradient; `TrainingArguments`' default.
@@ -68,11 +66,10 @@ class Discriminator:
             update whose scaled gradient overflows is skipped: it counts neither here nor in the schedule.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`): Whether to compute the activations again in
             the backward pass rather than keep them.
-        regularization ([`Regularization`], *optional*): What keeps the discriminator from being too sure; nothing by
-            default.
-        replay_fraction (`float`, *optional*, defaults to 0.0): Share in [0, 1) of the generated side of the loss that
-            consists of completions of earlier updates.
-        replay_size (`int`, *optional*, defaults to 2048): How many of them are kept, the newest.
+        regularization ([`Regularization`], *optional*): What keeps the discriminator from being too confident; nothing
+            by default.
+        replay_fraction (`float`, *optional*, defaults to 0.0): Share in [0, 1) of the generated texts of the loss that
+            are completions of earlier updates.
         prefixes (`bool`, *optional*, defaults to `False`): Whether to judge every prefix of a text as well, in the
             loss and in the output; needs a causal model, see [`~prefixes.PrefixScorer`].
 
@@ -100,7 +97,6 @@ class Discriminator:
         gradient_checkpointing: bool = False,
         regularization: Regularization | None = None,
         replay_fraction: float = 0.0,
-        replay_size: int = 2048,
         prefixes: bool = False,
     ) -> None:
         base = checked_classifier(model, processing_class)
@@ -112,8 +108,6 @@ class Discriminator:
             raise ValueError("The discriminator runs in one precision: set either bf16 or fp16.")
         regularization = regularization or Regularization()
         check_regularization(loss, regularization)
-        if prefixes and regularization.gradient_penalty:
-            raise ValueError(PENALTY_ON_PREFIXES)
         if gradient_checkpointing:
             checkpoint_activations(base, base.config.get_text_config())
         prepare_quantised_training(model)
@@ -134,15 +128,12 @@ class Discriminator:
         self.optimizer: torch.optim.Optimizer | None = None
         self.lr_scheduler: Any = None
         self._scaler = torch.amp.GradScaler(enabled=False)  # of the model's device, once there is an optimizer
-        self.replay = Replay(replay_fraction, replay_size, loss in PAIRED)
-        dropout = regularization.token_dropout
+        self.replay = Replay(replay_fraction, paired=loss in PAIRED)
+        self._logit_penalty, dropout = regularization.logit_penalty, regularization.token_dropout
         self._prefixes = PrefixScorer(model, self.processing_class, self.max_length) if prefixes else None
         self._token_dropout = TokenDropout(self.processing_class, dropout) if dropout else None
         precision = torch.float16 if fp16 else torch.bfloat16 if bf16 else None
-        penalty = None
-        if regularization.gradient_penalty:
-            penalty = GradientPenalty(model, regularization, probe=self.encode([""] * 9, ["a"] * 9))
-        self._passes = Passes(model, self.label, precision, regularization, penalty, self._prefixes)
+        self._passes = Passes(model, self.label, precision, self._prefixes)
 
     @classmethod
     def from_pretrained(
@@ -239,19 +230,16 @@ class Discriminator:
         completions: Sequence[str],
         references: Sequence[str],
         reference_prompts: Sequence[str] | None = None,
-        completion_offsets: Tensor | None = None,
-        reference_offsets: Tensor | None = None,
     ) -> DiscriminatorOutput:
         """Compute what `update` computes, and change nothing.
 
         Arguments as there. The texts are shown as they are, without token dropout, and without any of earlier updates;
         gradient and learning rate are nan, and there are no penalties.
         """
-        offsets = completion_offsets, reference_offsets
-        sides = Sides.encoded(self._batches, prompts, completions, references, reference_prompts, *offsets)
-        logits = torch.cat([self._passes.logits(batch) for batch in sides.batches])
-        loss, nan = self.loss(*sides.of_loss(logits)), float("nan")
-        return sides.output(logits, loss, torch.tensor(nan), nan, free_to_shift=self._is_free_to_shift)
+        texts = TextBatch.encoded(self._batches, prompts, completions, references, reference_prompts)
+        logits = torch.cat([self._passes.logits(batch) for batch in texts.batches])
+        loss, nan = self.loss(*texts.real_and_fake(logits)), float("nan")
+        return texts.output(logits, loss, torch.tensor(nan), nan, free_to_shift=self._is_free_to_shift)
 
     def update(
         self,
@@ -259,14 +247,12 @@ class Discriminator:
         completions: Sequence[str],
         references: Sequence[str],
         reference_prompts: Sequence[str] | None = None,
-        completion_offsets: Tensor | None = None,
-        reference_offsets: Tensor | None = None,
         remember: bool = True,
     ) -> DiscriminatorOutput:
         """Take one optimizer step on generated against real text.
 
-        With token dropout the texts of both sides are shown with noise, and the logits returned are those of the noisy
-        texts: the game is then played on them.
+        With token dropout all texts are shown with noise, and the logits returned are those of the noisy texts: the
+        generator is then trained on them.
 
         Args:
             prompts (`Sequence[str]` of length B): Prompts of the completions, "" for none.
@@ -274,47 +260,57 @@ class Discriminator:
             references (`Sequence[str]` of length R): Real texts. For a paired loss the i-th belongs to the i-th
                 completion.
             reference_prompts (`Sequence[str]` of length R, *optional*): Their prompts; `prompts` by default.
-            completion_offsets (`Tensor` of shape `(B,)`, *optional*): What is known about the logits beforehand, in
-                nats; it is added to them and only the rest is learnt.
-            reference_offsets (`Tensor` of shape `(R,)`, *optional*): The same of the real texts.
             remember (`bool`, *optional*, defaults to `True`): Whether the completions are kept for replay. Where
                 several updates show the same ones, only the last should.
 
         Returns:
-            [`DiscriminatorOutput`]: The logits, offsets included, of the texts given before the step, and the figures
-            of the step.
+            [`DiscriminatorOutput`]: The logits of the texts given before the step, and the metrics of the step.
 
         Raises:
             RuntimeError: If `create_optimizer` has not been called.
-            ValueError: If there are offsets together with replay.
             FloatingPointError: If the loss or a penalty is not finite. Nothing has been changed then.
         """
         if self.optimizer is None:
             raise RuntimeError("The discriminator has no optimizer yet: call create_optimizer(args, num_steps) first.")
-        offsets = completion_offsets, reference_offsets
-        check_replay(self.replay.fraction, self.replay.size, any(one is not None for one in offsets))
         past = self.replay.draw_beside(len(completions))
-        sides = Sides.encoded(self._batches, prompts, completions, references, reference_prompts, *offsets, past)
+        texts = TextBatch.encoded(self._batches, prompts, completions, references, reference_prompts, past)
+        batches = texts.batches
         if self._token_dropout is not None:
-            sides = replace(sides, batches=[self._token_dropout(batch) for batch in sides.batches])
-        outcome = self._passes.backward(sides, self.loss, self._scaler)
-        if problem := outcome.not_finite():
-            self.optimizer.zero_grad(set_to_none=True)
-            raise FloatingPointError(
-                f"The discriminator's {problem} at its update {self.num_updates}; the first of the completions is "
-                f"{completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
-            )
+            batches = [self._token_dropout(batch) for batch in batches]
+        terms: dict[str, Tensor] = {}
+
+        def objective(logits: Tensor) -> Tensor:
+            real_and_fake = texts.real_and_fake(logits)
+            terms["loss"] = self.loss(*real_and_fake)
+            if not self._logit_penalty:
+                return terms["loss"]
+            terms["logit_penalty"] = logit_penalty(*real_and_fake)
+            return terms["loss"] + self._logit_penalty * terms["logit_penalty"]
+
+        logits = self._passes.backward(batches, objective, self._scaler)
+        self._check_finite(terms, completions)
         learning_rate = self.lr_scheduler.get_last_lr()[0]
         grad_norm = self._step(self.optimizer)
-        further = outcome.penalties
+        extra = {name: term.detach() for name, term in terms.items() if name != "loss"}
         if self.replay.fraction:
-            further = {**further, "replayed_prob": sides.replayed_prob(outcome.logits)}
+            extra["replayed_prob"] = texts.replayed_prob(logits)
             if remember:
                 self.replay.add(
                     prompts, completions, prompts if reference_prompts is None else reference_prompts, references
                 )
-        figures = outcome.loss, grad_norm, learning_rate, further
-        return sides.output(outcome.logits, *figures, free_to_shift=self._is_free_to_shift)
+        return texts.output(logits, terms["loss"], grad_norm, learning_rate, extra, self._is_free_to_shift)
+
+    def _check_finite(self, terms: dict[str, Tensor], completions: Sequence[str]) -> None:
+        """Refuse a step from a loss or a penalty that is not finite, and take its gradients away."""
+        if torch.stack([*terms.values()]).isfinite().all():
+            return
+        problem = next(f"{name} is {value.item()}" for name, value in terms.items() if not value.isfinite())
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        raise FloatingPointError(
+            f"The discriminator's {problem} at its update {self.num_updates}; the first of the completions is "
+            f"{completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
+        )
 
     def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
         """Take the step and return the norm of the gradients before clipping."""

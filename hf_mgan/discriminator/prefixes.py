@@ -28,7 +28,7 @@ from .loading import head_modules
 POSITIONS, ENDS = "prefix_positions", "prefix_ends"
 PROBE_LENGTH = 8
 TOLERANCE = 1e-4
-WHAT_TO_DO = "Set discriminator_credit='sequence', or give a causal discriminator, for example the generator's own id."
+WHAT_TO_DO = "Give a causal discriminator, for example the generator's own id, or do not ask for scores of prefixes."
 
 
 def check_causal(model: PreTrainedModel | PeftModel, processing_class: PreTrainedTokenizerBase) -> None:
@@ -43,15 +43,15 @@ def check_causal(model: PreTrainedModel | PeftModel, processing_class: PreTraine
         processing_class (`PreTrainedTokenizerBase`): Its tokenizer.
 
     Raises:
-        ValueError: If the head is applied once a text, a token sees those behind it, or the tokenizer cannot say which
-            characters a token stands for.
+        ValueError: If the head is applied once per text, a token sees those behind it, or the tokenizer cannot say
+            which characters a token stands for.
     """
     name = type(_inner(model)).__name__
     if not processing_class.is_fast:
         raise ValueError(
-            f"discriminator_credit='token' has to know which characters a token stands for, and the discriminator's "
-            f"tokenizer, {type(processing_class).__name__}, is written in Python and cannot say. Give a fast one as "
-            "discriminator_processing_class, or set discriminator_credit='sequence'."
+            "Scores of prefixes have to know which characters a token stands for, and the discriminator's tokenizer, "
+            f"{type(processing_class).__name__}, is written in Python and cannot say. Give a fast one as "
+            "discriminator_processing_class."
         )
     ids = torch.arange(1, 1 + PROBE_LENGTH, device=model.device)[None]
     another_end = torch.cat([ids[:, :-1], ids[:, -1:] + 1], 1)
@@ -65,14 +65,14 @@ def check_causal(model: PreTrainedModel | PeftModel, processing_class: PreTraine
     (one, logits), (other, _) = calls
     if logits.shape[:-1] != ids.shape:
         raise ValueError(
-            "discriminator_credit='token' needs a causal discriminator, whose head is applied to every token, as in "
-            f"LlamaForSequenceClassification. That of {name} is applied once a text. {WHAT_TO_DO}"
+            "Scores of prefixes need a causal discriminator, whose head is applied to every token, as in "
+            f"LlamaForSequenceClassification. That of {name} is applied once per text. {WHAT_TO_DO}"
         )
     # What the head is given, since a fresh head can say nearly the same to everything.
     common, again = one[:, :-1].float(), other[:, :-1].float()
     if (common - again).abs().max() > TOLERANCE * common.abs().max():
         raise ValueError(
-            "discriminator_credit='token' needs a causal discriminator, in which no token sees those behind it, as in "
+            "Scores of prefixes need a causal discriminator, in which no token sees those behind it, as in "
             f"LlamaForSequenceClassification. In {name} the last token changes what the head is given at the tokens "
             f"before it. {WHAT_TO_DO}"
         )

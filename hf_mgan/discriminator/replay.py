@@ -27,34 +27,25 @@ class PastText(NamedTuple):
     real: tuple[str, str] | None = None
 
 
-def check_replay(fraction: float, size: int, uses_offsets: bool = False) -> None:
-    """Check the settings of a replay.
+def check_replay(fraction: float) -> None:
+    """Check the share of past texts.
 
     Args:
         fraction (`float`): [0, 1).
-        size (`int`): At least 1.
-        uses_offsets (`bool`, *optional*, defaults to `False`): Whether the logits have offsets.
 
     Raises:
-        ValueError: If a value is out of range, or there is replay together with offsets.
+        ValueError: If it is out of range.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"discriminator_replay_fraction must be at least 0 and less than 1, got {fraction}.")
-    if size < 1:
-        raise ValueError(f"discriminator_replay_size must be at least 1, got {size}.")
-    if fraction and uses_offsets:
-        raise ValueError(
-            "discriminator_replay_fraction shows the discriminator completions of an earlier generator, whose offset "
-            "under the present one nobody computes: leave out either it or discriminator_density_offset."
-        )
 
 
 class Replay:
     """The newest of the past generated texts, first in, first out.
 
     Args:
-        fraction (`float`): Which share of the generated side of the loss they are, in [0, 1).
-        size (`int`): How many are kept.
+        fraction (`float`): Which share of the generated texts of the loss they are, in [0, 1).
+        size (`int`, *optional*, defaults to 2048): How many are kept, on each process.
         paired (`bool`, *optional*, defaults to `False`): Whether each is kept with its real text.
         seed (`int`, *optional*, defaults to 0): Of the draws, which touch no other generator.
 
@@ -63,8 +54,8 @@ class Replay:
         num_draws (`int`): Draws so far; with the seed it determines the next one.
     """
 
-    def __init__(self, fraction: float, size: int, paired: bool = False, seed: int = 0) -> None:
-        check_replay(fraction, size)
+    def __init__(self, fraction: float, size: int = 2048, paired: bool = False, seed: int = 0) -> None:
+        check_replay(fraction)
         self.fraction, self.size, self.paired, self.seed = fraction, size, paired, seed
         self.texts: deque[PastText] = deque(maxlen=size)
         self.num_draws = 0

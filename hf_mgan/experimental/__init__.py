@@ -1,1 +1,1 @@
-"""What works and has measured as no better than the default; each module gives the figure, and may go."""
+"""What works and has measured as no better than the default. Each module gives the number; any of them may go."""

@@ -1,9 +1,8 @@
-"""The objectives of the two players, as pure functions of logits, and the penalties on the discriminator."""
+"""The objectives of both models and the penalties on the discriminator, as pure functions of logits."""
 
-from .length import length_correlation, length_neutral
+from .length import length_correlation
 from .losses import (
     FREE_TO_SHIFT,
-    LOG_ODDS,
     LOSSES,
     NEEDS_PENALTY,
     PAIRED,
@@ -15,13 +14,12 @@ from .losses import (
     relativistic_average,
     wasserstein,
 )
-from .regularizers import gradient_penalty, logit_penalty, noise_penalty
+from .regularizers import logit_penalty
 from .rewards import REWARDS, log_d, logit, minimax, probability
 
 
 __all__ = [
     "FREE_TO_SHIFT",
-    "LOG_ODDS",
     "LOSSES",
     "NEEDS_PENALTY",
     "PAIRED",
@@ -29,16 +27,13 @@ __all__ = [
     "SMOOTHABLE",
     "bce",
     "bradley_terry",
-    "gradient_penalty",
     "hinge",
     "least_squares",
     "length_correlation",
-    "length_neutral",
     "log_d",
     "logit",
     "logit_penalty",
     "minimax",
-    "noise_penalty",
     "probability",
     "relativistic_average",
     "wasserstein",

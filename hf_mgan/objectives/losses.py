@@ -239,8 +239,5 @@ SMOOTHABLE = frozenset({"bce", "least_squares"})
 NEEDS_PENALTY = frozenset({"wasserstein"})
 """Losses without a minimum unless a penalty bounds the discriminator's slope or the size of its logits."""
 
-LOG_ODDS = frozenset({"bce", "bradley_terry"})
-"""Losses whose best logit is log p - log q, the second's up to a shift; with the others a logit is a score."""
-
 FREE_TO_SHIFT = frozenset({"bradley_terry", "relativistic_average", "wasserstein"})
 """Losses that compare logits with one another only, so that adding a constant to all of them changes nothing."""

@@ -1,155 +1,297 @@
-"""Loading what the trainer is given of its players: the discriminator, and the generator's tokenizer.
+"""Building: from what the trainer is given to both models, every refusal before any weights are loaded.
 
-In: the trainer's own arguments, an id, a folder or a model each. Out: a `Discriminator` on the CPU, and the tokenizer
-that makes the prompts. The generator itself is TRL's to load.
+In: the arguments of [`AdversarialTrainer`]. Out: [`Parts`], of which TRL's constructor is given its share. TRL loads
+the generator itself.
 """
 
-from pathlib import Path
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset
 from peft import PeftModel
-from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from trl.data_utils import is_conversational
 
 from ..config import AdversarialConfig
-from ..discriminator import (
-    Discriminator,
-    check_head_in_full_precision,
-    classifier_on,
-    trainable_parameters,
-    with_adapters,
-)
+from ..data import RealTexts, prepare_datasets
+from ..objectives import PAIRED
+from ..safety import GATE, SafetyGate, check_gate
+from ..watchdog.callback import watched
+from .best_model import check_best_model
+from .loading import load_discriminator, load_generator_processing_class, shared_base
+from .reward import NAME, DiscriminatorReward
+from .safety_reward import SafetyReward
 
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
-    from transformers import BitsAndBytesConfig
+    from collections.abc import Iterable
+
+    from datasets import IterableDataset
+
+    from ..evaluation.evaluator import GeneratorEvaluator
 
 
-def load_generator_processing_class(model: str | PreTrainedModel | PeftModel, args: AdversarialConfig) -> Any:
-    """Load the generator's tokenizer or processor as TRL does; needed before TRL, to make prompts.
+# Arguments of the trainer that TRL's does not have.
+OWN_ARGUMENTS = (
+    "discriminator",
+    "discriminator_processing_class",
+    "discriminator_peft_config",
+    "discriminator_quantization_config",
+    "real_dataset",
+    "safety_gate",
+    "evaluator",
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a trainer is made of.
+
+    Attributes:
+        for_trl (`dict`): The arguments of TRL's constructor: those that the user gave, with prepared datasets, and all
+            rewards with their weights.
+        reward ([`DiscriminatorReward`]): The discriminator's reward, one of them.
+        safety ([`SafetyReward`], *optional*): The safety gate's, the last of them.
+        reward_weights (`list[float]`, *optional*): The weights as the user gave them.
+        reads_real_texts (`bool`): Whether the generator reads real texts as they stand, without images or the tools of
+            an environment.
+    """
+
+    for_trl: dict[str, Any]
+    reward: DiscriminatorReward
+    safety: SafetyReward | None
+    reward_weights: list[float] | None
+    reads_real_texts: bool
+
+
+def checked_args(args: Any, model: Any) -> AdversarialConfig:
+    """Return the trainer's settings, the defaults where none are given.
+
+    Raises:
+        TypeError: If they are those of another trainer.
+    """
+    if args is None:
+        name = model if isinstance(model, str) else model.config._name_or_path
+        return AdversarialConfig(f"{name.rstrip('/').split('/')[-1]}-GAN")
+    if not isinstance(args, AdversarialConfig):
+        raise TypeError(
+            f"args must be an AdversarialConfig, got {type(args).__name__}. It takes the same arguments: "
+            "`from hf_mgan import AdversarialConfig`."
+        )
+    return args
+
+
+def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
+    """Check all arguments, prepare the data, and load the discriminator.
 
     Args:
-        model (`str`, `PreTrainedModel` or `PeftModel`): The generator.
-        args ([`AdversarialConfig`]): `model_init_kwargs` and `trust_remote_code` are read.
+        given (`dict`): The arguments of [`AdversarialTrainer`] by name.
+        is_training (`Callable`): Says whether the trainer is training or evaluating.
 
     Returns:
-        `PreTrainedTokenizerBase` or `ProcessorMixin`: With padding and truncation on the left.
+        [`Parts`]: All that the trainer needs.
+
+    Raises:
+        TypeError: If `args` or a model is of the wrong type.
+        ValueError: If the discriminator or the real texts are missing, or settings contradict each other.
     """
-    return AutoProcessor.from_pretrained(
-        model if isinstance(model, str) else model.config._name_or_path,
-        revision=(args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None,
-        truncation_side="left",
-        padding_side="left",
-        trust_remote_code=args.trust_remote_code,
+    model, args = given["model"], checked_args(given["args"], given["model"])
+    discriminator, gate, evaluator = given["discriminator"], given["safety_gate"], given["evaluator"]
+    if discriminator is None:
+        raise ValueError(
+            "AdversarialTrainer needs a discriminator: the id of any sequence classifier or encoder, for example "
+            "discriminator='distilbert/distilbert-base-uncased'. For fixed rewards alone there is trl.GRPOTrainer."
+        )
+    check_quantised_generator(model, given["quantization_config"], given["peft_config"], args)
+    check_best_model(args, given["callbacks"] or [])
+    check_evaluator(evaluator, given)
+    reward_funcs = as_list(given["reward_funcs"])
+    processing_classes = matching(given["reward_processing_classes"], reward_funcs, "reward processing classes")
+    weights = matching(args.reward_weights, reward_funcs, "reward weights")
+    if gate is not None:
+        check_gate(args)
+        gate = gate if isinstance(gate, SafetyGate) else SafetyGate(gate)
+        check_gate_is_apart(gate, discriminator)
+
+    processing_class = given["processing_class"] or load_generator_processing_class(model, args)
+    is_tokenizer = isinstance(processing_class, PreTrainedTokenizerBase)
+    tokenizer = processing_class if is_tokenizer else processing_class.tokenizer
+    reads_real_texts = is_tokenizer and given["environment_factory"] is None
+    check_real_text_coef(args, reads_real_texts)
+    data = {
+        name: prepare_datasets(given[name], tokenizer, **args.prompt_arguments())
+        for name in ("train_dataset", "eval_dataset")
+    }
+    if given["rollout_func"] is None:  # which renders prompts itself
+        evaluated = data["eval_dataset"]
+        sets = evaluated.values() if isinstance(evaluated, dict) else [evaluated]
+        check_chat_template([data["train_dataset"], *sets], processing_class)
+    real_texts = RealTexts(
+        data["train_dataset"],
+        given["real_dataset"],
+        paired=args.discriminator_loss in PAIRED,
+        tokenizer=tokenizer,
+        max_completion_length=args.max_completion_length,
+        seed=args.seed,
+        rank=args.process_index,
+        world_size=args.world_size,
+    )
+    if evaluator is not None:
+        evaluator.prepare(processing_class, args, gate)
+
+    set_seed(args.seed)  # a fresh classification head is random
+    own_processing_class, own_peft_config = (
+        given["discriminator_processing_class"],
+        given["discriminator_peft_config"],
+    )
+    if discriminator is model and isinstance(model, (PreTrainedModel, PeftModel)):
+        discriminator = shared_base(model, given["peft_config"], own_peft_config)
+        own_processing_class = own_processing_class or tokenizer
+    loaded = load_discriminator(
+        discriminator, own_processing_class, own_peft_config, given["discriminator_quantization_config"], args
+    )
+    reward = DiscriminatorReward(loaded, real_texts, args, is_training)
+    safety = None if gate is None else SafetyReward(gate, tokenizer)
+    own = [reward] if safety is None else [reward, safety]
+    trl_args = copy.copy(args)  # the user's keep the weights of the user's rewards
+    trl_args.reward_weights = [
+        *(1.0 if weight is None else weight for weight in weights),
+        *[args.discriminator_weight, 1.0][: len(own)],
+    ]
+    changed = {
+        "args": trl_args,
+        "reward_funcs": [*reward_funcs, *own],
+        "reward_processing_classes": [*processing_classes, *[None for _ in own]],
+        "processing_class": processing_class,
+        "callbacks": watched(given["callbacks"]),
+        **data,
+    }
+    for_trl = {name: value for name, value in {**given, **changed}.items() if name not in OWN_ARGUMENTS}
+    return Parts(for_trl, reward, safety, args.reward_weights, reads_real_texts)
+
+
+def as_list(value: Any) -> list:
+    """Return a new list of the values: none for `None`, one for what is no list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def matching(values: Any, reward_funcs: list, what: str) -> list:
+    """Return one value for each reward function, `None` where none are given; the words of the error are TRL's.
+
+    Args:
+        values (*optional*): A value or a list of them.
+        reward_funcs (`list`): The further rewards.
+        what (`str`): What the values are, for the error.
+
+    Returns:
+        `list`: As long as `reward_funcs`.
+
+    Raises:
+        ValueError: If values are given, and not one for each reward function.
+    """
+    values = as_list(values) if values is not None else [None] * len(reward_funcs)
+    if len(values) != len(reward_funcs):
+        raise ValueError(
+            f"Number of {what} ({len(values)}) must match number of reward functions ({len(reward_funcs)}). The "
+            "discriminator is not among them: its weight is discriminator_weight."
+        )
+    return values
+
+
+def check_reward_names(names: list[str], safety: SafetyReward | None) -> None:
+    """Check that no reward of the user's has the name of one of the trainer's, which names its metrics."""
+    for name, own in ((NAME, 1), (GATE, int(safety is not None))):
+        if names.count(name) > own:
+            raise ValueError(f"A reward function is called {name!r}, which names this trainer's own: rename it.")
+
+
+def check_evaluator(evaluator: "GeneratorEvaluator | None", given: dict[str, Any]) -> None:
+    """Check that an evaluator can draw samples as the trainer draws its completions."""
+    for name in ("tools", "rollout_func", "environment_factory"):
+        if evaluator is not None and given[name] is not None:
+            raise ValueError(
+                f"evaluator= draws completions that the generator alone has written, and {name} puts text of its own "
+                "into completions: leave one of the two out."
+            )
+
+
+def check_real_text_coef(args: AdversarialConfig, reads_real_texts: bool) -> None:
+    """Check that the generator can read real texts as they stand, if it is to be anchored on them."""
+    if args.real_text_coef and not reads_real_texts:
+        raise ValueError(
+            "real_text_coef is the generator's cross-entropy on plain text, and this generator reads images or the "
+            "tools of an environment as well: leave it out, or use beta to hold it near its start."
+        )
+
+
+def check_gate_is_apart(gate: SafetyGate, discriminator: Any) -> None:
+    """Check that the safety gate's classifier, which is frozen, is not the discriminator, which is trained."""
+    if gate.model is not None and gate.model is discriminator:
+        raise ValueError(
+            "One model is given as safety gate and as discriminator. The gate's classifier is frozen and the "
+            "discriminator is trained: load it twice."
+        )
+
+
+def check_quantised_generator(
+    model: str | PreTrainedModel | PeftModel, quantization_config: Any, peft_config: Any, args: AdversarialConfig
+) -> None:
+    """Check that a generator in 4 or 8 bits has adapters and does not generate with vLLM."""
+    has_adapters = peft_config is not None or isinstance(model, PeftModel)
+    if (has_adapters and not args.use_vllm) or not _loads_in_few_bits(model, quantization_config, args):
+        return
+    if not has_adapters:
+        raise ValueError(
+            "A generator in 4 or 8 bits cannot be trained as it is: quantised weights take no gradient. Give "
+            "peft_config, for example LoraConfig(r=16, target_modules='all-linear'), or leave out its quantisation."
+        )
+    raise ValueError(
+        "A generator in 4 or 8 bits cannot generate with vLLM: before each generation TRL merges the adapters into "
+        "the weights that it sends, and merging into quantised weights rounds the adapters away and hands over packed "
+        "weights. Set use_vllm=False, or leave out the quantisation."
     )
 
 
-def shared_base(
-    model: PreTrainedModel | PeftModel,
-    peft_config: "PeftConfig | None",
-    discriminator_peft_config: "PeftConfig | None",
-) -> PreTrainedModel:
-    """Make a discriminator on the generator's own weights, which are then held once.
+def _loads_in_few_bits(model: Any, quantization_config: Any, args: AdversarialConfig) -> bool:
+    if not isinstance(model, str):  # it is as it was loaded, whatever the arguments say
+        return getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
+    arguments = args.model_init_kwargs or {}
+    given = quantization_config or arguments.get("quantization_config")
+    if given is None:  # it may have been saved in few bits
+        config = AutoConfig.from_pretrained(
+            model, revision=arguments.get("revision"), trust_remote_code=args.trust_remote_code
+        )
+        given = getattr(config, "quantization_config", None)
+    if isinstance(given, dict):
+        return bool(given.get("load_in_4bit") or given.get("load_in_8bit"))
+    return isinstance(given, BitsAndBytesConfig) and (given.load_in_4bit or given.load_in_8bit)
+
+
+def check_chat_template(datasets: "Iterable[Dataset | IterableDataset | None]", processing_class: Any) -> None:
+    """Check that the generator's tokenizer can write out the prompts of datasets that hold conversations.
 
     Args:
-        model (`PreTrainedModel` or `PeftModel`): The generator, given as the discriminator too.
-        peft_config (`PeftConfig`, *optional*): Its adapters.
-        discriminator_peft_config (`PeftConfig`, *optional*): Those of the discriminator.
-
-    Raises:
-        ValueError: If a player would train the weights that belong to both, or the architecture has no classifier.
+        datasets (`Iterable[Dataset or IterableDataset]`): Prepared datasets; `None` among them is passed over.
+        processing_class (`PreTrainedTokenizerBase` or `ProcessorMixin`): The generator's.
     """
-    if isinstance(model, PeftModel) or peft_config is None or discriminator_peft_config is None:
-        raise ValueError(
-            "One model is given as generator and discriminator, so they share its weights and each needs adapters of "
-            "its own: give peft_config= and discriminator_peft_config=, and a model without adapters (those of a warm "
-            "start can be merged: model.merge_and_unload())."
-        )
-    return classifier_on(model)
-
-
-def load_discriminator(
-    discriminator: str | Path | PreTrainedModel | PeftModel,
-    processing_class: PreTrainedTokenizerBase | None,
-    peft_config: "PeftConfig | None",
-    quantization_config: "BitsAndBytesConfig | None",
-    args: AdversarialConfig,
-) -> Discriminator:
-    """Make the discriminator that the trainer's arguments name.
-
-    Args:
-        discriminator (`str`, `Path`, `PreTrainedModel` or `PeftModel`): Hub id, folder or sequence classifier.
-        processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded with it by default.
-        peft_config (`PeftConfig`, *optional*): Adapters to train in place of the whole discriminator.
-        quantization_config (`BitsAndBytesConfig`, *optional*): Its quantisation, for one that is not loaded yet.
-        args ([`AdversarialConfig`]): The settings with the prefix `discriminator_`, `bf16`, `fp16` and
-            `trust_remote_code`.
-
-    Returns:
-        [`Discriminator`]: Without an optimizer yet.
-
-    Raises:
-        TypeError: If `discriminator` is nothing of the above.
-        ValueError: If the arguments contradict each other, or the discriminator cannot be trained.
-    """
-    player = _load(discriminator, processing_class, peft_config, quantization_config, args)
-    trainable_parameters(player.model)
-    return player
-
-
-def _load(
-    discriminator: str | Path | PreTrainedModel | PeftModel,
-    processing_class: PreTrainedTokenizerBase | None,
-    peft_config: "PeftConfig | None",
-    quantization_config: "BitsAndBytesConfig | None",
-    args: AdversarialConfig,
-) -> Discriminator:
-    settings: dict[str, Any] = {
-        "label": args.discriminator_label,
-        "loss": args.discriminator_loss,
-        "max_length": args.discriminator_max_length,
-        "batch_size": args.discriminator_batch_size,
-        "bf16": args.bf16,
-        "fp16": args.fp16,
-        "gradient_checkpointing": args.discriminator_gradient_checkpointing,
-        "max_grad_norm": args.discriminator_max_grad_norm,
-        "regularization": args.discriminator_regularization(),
-        "replay_fraction": args.discriminator_replay_fraction,
-        "replay_size": args.discriminator_replay_size,
-        "prefixes": args.discriminator_credit == "token",
-    }
-    if isinstance(discriminator, (str, Path)):
-        return Discriminator.from_pretrained(
-            discriminator,
-            processing_class,
-            peft_config,
-            quantization_config,
-            trust_remote_code=args.trust_remote_code,
-            fresh_head=args.discriminator_fresh_head,
-            **settings,
-        )
-    if not isinstance(discriminator, (PreTrainedModel, PeftModel)):
-        raise TypeError(
-            f"discriminator must be a Hub id, a folder or a sequence classifier, got {type(discriminator).__name__}."
-        )
-    if quantization_config is not None:
-        raise ValueError(
-            "discriminator_quantization_config has no effect on a discriminator that is loaded already. Give its id, "
-            "or load it with quantization_config= yourself and leave this out."
-        )
-    if args.discriminator_fresh_head:
-        raise ValueError(
-            "discriminator_fresh_head has no effect on a discriminator that is loaded already. Give its id, or load "
-            "it with num_labels=1 and ignore_mismatched_sizes=True yourself and leave this out."
-        )
-    if processing_class is None:
-        processing_class = AutoProcessor.from_pretrained(discriminator.config._name_or_path)
-    if peft_config is not None:
-        if isinstance(discriminator, PeftModel):
+    if processing_class.chat_template is not None:
+        return
+    for dataset in datasets:
+        row = None if dataset is None else next(iter(dataset), None)
+        if row is not None and is_conversational({"prompt": row["prompt"]}):
             raise ValueError(
-                "The discriminator has adapters already, which are trained on; discriminator_peft_config would add "
-                "others. Leave it out, or merge the adapters first: discriminator.merge_and_unload()."
+                "The dataset holds conversations, and the generator's tokenizer has no chat template to write them "
+                "out with. Set tokenizer.chat_template, for example to that of the model's instruction-tuned sister, "
+                "and give the tokenizer as processing_class=. Or give plain text: `prompt` and `completion` as "
+                "strings. (The discriminator's tokenizer needs no chat template.)"
             )
-        check_head_in_full_precision(discriminator)
-        discriminator = with_adapters(discriminator, peft_config)
-    return Discriminator(discriminator, processing_class, **settings)

@@ -18,7 +18,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 FOLDER = "discriminator"
 MODEL_FOLDER = "model"
 STATE_FILE = "adversarial_state.json"
-LIVE_WEIGHTS_FILE = "generator_weights.pt"  # where the model of a checkpoint holds an average
 
 
 def model_folder(output_dir: str | Path) -> Path:

@@ -1,12 +1,14 @@
-"""The model card: TRL's own, with the tags and the paper of the game and a section on its second player."""
+"""The model card: TRL's own, with tags and paper of adversarial training, and a section on the discriminator."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import BitsAndBytesConfig
 
+from ..config import AdversarialConfig
 from ..discriminator import Discriminator
 
 
@@ -27,7 +29,7 @@ PAPER = {
 SECTION = """## The discriminator
 
 This generator was trained adversarially with `hf_mgan` against a discriminator, a sequence
-classifier that learnt at the same time to tell its completions from real text and paid its reward. The discriminator
+classifier that learnt at the same time to tell its completions from real text, and gave its reward. The discriminator
 is saved beside it, in `discriminator/`.
 
 | | |
@@ -35,13 +37,13 @@ is saved beside it, in `discriminator/`.
 | discriminator | {discriminator} |
 | its loss | `{loss}` |
 | the generator's reward | `{reward}` |
-{figures}
+{metrics}
 ```python
 {load}
 ```
 
 """
-FIGURES = {
+SHOWN = {
     "discriminator/real_prob": "D(x), mean probability it gives real text",
     "discriminator/fake_prob": "D(G(s)), mean probability it gives generated text",
     "discriminator/accuracy": "its accuracy on text it was not yet trained on",
@@ -51,33 +53,27 @@ ANCHOR = "## Training procedure"
 
 
 def extend_model_card(
-    path: Path,
-    discriminator: Discriminator,
-    loss: str,
-    reward: str,
-    metrics: dict[str, float],
-    hub_model_id: str | None,
-    output_dir: str,
+    args: AdversarialConfig, discriminator: Discriminator, log_history: list[dict[str, Any]], hub_model_id: str | None
 ) -> None:
-    """Add the section on the discriminator to a card that TRL wrote.
+    """Add the section on the discriminator to the card that TRL wrote to `output_dir`.
 
     Args:
-        path (`Path`): The card, `README.md`.
+        args ([`AdversarialConfig`]): The trainer's settings.
         discriminator ([`Discriminator`]): The discriminator.
-        loss (`str`): Name of its loss.
-        reward (`str`): Name of the reward shape.
-        metrics (`dict[str, float]`): Last logged metrics; those of the game are shown.
-        hub_model_id (`str`, *optional*): Where the players are pushed to.
-        output_dir (`str`): Where they are saved if they are not pushed.
+        log_history (`list[dict]`): The trainer's log; the last metrics of the discriminator are shown.
+        hub_model_id (`str`, *optional*): Where both models are pushed to.
     """
+    path = Path(args.output_dir) / "README.md"
+    logged = [entry for entry in log_history if "discriminator/value" in entry]
+    metrics = logged[-1] if logged else {}
     card = ModelCard.load(path)
-    rows = "".join(f"| {meaning} | {metrics[name]:.3f} |\n" for name, meaning in FIGURES.items() if name in metrics)
+    rows = "".join(f"| {meaning} | {metrics[name]:.3f} |\n" for name, meaning in SHOWN.items() if name in metrics)
     section = SECTION.format(
         discriminator=discriminator.model.config._name_or_path or "a model made in code",
-        loss=loss,
-        reward=reward,
-        figures=rows,
-        load=_loading_lines(discriminator, hub_model_id, output_dir),
+        loss=args.discriminator_loss,
+        reward=args.discriminator_reward,
+        metrics=rows,
+        load=_loading_lines(discriminator, hub_model_id, args.output_dir),
     )
     card.text = card.text.replace(ANCHOR, section + ANCHOR, 1)
     card.save(path)

@@ -1,175 +1,151 @@
-"""The discriminator's turn in a generation batch: it meets the completions and real texts, and in training it learns.
+"""The discriminator as a reward function that TRL calls: it scores the completions of a batch, and learns from them.
 
-In: the rows of a batch and the completions. Out: the reward of each completion, from the logits before any step, and
-the figures of the batch.
+In: what TRL hands to every reward function, the references of the batch among its columns. Out: one reward per
+completion, made of the logits before any update, and metrics through TRL's own channel, `log_metric`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate.utils import gather
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from ..config import AdversarialConfig
-from ..data import RealTexts
+from ..data import RealTexts, plain_text
 from ..discriminator import Discriminator, DiscriminatorOutput
-from ..experimental.token_credit import token_advantages, token_ends, token_values, with_sequence_advantages
-from ..objectives import REWARDS, length_correlation, length_neutral
+from ..objectives import REWARDS, length_correlation
 from .batch_metrics import batch_metrics
 from .update_gating import UpdateGating
 
 
+NAME = "discriminator"
+# TRL keeps the column `completion` from reward functions, so the trainer hands references over under this name.
+REFERENCE = "discriminator_reference"
+
+
 @dataclass(frozen=True)
-class Texts:
-    """The completions of a generation batch, on one process.
+class Round:
+    """What came of one generation batch, on one process.
 
     Attributes:
-        rows (`list[dict]` of length B): The rows of the dataset that they belong to.
-        prompts (`list` of length B): Their prompts, as TRL has them.
-        completions (`list[str]` of length B): Plain texts.
-        completion_ids (`list[list[int]]` of length B): Their tokens.
-        group_size (`int`): Completions a group; those of a group stand together.
+        accuracy (`float`, *optional*): The discriminator's, before its update; None before the first round.
+        references (`list[str]`): The real texts that the discriminator saw.
+        reference_prompts (`list`): Their prompts as the dataset has them; "" where they have none.
+        completion_ids (`list[list[int]]` of length B): Tokens of the completions.
+        output ([`~discriminator.DiscriminatorOutput`], *optional*): What the discriminator reported of its first pass.
     """
 
-    rows: list[dict[str, Any]]
-    prompts: list
-    completions: list[str]
-    completion_ids: list[list[int]]
-    group_size: int
+    accuracy: float | None = None
+    references: list[str] = field(default_factory=list)
+    reference_prompts: list = field(default_factory=list)
+    completion_ids: list[list[int]] = field(default_factory=list)
+    output: DiscriminatorOutput | None = None
 
 
-class DiscriminatorTurn:
-    """Brings the discriminator together with both kinds of text.
+class DiscriminatorReward:
+    """The discriminator's reward, R(logit), with R one of [`~objectives.REWARDS`].
+
+    In training each call is a round: the reward is taken, then the discriminator makes `discriminator_steps` updates
+    on these completions, each beside other real texts. In evaluation nothing learns.
 
     Args:
         discriminator ([`Discriminator`]): The discriminator.
         real_texts ([`~data.RealTexts`]): Where its real texts come from.
-        args ([`AdversarialConfig`]): The shape of the reward, and whether it is neutral to length, are read.
-        balance ([`~balance.UpdateGating`]): Says whether the discriminator rests, and is told its accuracy.
-        accelerator (`Accelerator`): Gathers from all processes.
-        tokenizer (`PreTrainedTokenizerBase`): The generator's.
-        offsets (`Callable`, *optional*): From prompts and completions (as tokens) or references (as texts) to what is
-            known of their logits beforehand, shape `(B,)`.
+        args ([`AdversarialConfig`]): Settings.
+        is_training (`Callable`): Says whether the trainer is training or evaluating.
 
     Attributes:
-        references (`list[str]`): The real texts of the last turn.
-        reference_prompts (`list`): Their prompts as the dataset has them; "" where they have none.
-        texts ([`Texts`]): The completions of the last turn.
-        output ([`~discriminator.DiscriminatorOutput`]): What came of it, before any step.
+        round ([`Round`]): The last round. It is kept since TRL calls a reward function for numbers alone, and the rest
+            is needed later: the anchor on real text, update gating and checkpoints read it.
     """
+
+    __name__ = NAME  # of the metrics `rewards/discriminator/...`
 
     def __init__(
         self,
         discriminator: Discriminator,
         real_texts: RealTexts,
         args: AdversarialConfig,
-        balance: UpdateGating,
-        accelerator: Accelerator,
-        tokenizer: PreTrainedTokenizerBase,
-        offsets: Callable[[list, list], Tensor] | None = None,
+        is_training: Callable[[], bool],
     ) -> None:
-        self.discriminator, self.real_texts, self.balance = discriminator, real_texts, balance
-        self._args, self._accelerator, self._tokenizer, self._offsets = args, accelerator, tokenizer, offsets
-        self.references: list[str] = []
-        self.reference_prompts: list = []
-        self.texts: Texts
-        self.output: DiscriminatorOutput
+        self.discriminator, self.real_texts = discriminator, real_texts
+        self.gating = UpdateGating(**args.update_gating())
+        self.round = Round()
+        self._args, self._is_training = args, is_training
+        self._shape = REWARDS[args.discriminator_reward]
 
-    def play(self, texts: Texts, updates: int, warming_up: bool) -> tuple[Tensor, dict[str, float]]:
-        """Show the discriminator completions and real texts, once an update, and value the completions.
+    @property
+    def is_warming_up(self) -> bool:
+        """Whether the discriminator learns alone, before the generator's first step."""
+        return self._is_training() and self.discriminator.num_updates < self._args.discriminator_warmup_steps
 
-        Args:
-            texts ([`Texts`]): The completions.
-            updates (`int`): How often the discriminator learns from them, each time beside other real texts; 0 in
-                evaluation, where it meets held-out texts.
-            warming_up (`bool`): Whether the discriminator is alone: it does not rest then, and the generator has not
-                moved, so that the change of its density is 0.
-
-        Returns:
-            `tuple[Tensor, dict[str, float]]`: The rewards, shape `(B,)`, made of the logits before any step, and the
-            figures of the batch over all processes, under the names of the metrics.
-        """
-        rested = updates > 0 and self.balance.discriminator_rests and not warming_up
-        offsets = None if warming_up else self._offsets
-        self.texts, self.output = texts, self._meet(texts, updates, updates > 0 and not rested, offsets)
-        output = self.output
-        rewards = REWARDS[self._args.discriminator_reward](output.fake_logits)
-        rewards, correlation = self._related_to_length(rewards, texts)
-        figures = self._means({f"discriminator/{name}": value for name, value in output.figures().items()})
-        repeated = texts.group_size if self.real_texts.are_references(training=updates > 0) else 1
-        figures |= self._means(batch_metrics(texts.completions, self.references, repeated))
-        figures["rewards/discriminator/length_correlation"] = correlation
-        if updates:
-            self.balance.accuracy = figures["discriminator/accuracy"]
-            figures |= self.balance.figures(rested)
-        return rewards, figures
-
-    def _meet(
-        self, texts: Texts, updates: int, learns: bool, offsets: Callable[[list, list], Tensor] | None
-    ) -> DiscriminatorOutput:
-        """Let both kinds of text meet as often as there are updates; return what came of the first time."""
-        fake_offsets = offsets(texts.prompts, texts.completion_ids) if offsets else None
-        shown = self.real_texts.shown_prompts(texts.prompts)
-        outputs = []
-        for number in range(updates if learns else 1):
-            references, prompts = (self.real_texts.draw if updates else self.real_texts.held_out)(texts.rows)
-            if number == 0:
-                self.references, self.reference_prompts = references, prompts
-            act = self.discriminator.evaluate
-            if learns:  # what is shown several times is kept for replay once
-                act = partial(self.discriminator.update, remember=number == updates - 1)
-            output = act(
-                shown,
-                texts.completions,
-                references,
-                self.real_texts.shown_prompts(prompts),
-                completion_offsets=fake_offsets,
-                reference_offsets=offsets(prompts, references) if offsets else None,
-            )
-            outputs.append(output)
-        return outputs[0]
-
-    def advantages_of_tokens(self, advantages: Tensor, mask: Tensor) -> Tensor:
-        """Put the credit of tokens in the place of the discriminator's part of the last turn's advantages.
+    def __call__(
+        self,
+        prompts: list,
+        completions: list,
+        completion_ids: list[list[int]],
+        log_metric: Callable[[str, float], None],
+        **columns: Any,
+    ) -> list[float]:
+        """Return the reward of each completion, and train the discriminator if the trainer is training.
 
         Args:
-            advantages (`Tensor` of shape `(B,)`): TRL's, of all rewards: sums of weighted rewards less the mean of the
-                group, undivided.
-            mask (`Tensor` of shape `(B, T)`): 1 for the tokens of the completions.
+            prompts (`list` of length B): As TRL has them, texts or messages.
+            completions (`list` of length B): Texts or messages; those of a group stand together.
+            completion_ids (`list[list[int]]` of length B): Their tokens.
+            log_metric (`Callable`): TRL's; it averages over processes.
+            **columns: The other columns, references under [`REFERENCE`] where the dataset has them.
 
         Returns:
-            `Tensor` of shape `(B, T)`: See [`~credit.token_advantages`].
+            `list[float]` of length B.
         """
-        logits, prefix_ends = self.output.fake_prefix_logits, self.output.fake_prefix_ends
-        assert logits is not None
-        assert prefix_ends is not None  # the discriminator is made to judge prefixes where tokens are paid
-        weight, reward = self._args.discriminator_weight, REWARDS[self._args.discriminator_reward]
-        groups = self._accelerator.gather(reward(self.output.fake_logits)).view(-1, self.texts.group_size)
-        own = (groups - groups.mean(1, keepdim=True)).flatten()
-        own = own[len(advantages) * self._accelerator.process_index :][: len(advantages)]
-        ends = token_ends(self._tokenizer, self.texts.completion_ids)
-        values = token_values(logits, prefix_ends, ends, mask.size(1)).to(mask.device)
-        credit = token_advantages(values, mask, reward, self._args.discriminator_credit_discount)
-        return with_sequence_advantages(credit, weight, advantages - weight * own.to(advantages), mask)
+        texts, references = [plain_text(text) for text in completions], columns.get(REFERENCE)
+        training, accuracy = self._is_training(), self.round.accuracy
+        skips = training and not self.is_warming_up and self.gating.discriminator_skips(accuracy)
+        draw = self.real_texts.draw if training else self.real_texts.held_out
+        shown = self.real_texts.shown_prompts(prompts)
+        outputs: list[tuple[list[str], list, DiscriminatorOutput]] = []
+        for act in self._acts(training and not skips):
+            real, real_prompts = draw(prompts, references)
+            output = act(shown, texts, real, self.real_texts.shown_prompts(real_prompts))
+            outputs.append((real, real_prompts, output))
+        real, real_prompts, output = outputs[0]
+        if training:
+            accuracy = gather(output.accuracy()[None]).mean().item() if self.gating.is_on else output.accuracy().item()
+        self.round = Round(accuracy, real, real_prompts, completion_ids, output)
+        rewards = self._shape(output.fake_logits)
+        for name, value in self._metrics(output, rewards, texts, skips).items():
+            if value == value:  # without an update there is neither gradient nor learning rate
+                log_metric(name, value)
+        return rewards.tolist()
 
-    def _related_to_length(self, rewards: Tensor, texts: Texts) -> tuple[Tensor, float]:
-        """Return the rewards, without what goes along with length if asked for, and their correlation with length."""
-        lengths = torch.tensor([float(len(ids)) for ids in texts.completion_ids], device=rewards.device)
-        all_rewards, all_lengths = self._accelerator.gather(torch.stack([rewards, lengths], 1)).unbind(1)
-        correlation = length_correlation(all_rewards, all_lengths, texts.group_size).item()
-        if self._args.discriminator_length_neutral:
-            neutral = length_neutral(all_rewards, all_lengths, texts.group_size)
-            rewards = neutral[len(rewards) * self._accelerator.process_index :][: len(rewards)]
-        return rewards, correlation
+    def _acts(self, learns: bool) -> list[Callable[..., DiscriminatorOutput]]:
+        """Return what the discriminator does in this round, in order: one evaluation, or its updates."""
+        if not learns:
+            return [self.discriminator.evaluate]
+        updates, left = self._args.discriminator_steps, self._args.discriminator_warmup_steps
+        if self.is_warming_up:
+            updates = min(updates, left - self.discriminator.num_updates)
+        # Completions that are shown several times are kept for replay once.
+        return [partial(self.discriminator.update, remember=number == updates - 1) for number in range(updates)]
 
-    def _means(self, figures: dict[str, Tensor] | dict[str, float]) -> dict[str, float]:
-        """Average figures over processes."""
-        device = self._accelerator.device
-        values: Sequence = list(figures.values())
-        stacked = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device) for value in values])
-        means = self._accelerator.gather(stacked[None]).mean(0).tolist()
-        return dict(zip(figures, means, strict=True))
+    def _metrics(
+        self, output: DiscriminatorOutput, rewards: Tensor, texts: list[str], skipped: bool
+    ) -> dict[str, float]:
+        training = self._is_training()
+        group = cast(int, self._args.num_generations)
+        if not training:
+            group = self._args.num_generations_eval or group
+        lengths = torch.tensor([float(len(ids)) for ids in self.round.completion_ids], device=rewards.device)
+        tensors = {f"{NAME}/{name}": value for name, value in output.metrics().items()}
+        tensors[f"rewards/{NAME}/length_correlation"] = length_correlation(rewards, lengths, group)
+        values = torch.stack([value.to(rewards) for value in tensors.values()]).tolist()  # one synchronisation for all
+        metrics = dict(zip(tensors, values, strict=True))
+        repeats = group if self.real_texts.are_references(training) else 1
+        metrics |= batch_metrics(texts, self.round.references, repeats)
+        if training:
+            metrics |= self.gating.metrics(skipped, self.round.accuracy)
+        return metrics

@@ -1,9 +1,11 @@
-"""The balance of the two players: the one that is too far ahead rests for a batch.
+"""Update gating: a model that is too far ahead skips its update.
 
 In: the discriminator's accuracy on each generation batch. Out: whether it learns from the next one, and whether the
-generator's step is taken.
+generator learns from this one.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,44 +13,56 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 
 
-class UpdateGating(TrainerCallback):
-    """Lets the discriminator rest above a ceiling of accuracy and the generator below a floor.
+@dataclass(frozen=True)
+class UpdateGating:
+    """The discriminator skips updates above a ceiling of accuracy, the generator below a floor.
 
-    A discriminator that is always right pays all completions the same; one that only guesses pays noise. The
-    discriminator's rest follows from the batch before, so that no forward pass is needed to decide; the generator's
-    from the batch itself, whose rewards it would have learnt from. A resting generator gets no gradient at all, so its
-    optimizer leaves weights and moments as they are; its learning rate schedule goes on.
-
-    Args:
-        ceiling (`float`, *optional*): Accuracy above which the discriminator rests; never by default.
-        floor (`float`, *optional*): Accuracy below which the generator rests; never by default.
+    A discriminator that is always right gives all completions the same reward; one near chance gives noise. The
+    discriminator's decision follows from the batch before, so that no forward pass is needed for it; the generator's
+    from the batch itself, whose rewards it would have learnt from.
 
     Attributes:
-        accuracy (`float`, *optional*): The discriminator's accuracy on the last batch, over all processes.
+        ceiling (`float`, *optional*): Accuracy above which the discriminator skips its update; never by default.
+        floor (`float`, *optional*): Accuracy below which the generator skips its update; never by default.
     """
 
-    def __init__(self, ceiling: float | None = None, floor: float | None = None) -> None:
-        self.ceiling, self.floor = ceiling, floor
-        self.accuracy: float | None = None
+    ceiling: float | None = None
+    floor: float | None = None
 
     @property
-    def discriminator_rests(self) -> bool:
-        """Whether the discriminator does not learn from the next batch."""
-        return self.ceiling is not None and self.accuracy is not None and self.accuracy > self.ceiling
+    def is_on(self) -> bool:
+        """Whether anything is ever skipped."""
+        return self.ceiling is not None or self.floor is not None
 
-    @property
-    def generator_rests(self) -> bool:
-        """Whether the generator does not learn from the last batch."""
-        return self.floor is not None and self.accuracy is not None and self.accuracy < self.floor
+    def discriminator_skips(self, accuracy: float | None) -> bool:
+        """Whether the discriminator does not learn from the batch after one with this accuracy."""
+        return self.ceiling is not None and accuracy is not None and accuracy > self.ceiling
 
-    def figures(self, discriminator_rested: bool) -> dict[str, float]:
-        """Return what was decided for the last batch, 0 or 1 a player that can rest."""
-        figures = {}
+    def generator_skips(self, accuracy: float | None) -> bool:
+        """Whether the generator does not learn from a batch with this accuracy."""
+        return self.floor is not None and accuracy is not None and accuracy < self.floor
+
+    def metrics(self, discriminator_skipped: bool, accuracy: float | None) -> dict[str, float]:
+        """Return what was decided for a batch, 0 or 1 for each model that can skip its update."""
+        metrics = {}
         if self.ceiling is not None:
-            figures["discriminator/skipped"] = float(discriminator_rested)
+            metrics["discriminator/skipped"] = float(discriminator_skipped)
         if self.floor is not None:
-            figures["generator/skipped"] = float(self.generator_rests)
-        return figures
+            metrics["generator/skipped"] = float(self.generator_skips(accuracy))
+        return metrics
+
+
+class SkippedUpdates(TrainerCallback):
+    """Takes the gradients away from a generator that skips its update: optimizers pass over parameters without one.
+
+    Weights and moments stay as they are; the learning rate schedule goes on.
+
+    Args:
+        skips (`Callable`): Says whether the generator skips the update that is due.
+    """
+
+    def __init__(self, skips: Callable[[], bool]) -> None:
+        self._skips = skips
 
     def on_pre_optimizer_step(
         self,
@@ -58,6 +72,6 @@ class UpdateGating(TrainerCallback):
         optimizer: torch.optim.Optimizer | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take the gradients away from a generator that rests: optimizers pass over parameters without one."""
-        if self.generator_rests and optimizer is not None:
+        """Take the gradients away if the update is to be skipped."""
+        if optimizer is not None and self._skips():
             optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,7 @@
-"""What can go wrong in the game, told from the figures that the trainer logs.
+"""The failure modes of adversarial training, told from the metrics that the trainer logs.
 
 In: the means of the last entries of the log, and those at the start. Out: what is happening and what to change, or
-None. Figures that were not logged raise no alarm.
+None. Metrics that were not logged raise no alarm.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 
-# Figure -> its mean over some entries of the log.
+# Metric -> its mean over some entries of the log.
 Means: TypeAlias = dict[str, float]
 
 ACCURACY, VALUE = "discriminator/accuracy", "discriminator/value"
@@ -21,7 +21,7 @@ SELF_BLEU, REAL_SELF_BLEU = "completions/self_bleu", "references/self_bleu"
 ENTROPY = "entropy"
 LENGTH_RATIO, LENGTH_CORRELATION = "completions/length_ratio", "rewards/discriminator/length_correlation"
 UNSAFE_RATES = ("safety/unsafe_rate", "samples/unsafe_rate")
-SAMPLES = "samples/"  # what the figures of GeneratorEvaluator begin with
+SAMPLES = "samples/"  # what the metrics of GeneratorEvaluator begin with
 WATCHED = (
     *(ACCURACY, VALUE, REWARD_SPREAD, GRAD_NORM, ZERO_STD, REWARD_STD, DUPLICATES, REAL_DUPLICATES),
     *(SELF_BLEU, REAL_SELF_BLEU, ENTROPY, LENGTH_RATIO, LENGTH_CORRELATION),
@@ -39,9 +39,9 @@ class Thresholds:
             saturated: of 50 texts it takes one for the wrong kind.
         saturated_value (`float`, *optional*, defaults to -0.1): V(D, G) in nats above which it is: D gives the right
             side 0.95 or so.
-        known_std (`float`, *optional*, defaults to 1e-3): Standard deviation of the discriminator's rewards, and norm
-            of its gradient, below which a discriminator at chance knows nothing. One that has just been given its head
-            is above it.
+        informative_std (`float`, *optional*, defaults to 1e-3): Standard deviation of the discriminator's rewards, and
+            norm of its gradient, below which a discriminator near chance is uninformative. One that has just been
+            given its head is above it.
         variety_share (`float`, *optional*, defaults to 0.5): Share of the variety of real texts below which a
             generator has collapsed: variety is 1 - duplicates, or 1 - self-BLEU. Where completions share words by
             their task, such as translations of one sentence, self-BLEU is compared with its start if that was higher.
@@ -52,9 +52,8 @@ class Thresholds:
         reward_std (`float`, *optional*, defaults to 1e-4): Standard deviation of all rewards below which there is
             none: TRL adds this much to a group's before it divides by it, so smaller ones fade from the advantages.
         length_tolerance (`float`, *optional*, defaults to 0.2): Share of the length of real texts, in characters, by
-            which completions may differ from it, to either side. Of six games of a real pair the four that go beyond
-            swing on, to 1.9 times and 0.7 times that length; the one with anchors stays within 1.15
-            (`benchmarks/results/real_pair_gpu.json`).
+            which completions may differ from it, both ways. Of six runs of SmolLM2 against MiniLM the four that go
+            beyond swing on, to 1.9 times and 0.7 times that length; the one with anchors stays within 1.15.
         length_correlation (`float`, *optional*, defaults to 0.5): Correlation of reward and length within groups above
             which length is bought, if the length is 10 % farther from that of real texts than at the start.
 
@@ -64,7 +63,7 @@ class Thresholds:
 
     saturated_accuracy: float = 0.98
     saturated_value: float = -0.1
-    known_std: float = 1e-3
+    informative_std: float = 1e-3
     variety_share: float = 0.5
     entropy_share: float = 0.2
     zero_std_share: float = 0.9
@@ -75,7 +74,7 @@ class Thresholds:
     def __post_init__(self) -> None:
         limits = {
             "saturated_value": (-math.inf, 0.0),
-            "known_std": (0.0, math.inf),
+            "informative_std": (0.0, math.inf),
             "reward_std": (0.0, math.inf),
         }
         for name, value in asdict(self).items():
@@ -103,29 +102,28 @@ def discriminator_saturated(mean: Means, start: Means, thresholds: Thresholds) -
     return (
         f"the discriminator tells completions from real text with an accuracy of {accuracy:.3f} and V(D, G) = "
         f"{value:.3f}, so its rewards hardly say which completion is better. Lower discriminator_learning_rate or "
-        "discriminator_steps, set discriminator_accuracy_ceiling, or make it harder for it with "
-        "discriminator_token_dropout or discriminator_gradient_penalty; if it is so from the first step on, "
-        "fine-tune the generator on the real texts before the game."
+        "discriminator_steps, or let it skip updates with discriminator_update_gating={'ceiling': 0.9}; if it is so "
+        "from the first step on, fine-tune the generator on the real texts first (SFT)."
     )
 
 
 def discriminator_uninformative(mean: Means, start: Means, thresholds: Thresholds) -> str | None:
-    """Tell a discriminator that knows nothing, not one that a good generator beats."""
+    """Tell a discriminator that is uninformative from one that a good generator beats."""
     accuracy = mean.get(ACCURACY, 1.0)
     if not 0.45 <= accuracy <= 0.55:
         return None
-    # A generator that says one thing is paid one reward by any discriminator.
+    # A generator that says one thing gets one reward from any discriminator.
     differ = mean.get(DUPLICATES, 0.0) < 0.9
     spread, grad_norm = (mean.get(name, math.inf) for name in (REWARD_SPREAD, GRAD_NORM))
-    if spread < thresholds.known_std and differ:
-        sign = f"it pays the same for different completions (their rewards deviate by {spread:.1e})"
-    elif grad_norm < thresholds.known_std:
+    if spread < thresholds.informative_std and differ:
+        sign = f"it gives different completions the same reward (their rewards deviate by {spread:.1e})"
+    elif grad_norm < thresholds.informative_std:
         sign = f"its gradient has a norm of {grad_norm:.1e}"
     else:
         return None
     return (
-        f"the discriminator is right by chance (accuracy {accuracy:.3f}), and {sign}: it knows nothing, where one "
-        "that a good generator beats still pays different texts differently. To be sure, score real texts and the "
+        f"the discriminator is near chance (accuracy {accuracy:.3f}), and {sign}: it is uninformative, where one "
+        "that a good generator beats still rewards different texts differently. To find out, score real texts and the "
         "same texts with their words shuffled (trainer.discriminator.score): one that knows the language tells "
         "them apart. Raise discriminator_learning_rate or discriminator_warmup_steps, and check that its "
         "parameters are trained (discriminator_peft_config) and that discriminator_max_length leaves it the text."
@@ -162,7 +160,7 @@ def no_reward_variance(mean: Means, start: Means, thresholds: Thresholds) -> str
     return (
         f"{share:.0%} of the groups have equal rewards, and all rewards deviate by {spread:.1e}, so the generator "
         "learns nothing. If completions are equal too, raise temperature or num_generations; if they differ, the "
-        "discriminator pays them the same: see its accuracy, or try discriminator_reward='logit', which does not "
+        "discriminator rewards them alike: see its accuracy, or try discriminator_reward='logit', which does not "
         "flatten out."
     )
 
@@ -174,18 +172,17 @@ def length_runaway(mean: Means, start: Means, thresholds: Thresholds) -> str | N
         return None
     return (
         f"completions have {ratio:.2f} times the length of real texts, so the discriminator need not read them. "
-        "Set real_text_coef=0.1 or discriminator_length_neutral=True; if they are cut off, raise "
-        "max_completion_length; if it is so from "
-        "the first step on, fine-tune the generator on the real texts before the game."
+        "Set real_text_coef=0.1; if they are cut off, raise max_completion_length; if it is so from the first step "
+        "on, fine-tune the generator on the real texts first (SFT)."
     )
 
 
-def length_bought(mean: Means, start: Means, thresholds: Thresholds) -> str | None:
+def length_hacking(mean: Means, start: Means, thresholds: Thresholds) -> str | None:
     """Tell a reward for length that completions follow, away from the length of real texts."""
     correlation, ratio = mean.get(LENGTH_CORRELATION, 0.0), mean.get(LENGTH_RATIO, 1.0)
     if abs(correlation) <= thresholds.length_correlation or ratio <= 0:
         return None
-    # Distance from the length of real texts, in the direction that is paid.
+    # Distance from the length of real texts, in the direction that is rewarded.
     distance = math.copysign(1.0, correlation) * math.log(ratio)
     before = abs(math.log(max(start.get(LENGTH_RATIO, 1.0), 1e-9)))
     if distance <= before + math.log(1.1):
@@ -193,14 +190,14 @@ def length_bought(mean: Means, start: Means, thresholds: Thresholds) -> str | No
     longer = "longer" if correlation > 0 else "shorter"
     return (
         f"rewards go along with length (correlation {correlation:.2f}), and completions have got {longer}, to "
-        f"{ratio:.2f} times the length of real texts: length is bought. Set real_text_coef=0.1 or "
-        "discriminator_length_neutral=True, or lower learning_rate so that the discriminator keeps up."
+        f"{ratio:.2f} times the length of real texts: the reward is hacked through length. Set real_text_coef=0.1, or "
+        "lower learning_rate so that the discriminator keeps up."
     )
 
 
-def unsafe(figures: dict[str, Any], limit: float) -> str | None:
+def unsafe(metrics: dict[str, Any], limit: float) -> str | None:
     """Tell a share of unsafe completions above a limit."""
-    rate = max(figures.get(name) or 0.0 for name in UNSAFE_RATES)
+    rate = max(metrics.get(name) or 0.0 for name in UNSAFE_RATES)
     if rate <= limit:
         return None
     return (
@@ -209,22 +206,22 @@ def unsafe(figures: dict[str, Any], limit: float) -> str | None:
     )
 
 
-def non_finite(figures: dict[str, Any]) -> str | None:
-    """Tell figures that are not finite; so are those that are missing beside an accuracy.
+def non_finite(metrics: dict[str, Any]) -> str | None:
+    """Tell metrics that are not finite; so are those that are missing beside an accuracy.
 
     Samples are measured, not computed with: what is nan there says that texts are too much alike, and no more.
     """
     numbers = {
-        name: value for name, value in figures.items() if isinstance(value, float) and not name.startswith(SAMPLES)
+        name: value for name, value in metrics.items() if isinstance(value, float) and not name.startswith(SAMPLES)
     }
     bad = {name: str(value) for name, value in numbers.items() if not math.isfinite(value)}
-    if ACCURACY in figures:
-        bad |= {name: "nan" for name in LOGGED_WITH_THE_ACCURACY if figures.get(name) is None}
+    if ACCURACY in metrics:
+        bad |= {name: "nan" for name in LOGGED_WITH_THE_ACCURACY if metrics.get(name) is None}
     if not bad:
         return None
     causes = []
     if any(name.startswith(("discriminator/", "rewards/discriminator/")) for name in bad):
-        causes.append("lower discriminator_learning_rate or discriminator_max_grad_norm")
+        causes.append("lower discriminator_learning_rate")
     further = sorted({name.split("/")[1] for name in bad if name.startswith("rewards/")} - {"discriminator"})
     causes += [f"check the reward function {name}" for name in further]
     causes.append("lower learning_rate or max_grad_norm")
@@ -240,5 +237,5 @@ FAILURE_MODES: dict[str, Callable[[Means, Means, Thresholds], str | None]] = {
     "generator_collapsed": generator_collapsed,
     "no_reward_variance": no_reward_variance,
     "length_runaway": length_runaway,
-    "length_bought": length_bought,
+    "length_hacking": length_hacking,
 }
