@@ -145,6 +145,7 @@ class Discriminator:
         revision: str | None = None,
         trust_remote_code: bool = False,
         fresh_head: bool = False,
+        attn_implementation: str | None = None,
         **kwargs: Any,
     ) -> "Discriminator":
         """Load a discriminator by Hub id or from a folder.
@@ -165,6 +166,7 @@ class Discriminator:
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the model.
             fresh_head (`bool`, *optional*, defaults to `False`): Whether a new head with one label takes the place of
                 the classifier's own, which was trained for something else.
+            attn_implementation (`str`, *optional*): Its attention, such as `"eager"`; transformers' choice by default.
             **kwargs: Arguments of [`Discriminator`].
 
         Returns:
@@ -178,7 +180,9 @@ class Discriminator:
         )
         source = str(pretrained_model_name_or_path)
         with loaded_whole():
-            model = load_classifier(source, peft_config, quantization_config, revision, trust_remote_code, fresh_head)
+            model = load_classifier(
+                source, peft_config, quantization_config, revision, trust_remote_code, fresh_head, attn_implementation
+            )
         return cls(model, tokenizer, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path) -> None:

@@ -26,6 +26,7 @@ def load_classifier(
     revision: str | None,
     trust_remote_code: bool,
     fresh_head: bool = False,
+    attn_implementation: str | None = None,
 ) -> PreTrainedModel | PeftModel:
     """Load a sequence classifier to be trained; arguments as in `Discriminator.from_pretrained`."""
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -41,7 +42,7 @@ def load_classifier(
             "discriminator_peft_config, for example LoraConfig(task_type='SEQ_CLS', target_modules='all-linear')."
         )
     # Spelt out, since the default would train a classifier that was saved in bfloat16 in pure bfloat16.
-    arguments: dict[str, Any] = {"dtype": torch.float32, **source}
+    arguments: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation, **source}
     base_name = PeftConfig.from_pretrained(name).base_model_name_or_path if adapter else name
     config = AutoConfig.from_pretrained(base_name, **source)
     if not any("ForSequenceClassification" in architecture for architecture in config.architectures or []):
