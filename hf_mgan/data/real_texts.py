@@ -62,7 +62,7 @@ class RealTexts:
     Where the loss is paired they are the references of the batch, each of its own prompt. Otherwise they are drawn
     from the whole training set: the rows of a batch repeat each prompt `num_generations` times, so its references
     would be few, and a single one where all texts start from the start of the sequence. A dataset of real texts that
-    belong to no prompt takes the place of the training set, and then no prompt is shown on either side.
+    belong to no prompt takes the place of the training set, and then no prompt is shown for either kind of text.
 
     Args:
         train_dataset (`Dataset` or `IterableDataset`, *optional*): Rows with `prompt` and `completion`.
@@ -128,8 +128,8 @@ class RealTexts:
             return self._next(self._sampler, len(prompts))
         if references is None:
             raise ValueError(
-                "A batch came without references, and the discriminator has no other real texts. Give the rows a "
-                "`completion`, or give real texts as real_dataset=."
+                "A batch came without references, and the discriminator has no other real texts. Add "
+                "`completion` to the rows, or give real texts as real_dataset=."
             )
         return self._cut(references), prompts
 

@@ -1,6 +1,6 @@
 """The path from datasets and completions to plain text, shared by real and generated text.
 
-A discriminator learns whatever tells its two sides apart, so the sides may differ in nothing but content. Generated
+A discriminator learns whatever tells real from generated text, so they may differ in nothing but content. Generated
 text comes as TRL decodes it: the generator's tokens, at most `max_completion_length`, without special tokens.
 `as_completions` puts a reference through the same steps. What follows, the discriminator's own encoding, is one
 function for both.
@@ -24,7 +24,7 @@ def plain_text(text: Text) -> str:
         text (`str` or `list[dict]`): A text, or messages with `role` and `content`.
 
     Returns:
-        `str`: The text itself; a single message without its role; several messages one a line, each after its role.
+        `str`: The text itself; a single message without its role; several messages each on a line after its role.
     """
     if isinstance(text, str):
         return text
@@ -50,7 +50,7 @@ def as_completions(
         max_completion_length (`int`, *optional*): The number of tokens at which completions are cut.
 
     Returns:
-        `list[str]`: One plain text a reference.
+        `list[str]`: One plain text per reference.
     """
     ids = tokenizer([plain_text(reference) for reference in references], add_special_tokens=False)["input_ids"]
     return tokenizer.batch_decode([row[:max_completion_length] for row in ids], skip_special_tokens=True)
@@ -64,7 +64,7 @@ def as_prompts(prompts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase") ->
         tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
 
     Returns:
-        `list[str]`: One plain text a prompt.
+        `list[str]`: One plain text per prompt.
     """
     ids = tokenizer([plain_text(prompt) for prompt in prompts], add_special_tokens=False)["input_ids"]
     return tokenizer.batch_decode(ids, skip_special_tokens=True)

@@ -5,7 +5,7 @@ In: plain texts, as (prompt, completion) or (prompt, reference). Out: one logit 
 forward pass over both together gives the logits that the reward and the loss are made of. That needs the pass to be
 the same function for both purposes, so dropout is off at all times.
 
-The discriminator knows nothing of the policy, of rewards or of datasets.
+It has no part in the policy, in rewards or in datasets.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ class Discriminator:
             by default.
         replay_fraction (`float`, *optional*, defaults to 0.0): Share in [0, 1) of the generated texts of the loss that
             are completions of earlier updates.
-        prefixes (`bool`, *optional*, defaults to `False`): Whether to judge every prefix of a text as well, in the
+        prefixes (`bool`, *optional*, defaults to `False`): Whether to score every prefix of a text as well, in the
             loss and in the output; needs a causal model, see [`~prefixes.PrefixScorer`].
 
     Attributes:

@@ -177,7 +177,7 @@ def check_head_in_full_precision(model: PreTrainedModel) -> None:
 
 
 def prepare_quantised_training(model: PreTrainedModel | PeftModel) -> None:
-    """Check that a player in few bits can be trained, and keep bitsandbytes from packing its weights for inference.
+    """Check that a quantised model can be trained, and keep bitsandbytes from packing its weights for inference.
 
     On a CPU that computes in bfloat16 (AVX512-BF16), `bitsandbytes.nn.Linear4bit` packs its weights when it is first
     used in evaluation mode, and a packed layer has no backward pass: it drops the gradient, without an error unless it
@@ -185,7 +185,7 @@ def prepare_quantised_training(model: PreTrainedModel | PeftModel) -> None:
     which they do not in bitsandbytes 0.50.
 
     Args:
-        model (`PreTrainedModel` or `PeftModel`): A player, quantised or not; changed in place.
+        model (`PreTrainedModel` or `PeftModel`): A generator or discriminator, quantised or not; changed in place.
 
     Raises:
         ValueError: If the model is called quantised and has no quantised layer, if its layers are packed already, or

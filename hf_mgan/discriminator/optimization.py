@@ -1,6 +1,6 @@
 """What trains the discriminator: its optimizer and schedule, made by name as the generator's are, and its parameters.
 
-In: the model and `TrainingArguments`. Out: an optimizer that accelerate knows nothing of, see
+In: the model and `TrainingArguments`. Out: an optimizer that accelerate does not see, see
 [`Discriminator.create_optimizer`].
 """
 

@@ -1,13 +1,14 @@
-"""Every prefix of a text, judged in one forward pass of a causal discriminator.
+"""Every prefix of a text, scored in one forward pass of a causal discriminator.
 
-In a causal model the state of a token knows the tokens before it and nothing else, and its classifier applies the head
+In a causal model the state of a token holds the tokens before it and nothing else, and its classifier applies the head
 to every state before it keeps the last one. What the head says at a token is therefore the logit of the text up to
 there. Read off the head with a hook, that is a logit for each prefix at the price of one for the whole text.
 
 In: plain texts as (prompt, completion), encoded by [`PrefixScorer.encode`]. Out: logits (N, T), T the number of the
 discriminator's tokens in the longest completion. A text that has ended stays ended: behind its last token its last
-logit is repeated. At every time t both sides are thus distributions over the same things, prefixes of t tokens and
-texts that ended before, and the best logit at time t is log p_t - log q_t of the two, however long the texts are.
+logit is repeated. At every time t real and generated texts are thus distributions over the same things,
+prefixes of t tokens and texts that ended before, and the best logit at time t is log p_t - log q_t of the two, however
+long the texts are.
 """
 
 import copy
@@ -32,7 +33,7 @@ WHAT_TO_DO = "Give a causal discriminator, for example the generator's own id, o
 
 
 def check_causal(model: PreTrainedModel | PeftModel, processing_class: PreTrainedTokenizerBase) -> None:
-    """Check that a classifier can judge every prefix of a text in one forward pass.
+    """Check that a classifier can score every prefix of a text in one forward pass.
 
     The model is tried out: its head has to be applied to every token, and what the head is given at the tokens that
     two texts have in common has to be equal, to 1e-4 of its size, if they differ in their last token alone. A 4-bit
@@ -44,13 +45,13 @@ def check_causal(model: PreTrainedModel | PeftModel, processing_class: PreTraine
 
     Raises:
         ValueError: If the head is applied once per text, a token sees those behind it, or the tokenizer cannot say
-            which characters a token stands for.
+            which characters each token stands for.
     """
     name = type(_inner(model)).__name__
     if not processing_class.is_fast:
         raise ValueError(
-            "Scores of prefixes have to know which characters a token stands for, and the discriminator's tokenizer, "
-            f"{type(processing_class).__name__}, is written in Python and cannot say. Give a fast one as "
+            "Scores of prefixes need to know which characters each token stands for, and the discriminator's "
+            f"tokenizer, {type(processing_class).__name__}, is written in Python and cannot say. Give a fast one as "
             "discriminator_processing_class."
         )
     ids = torch.arange(1, 1 + PROBE_LENGTH, device=model.device)[None]
@@ -58,7 +59,7 @@ def check_causal(model: PreTrainedModel | PeftModel, processing_class: PreTraine
     was_training = model.training
     model.eval()
     with torch.no_grad(), _head_calls(model) as calls:
-        for probe in (ids, another_end):  # by themselves, since without a padding token a batch is refused
+        for probe in (ids, another_end):  # by themselves: without a padding token batches are refused
             probe %= model.config.get_text_config().vocab_size
             model(input_ids=probe, attention_mask=torch.ones_like(probe))
     model.train(was_training)

@@ -83,13 +83,13 @@ class Replay:
         return [self.texts[place] for place in places.tolist()]
 
     def draw_beside(self, num_new: int) -> list[PastText]:
-        """Draw as many as make up `fraction` of a side together with so many new texts."""
+        """Draw as many as make up `fraction` together with so many new texts."""
         return self.draw(round(self.fraction / (1 - self.fraction) * num_new))
 
     def state_dict(self) -> dict[str, Any]:
         """Return texts and draws so far as JSON knows them."""
-        sides = [[[*side] for side in text if side is not None] for text in self.texts]
-        return {"num_draws": self.num_draws, "paired": self.paired, "texts": sides}
+        texts = [[[*pair] for pair in text if pair is not None] for text in self.texts]
+        return {"num_draws": self.num_draws, "paired": self.paired, "texts": texts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; of more texts than there is room for, the newest.
@@ -105,7 +105,7 @@ class Replay:
             )
         self.num_draws = state["num_draws"]
         self.texts.clear()
-        self.texts.extend(PastText(*((prompt, text) for prompt, text in sides)) for sides in state["texts"])
+        self.texts.extend(PastText(*((prompt, text) for prompt, text in pairs)) for pairs in state["texts"])
 
     def save(self, folder: str | Path, rank: int) -> None:
         """Write the state of one process into `folder`."""

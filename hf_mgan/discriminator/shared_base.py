@@ -1,7 +1,7 @@
-"""One base for both players: a classifier whose weights are those of a causal language model, not a copy of them.
+"""One base for both models: a classifier whose weights are those of a causal language model, not a copy of them.
 
 The classifier has modules of its own, and in them the language model's own layers (embeddings, linear layers, norms),
-so that its adapters hang on its own modules: nothing has to be switched between the players, and what one does with
+so that its adapters hang on its own modules: nothing has to be switched between the models, and what one does with
 its adapters, such as turning them off for the KL reference, the other does not notice. Only the head is new.
 """
 
@@ -25,7 +25,7 @@ def classifier_on(generator: PreTrainedModel) -> PreTrainedModel:
 
     Returns:
         `PreTrainedModel`: The classifier, its head fresh and in float32. Its other parameters *are* the generator's,
-            so both players have to leave them as they are: give each of them adapters.
+            so both models have to leave them as they are: give each of them adapters.
 
     Raises:
         ValueError: If transformers has no sequence classifier for this architecture, or its body is another one.
@@ -37,8 +37,8 @@ def classifier_on(generator: PreTrainedModel) -> PreTrainedModel:
             classifier = AutoModelForSequenceClassification.from_config(config)
     except ValueError as error:
         raise ValueError(
-            f"transformers has no sequence classifier for {config.model_type}, so that it cannot be both players. "
-            "Give another model as the discriminator."
+            f"transformers has no sequence classifier for {config.model_type}, so that it cannot be generator and "
+            "discriminator. Give another model as the discriminator."
         ) from error
     prefix = generator.base_model_prefix
     body: nn.Module = getattr(generator, prefix)

@@ -10,10 +10,10 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 class TokenDropout:
     """Replaces each token of a text with a fixed probability.
 
-    Noise on both kinds of text makes their distributions overlap, without which the best discriminator is sure of
-    everything and teaches nothing: section 3 of Arjovsky and Bottou 2017, "Towards principled methods for training
-    generative adversarial networks" ([1701.04862](https://huggingface.co/papers/1701.04862)), and Sønderby et al. 2017
-    ([1610.04490](https://huggingface.co/papers/1610.04490)), for whom it is noise on pixels.
+    Noise on both kinds of text makes their distributions overlap, without which the best discriminator is
+    confident of everything and teaches nothing: section 3 of Arjovsky and Bottou 2017, "Towards principled methods for
+    training generative adversarial networks" ([1701.04862](https://huggingface.co/papers/1701.04862)), and Sønderby et
+    al. 2017 ([1610.04490](https://huggingface.co/papers/1610.04490)), for whom it is noise on pixels.
 
     A token becomes the tokenizer's mask token, or, where it has none, one drawn uniformly from its vocabulary without
     special tokens. Special tokens and padding stay. Draws are torch's, from its generator of the texts' device.

@@ -15,7 +15,7 @@ def length_correlation(rewards: Tensor, lengths: Tensor, group_size: int) -> Ten
     Args:
         rewards (`Tensor` of shape `(B,)`): Rewards; the completions of a group stand together.
         lengths (`Tensor` of shape `(B,)`): Lengths of the completions, in any unit.
-        group_size (`int`): Completions a group; it divides B.
+        group_size (`int`): Completions per group; it divides B.
 
     Returns:
         `Tensor` of shape `()`: [-1, 1]; 0 where all rewards or all lengths of each group are equal.

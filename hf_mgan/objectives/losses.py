@@ -31,7 +31,7 @@ def _check_label_smoothing(label_smoothing: float) -> None:
 
 
 def bce(real_logits: Tensor, fake_logits: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Compute the loss of the original game, binary cross-entropy with one term a side.
+    """Compute the original loss, binary cross-entropy with one term each for real and generated text.
 
     L = -E_t[log D(t)] - E_s[log(1 - D(G(s)))] = -V(D, G), equation 1 of Goodfellow et al. 2014, "Generative
     Adversarial Nets" ([1406.2661](https://huggingface.co/papers/1406.2661)). The minimum over D is log 4 - 2 JS(real,
@@ -86,7 +86,7 @@ def bradley_terry(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         `Tensor` of shape `()`: In nats, [0, inf); log 2 = 0.693 where no pair can be told apart.
 
     Raises:
-        ValueError: If the two sides do not pair up.
+        ValueError: If real and generated texts do not pair up.
 
     Example:
         ```python
@@ -97,7 +97,7 @@ def bradley_terry(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     if real_logits.shape != fake_logits.shape:
         raise ValueError(
             f"bradley_terry compares each completion with its own reference, but got {tuple(real_logits.shape)} real "
-            f"and {tuple(fake_logits.shape)} generated logits. Give one reference a completion, or use "
+            f"and {tuple(fake_logits.shape)} generated logits. Give one reference per completion, or use "
             "relativistic_average."
         )
     return F.softplus(fake_logits.float() - real_logits.float()).mean()

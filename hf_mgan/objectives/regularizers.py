@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def logit_penalty(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Compute the mean square of the logits, both sides with the same weight.
+    """Compute the mean square of the logits, real and generated texts with the same weight.
 
-    P = 1/2 E_t[logit(t)^2] + 1/2 E_s[logit(G(s))^2]. On the real side it is the term against drift of Karras et al.
+    P = 1/2 E_t[logit(t)^2] + 1/2 E_s[logit(G(s))^2]. On real texts it is the term against drift of Karras et al.
     2017, "Progressive growing of GANs for improved quality, stability, and variation"
-    ([1710.10196](https://huggingface.co/papers/1710.10196), appendix A.1, coefficient 0.001); here it is on both
-    sides, so that undecided logits of 0 cost least.
+    ([1710.10196](https://huggingface.co/papers/1710.10196), appendix A.1, coefficient 0.001); here it is on both kinds
+    of text, so that undecided logits of 0 cost least.
 
     Args:
         real_logits (`Tensor` of shape `(R,)`): Logits of real texts.

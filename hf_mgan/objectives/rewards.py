@@ -20,8 +20,8 @@ def log_d(fake_logits: Tensor) -> Tensor:
     """Compute the non-saturating reward, log D.
 
     The generator's objective that Goodfellow et al. 2014 ([1406.2661](https://huggingface.co/papers/1406.2661),
-    section 3) train with in practice: bounded above by 0, and steep where the discriminator is sure that a text is
-    generated.
+    section 3) train with in practice: bounded above by 0, and steep where the discriminator is confident that a text
+    is generated.
 
     Args:
         fake_logits (`Tensor` of any shape): Logits of generated texts.
@@ -39,9 +39,9 @@ def log_d(fake_logits: Tensor) -> Tensor:
 
 
 def minimax(fake_logits: Tensor) -> Tensor:
-    """Compute the reward of the minimax game, -log(1 - D).
+    """Compute the minimax reward, -log(1 - D).
 
-    The generator's side of equation 1 of Goodfellow et al. 2014
+    The generator's part of equation 1 of Goodfellow et al. 2014
     ([1406.2661](https://huggingface.co/papers/1406.2661)). Against the best discriminator its policy gradient is the
     gradient of the Jensen-Shannon divergence, up to a factor. It is bounded below by 0, so that one hopeless text
     cannot dominate a batch.

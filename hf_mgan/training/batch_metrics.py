@@ -1,4 +1,4 @@
-"""Figures of a batch of completions beside its real texts: what a collapse or a runaway in length shows in first."""
+"""Metrics of a batch of completions beside its real texts: what a collapse or a runaway in length shows in first."""
 
 from collections.abc import Sequence
 
@@ -25,10 +25,10 @@ def batch_metrics(
         `self_bleu` (of the first 64 texts, words split at white space), [0, 1]; `completions/length_ratio`, the mean
         number of characters of a completion by that of a real text, [0, inf).
     """
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, texts in (("completions", completions), ("references", references[::references_repeat])):
-        figures[f"{name}/duplicates"] = duplicates(texts)
-        figures[f"{name}/self_bleu"] = self_bleu([text.split() for text in texts[:SAMPLE]])
+        metrics[f"{name}/duplicates"] = duplicates(texts)
+        metrics[f"{name}/self_bleu"] = self_bleu([text.split() for text in texts[:SAMPLE]])
     characters = [sum(map(len, texts)) / len(texts) for texts in (completions, references)]
-    figures["completions/length_ratio"] = characters[0] / max(characters[1], 1.0)
-    return figures
+    metrics["completions/length_ratio"] = characters[0] / max(characters[1], 1.0)
+    return metrics

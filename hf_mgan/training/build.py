@@ -248,7 +248,7 @@ def check_quantised_generator(
 ) -> None:
     """Check that a generator in 4 or 8 bits has adapters and does not generate with vLLM."""
     has_adapters = peft_config is not None or isinstance(model, PeftModel)
-    if (has_adapters and not args.use_vllm) or not _loads_in_few_bits(model, quantization_config, args):
+    if (has_adapters and not args.use_vllm) or not _is_quantised(model, quantization_config, args):
         return
     if not has_adapters:
         raise ValueError(
@@ -262,12 +262,12 @@ def check_quantised_generator(
     )
 
 
-def _loads_in_few_bits(model: Any, quantization_config: Any, args: AdversarialConfig) -> bool:
+def _is_quantised(model: Any, quantization_config: Any, args: AdversarialConfig) -> bool:
     if not isinstance(model, str):  # it is as it was loaded, whatever the arguments say
         return getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
     arguments = args.model_init_kwargs or {}
     given = quantization_config or arguments.get("quantization_config")
-    if given is None:  # it may have been saved in few bits
+    if given is None:  # it may have been saved quantised
         config = AutoConfig.from_pretrained(
             model, revision=arguments.get("revision"), trust_remote_code=args.trust_remote_code
         )

@@ -1,7 +1,7 @@
-"""Where the second player lies in what the trainer saves, and the state of the game that a checkpoint holds beside it.
+"""Where the discriminator lies in what the trainer saves, and the state of training that a checkpoint holds beside it.
 
 `checkpoint-N/discriminator/` holds `model/` (the discriminator as an ordinary folder), the state of its training, and
-`adversarial_state.json` with what the game needs to go on: see [`write_state`]. A saved model that is no checkpoint
+`adversarial_state.json` with what training needs to go on: see [`write_state`]. A saved model that is no checkpoint
 has the discriminator right in `discriminator/`.
 """
 
@@ -36,7 +36,7 @@ def write_state(
     real_texts_drawn: int,
     discriminator_accuracy: float | None,
 ) -> None:
-    """Write the state of the game into a checkpoint.
+    """Write the state of adversarial training into a checkpoint.
 
     Args:
         checkpoint (`str` or `Path`): The checkpoint; its folder `discriminator` exists.
@@ -44,7 +44,7 @@ def write_state(
         epoch (`float`, *optional*): Passes over the training set so far.
         real_texts_drawn (`int`): Real texts drawn so far by all processes together.
         discriminator_accuracy (`float`, *optional*): The discriminator's accuracy on the last batch, which says
-            whether it rests on the next one.
+            whether it skips its update on the next one.
     """
     state = {
         "micro_steps": micro_steps,
@@ -59,7 +59,7 @@ def read_state(checkpoint: str | Path) -> dict[str, Any]:
     """Return what [`write_state`] wrote, under the names of its arguments.
 
     Raises:
-        FileNotFoundError: If the checkpoint holds no state of a game.
+        FileNotFoundError: If the checkpoint holds no state of adversarial training.
     """
     path = Path(checkpoint) / FOLDER / STATE_FILE
     if not path.exists():

@@ -57,7 +57,7 @@ def shared_base(
         discriminator_peft_config (`PeftConfig`, *optional*): Those of the discriminator.
 
     Raises:
-        ValueError: If a player would train the weights that belong to both, or the architecture has no classifier.
+        ValueError: If a model would train the weights that belong to both, or the architecture has no classifier.
     """
     if isinstance(model, PeftModel) or peft_config is None or discriminator_peft_config is None:
         raise ValueError(

@@ -1,7 +1,7 @@
 """The generator's cross-entropy on real texts: an anchor in training, a held-out measure in evaluation.
 
-In: the real texts that the discriminator met in a batch, each with its prompt. Out: nats a token. A generator that has
-left out part of the real texts finds them unlikely, which no reward on its own completions can tell it: the reward
+In: the real texts that the discriminator saw in a batch, each with its prompt. Out: nats per token. A generator that
+has left out part of the real texts finds them unlikely, which no reward on its own completions can tell it: the reward
 sees only what the generator writes.
 """
 
@@ -71,7 +71,7 @@ def real_text_nll(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         inputs (`dict`): What [`real_text_batch`] returns.
 
     Returns:
-        `Tensor` of shape `()`: In nats a token, [0, inf).
+        `Tensor` of shape `()`: In nats per token, [0, inf).
     """
     logits = model(input_ids=inputs["real_ids"], attention_mask=inputs["real_mask"]).logits
     return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), inputs["real_labels"][:, 1:].flatten())

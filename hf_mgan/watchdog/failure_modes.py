@@ -55,7 +55,7 @@ class Thresholds:
             which completions may differ from it, both ways. Of six runs of SmolLM2 against MiniLM the four that go
             beyond swing on, to 1.9 times and 0.7 times that length; the one with anchors stays within 1.15.
         length_correlation (`float`, *optional*, defaults to 0.5): Correlation of reward and length within groups above
-            which length is bought, if the length is 10 % farther from that of real texts than at the start.
+            which length is exploited, if the length is 10 % farther from that of real texts than at the start.
 
     Raises:
         ValueError: If a threshold is out of range.
@@ -89,7 +89,7 @@ def is_finite(value: Any) -> bool:
 
 
 def means(window: list[dict[str, float]]) -> Means:
-    """Average each figure that at least half of the entries have."""
+    """Average each metric that at least half of the entries have."""
     values = {name: [entry[name] for entry in window if name in entry] for name in WATCHED}
     return {name: sum(some) / len(some) for name, some in values.items() if 2 * len(some) >= len(window)}
 
