@@ -129,8 +129,7 @@ class AdversarialTrainer(GRPOTrainer):
         self._reads_real_texts = parts.reads_real_texts
         if self._safety is not None:
             self._safety.gate.to(self.accelerator.device)
-        gating = self._reward.gating
-        if gating.floor is not None:
+        if (gating := self._reward.gating) is not None:
             self.add_callback(SkippedUpdates(lambda: gating.generator_skips(self._reward.round.accuracy)))
         self._resumed_epoch = 0
 
@@ -179,7 +178,7 @@ class AdversarialTrainer(GRPOTrainer):
         # A checkpoint can have been renamed since it was saved, so its name does not say where the model lies.
         folder = Path(checkpoint) / FOLDER
         self.discriminator.load_state(folder, folder / MODEL_FOLDER)
-        self.discriminator.load_replay(folder, self.accelerator.process_index)
+        self.discriminator.replay.load(folder, self.accelerator.process_index)
         self._step = state["micro_steps"]
         self._reward.real_texts.drawn = state["real_texts_drawn"]
         self._reward.round = Round(accuracy=state["discriminator_accuracy"])
@@ -277,7 +276,7 @@ class AdversarialTrainer(GRPOTrainer):
             self.discriminator.save_state(folder)
             drawn, accuracy = self._reward.real_texts.drawn, self._reward.round.accuracy
             write_state(output_dir, self._step, self.state.epoch, drawn, accuracy)
-        self.discriminator.save_replay(folder, self.accelerator.process_index)
+        self.discriminator.replay.save(folder, self.accelerator.process_index)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the generator as always, and the discriminator in `discriminator/` beside it."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from peft import PeftConfig, PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
@@ -30,7 +30,7 @@ from .loading import (
     prepare_quantised_training,
     real_label_index,
 )
-from .optimization import make_optimizer, take_step
+from .optimization import make_optimizer, trainable_parameters
 from .passes import Passes
 from .prefixes import PrefixScorer
 from .regularization import Regularization, check_regularization
@@ -126,6 +126,7 @@ class Discriminator:
         self.max_grad_norm = max_grad_norm
         self.num_updates = 0
         self.optimizer: torch.optim.Optimizer | None = None
+        self._trained: list[nn.Parameter] = []
         self.lr_scheduler: Any = None
         self._scaler = torch.amp.GradScaler(enabled=False)  # of the model's device, once there is an optimizer
         self.replay = Replay(replay_fraction, paired=loss in PAIRED)
@@ -150,22 +151,18 @@ class Discriminator:
     ) -> "Discriminator":
         """Load a discriminator by Hub id or from a folder.
 
-        A model without a classification head (an encoder, a language model) gets a fresh one with one label. A
-        classifier keeps its head, of which `label` says which label means real, unless `fresh_head` is set. A folder
-        that `save_pretrained` wrote, adapters included, is continued.
+        A model without a classification head gets a fresh one with one label. A classifier keeps its head unless
+        `fresh_head` is set. A folder that `save_pretrained` wrote, adapters included, is continued.
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`): Hub id or folder.
-            processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded from the same place by
-                default.
-            peft_config (`PeftConfig`, *optional*): Adapters to train in place of the whole model; the head is trained
-                too.
-            quantization_config (`BitsAndBytesConfig`, *optional*): Quantisation of the base. The head is kept in full
-                precision. Needs adapters.
+            processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; from the same place by default.
+            peft_config (`PeftConfig`, *optional*): Adapters to train, with the head, in place of the whole model.
+            quantization_config (`BitsAndBytesConfig`, *optional*): Quantisation of all but the head; needs adapters.
             revision (`str`, *optional*): Branch, tag or commit.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the model.
-            fresh_head (`bool`, *optional*, defaults to `False`): Whether a new head with one label takes the place of
-                the classifier's own, which was trained for something else.
+            fresh_head (`bool`, *optional*, defaults to `False`): Whether a new head takes the place of one that was
+                trained for something else.
             attn_implementation (`str`, *optional*): Its attention, such as `"eager"`; transformers' choice by default.
             **kwargs: Arguments of [`Discriminator`].
 
@@ -179,11 +176,9 @@ class Discriminator:
             pretrained_model_name_or_path, revision=revision, trust_remote_code=trust_remote_code
         )
         source = str(pretrained_model_name_or_path)
+        how = peft_config, quantization_config, revision, trust_remote_code, fresh_head, attn_implementation
         with loaded_whole():
-            model = load_classifier(
-                source, peft_config, quantization_config, revision, trust_remote_code, fresh_head, attn_implementation
-            )
-        return cls(model, tokenizer, **kwargs)
+            return cls(load_classifier(source, *how), tokenizer, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write model (or adapters) and tokenizer as an ordinary Hub folder.
@@ -276,7 +271,7 @@ class Discriminator:
         """
         if self.optimizer is None:
             raise RuntimeError("The discriminator has no optimizer yet: call create_optimizer(args, num_steps) first.")
-        past = self.replay.draw_beside(len(completions))
+        past = self.replay.draw_beside(len(completions)) if self.replay.fraction else []
         texts = TextBatch.encoded(self._batches, prompts, completions, references, reference_prompts, past)
         batches = texts.batches
         if self._token_dropout is not None:
@@ -317,18 +312,32 @@ class Discriminator:
         )
 
     def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        """Take the step and return the norm of the gradients before clipping."""
-        grad_norm, has_stepped = take_step(self.model, optimizer, self._scaler, self.max_grad_norm)
-        if has_stepped:
+        """Clip the gradients, take the step, and return their norm before.
+
+        There is no step where the scaled gradient is not finite; it is an error if it is not however small it is
+        scaled.
+        """
+        self._scaler.unscale_(optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
+        scale = self._scaler.get_scale()
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        if self._scaler.get_scale() >= scale:  # a smaller one says that the gradient was not finite and no step taken
             self.lr_scheduler.step()
             self.num_updates += 1
+        elif self._scaler.get_scale() < 1:
+            raise FloatingPointError(
+                "The discriminator's gradient is not finite in float16, however small it is scaled. Use bf16=True in "
+                "place of fp16=True, or lower discriminator_learning_rate; the last checkpoint is intact."
+            )
         return grad_norm
 
     def create_optimizer(self, args: TrainingArguments, num_training_steps: int) -> None:
         """Make the optimizer and its schedule.
 
-        They are deliberately not prepared by accelerate: a prepared optimizer only steps together with the
-        generator's, so with gradient accumulation the discriminator would stand still.
+        They are not prepared by accelerate: a prepared optimizer only steps together with the generator's, so with
+        gradient accumulation the discriminator would stand still.
 
         Args:
             args (`TrainingArguments`): `optim` with its arguments, `learning_rate`, `weight_decay`,
@@ -338,6 +347,7 @@ class Discriminator:
         Raises:
             ValueError: If the model is quantised and has no adapters, or no parameter may be trained.
         """
+        self._trained = trainable_parameters(self.model)
         self.optimizer, self.lr_scheduler = make_optimizer(self.model, args, num_training_steps)
         self._scaler = torch.amp.GradScaler(self.model.device.type, enabled=self.fp16)
 
@@ -383,20 +393,6 @@ class Discriminator:
         self.num_updates = state["num_updates"]
         if state.get("scaler"):  # of a run in float16
             self._scaler.load_state_dict(state["scaler"])
-
-    def save_replay(self, folder: str | Path, rank: int) -> None:
-        """Write the completions kept for replay, if there is replay, to `replay_{rank}.json` in `folder`."""
-        if self.replay.fraction:
-            self.replay.save(folder, rank)
-
-    def load_replay(self, folder: str | Path, rank: int) -> None:
-        """Restore what `save_replay` wrote, if there is replay; it starts empty, with a warning, without the file.
-
-        Raises:
-            ValueError: If one of the two losses is paired and the other is not.
-        """
-        if self.replay.fraction:
-            self.replay.load(folder, rank)
 
     def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:
         size = self.batch_size or len(texts)

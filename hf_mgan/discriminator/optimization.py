@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 
 
@@ -58,36 +58,3 @@ def make_optimizer(
         scheduler_specific_kwargs=scheduler_arguments,
     )
     return optimizer, lr_scheduler
-
-
-def take_step(
-    model: PreTrainedModel | PeftModel, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, max_norm: float
-) -> tuple[Tensor, bool]:
-    """Clip the gradients, take the step, and take the gradients away.
-
-    Args:
-        model (`PreTrainedModel` or `PeftModel`): The discriminator, with scaled gradients.
-        optimizer (`torch.optim.Optimizer`): Its optimizer.
-        scaler (`torch.amp.GradScaler`): What scaled them.
-        max_norm (`float`): Largest norm of the gradient.
-
-    Returns:
-        `tuple` of `Tensor` of shape `()` and `bool`: The norm of the gradient before, and whether there was a step:
-            there is none where the scaled gradient is not finite.
-
-    Raises:
-        FloatingPointError: If it is not finite however small it is scaled.
-    """
-    scaler.unscale_(optimizer)
-    grad_norm = nn.utils.clip_grad_norm_(trainable_parameters(model), max_norm)
-    scale = scaler.get_scale()
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    has_stepped = scaler.get_scale() >= scale  # a smaller one says that the gradient was not finite and no step taken
-    if not has_stepped and scaler.get_scale() < 1:
-        raise FloatingPointError(
-            "The discriminator's gradient is not finite in float16, however small it is scaled. Use bf16=True in "
-            "place of fp16=True, or lower discriminator_learning_rate; the last checkpoint is intact."
-        )
-    return grad_norm, has_stepped

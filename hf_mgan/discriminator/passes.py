@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BatchEncoding, PreTrainedModel
 
-from .prefixes import PrefixScorer, label_logits
+from .prefixes import PrefixScorer
 
 
 class Passes:
@@ -84,3 +84,20 @@ class Passes:
 
     def _without_sync(self) -> AbstractContextManager[None]:
         return self.trained.no_sync() if isinstance(self.trained, DistributedDataParallel) else nullcontext()
+
+
+def label_logits(values: Tensor, label: int) -> Tensor:
+    """Compute the logit of being real from what a head says: its one label, or the log-odds of `label` among several.
+
+    Args:
+        values (`Tensor` of shape `(..., labels)`): Output of the head.
+        label (`int`): Index of the label that means real.
+
+    Returns:
+        `Tensor` of shape `(...)`: float32; higher = more real.
+    """
+    values = values.float()
+    if values.size(-1) == 1:
+        return values[..., 0]
+    others = [index for index in range(values.size(-1)) if index != label]
+    return values[..., label] - values[..., others].logsumexp(-1)

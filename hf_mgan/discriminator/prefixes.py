@@ -257,23 +257,6 @@ def repeat_last(rows: Sequence[Tensor], width: int | None = None) -> Tensor:
     return torch.stack([torch.cat([row, row[-1:].expand(width - len(row))]) for row in rows])
 
 
-def label_logits(values: Tensor, label: int) -> Tensor:
-    """Compute the logit of being real from what a head says: its one label, or the log-odds of `label` among several.
-
-    Args:
-        values (`Tensor` of shape `(..., labels)`): Output of the head.
-        label (`int`): Index of the label that means real.
-
-    Returns:
-        `Tensor` of shape `(...)`: float32; higher = more real.
-    """
-    values = values.float()
-    if values.size(-1) == 1:
-        return values[..., 0]
-    others = [index for index in range(values.size(-1)) if index != label]
-    return values[..., label] - values[..., others].logsumexp(-1)
-
-
 def _inner(model: PreTrainedModel | PeftModel) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 

@@ -108,12 +108,20 @@ class Replay:
         self.texts.extend(PastText(*((prompt, text) for prompt, text in pairs)) for pairs in state["texts"])
 
     def save(self, folder: str | Path, rank: int) -> None:
-        """Write the state of one process into `folder`."""
+        """Write the state of one process to `replay_{rank}.json` in `folder`, if there is replay."""
+        if not self.fraction:
+            return
         Path(folder).mkdir(parents=True, exist_ok=True)
         _file(folder, rank).write_text(json.dumps(self.state_dict()) + "\n")
 
     def load(self, folder: str | Path, rank: int) -> None:
-        """Restore what `save` wrote; without such a file start with no texts, and say so in a warning."""
+        """Restore what `save` wrote, if there is replay; without such a file start with no texts, and warn.
+
+        Raises:
+            ValueError: If one of the two losses is paired and the other is not.
+        """
+        if not self.fraction:
+            return
         path = _file(folder, rank)
         if path.exists():
             self.load_state_dict(json.loads(path.read_text()))

@@ -1,6 +1,5 @@
 """The objectives of both models and the penalties on the discriminator, as pure functions of logits."""
 
-from .length import length_correlation
 from .losses import (
     FREE_TO_SHIFT,
     LOSSES,
@@ -29,7 +28,6 @@ __all__ = [
     "bradley_terry",
     "hinge",
     "least_squares",
-    "length_correlation",
     "log_d",
     "logit",
     "logit_penalty",

@@ -16,8 +16,8 @@ from torch import Tensor
 from ..config import AdversarialConfig
 from ..data import RealTexts, plain_text
 from ..discriminator import Discriminator, DiscriminatorOutput
-from ..objectives import REWARDS, length_correlation
-from .batch_metrics import batch_metrics
+from ..objectives import REWARDS
+from .batch_metrics import batch_metrics, length_correlation
 from .update_gating import UpdateGating
 
 
@@ -31,7 +31,8 @@ class Round:
     """What came of one generation batch, on one process.
 
     Attributes:
-        accuracy (`float`, *optional*): The discriminator's, before its update; None before the first round.
+        accuracy (`float`, *optional*): The discriminator's, before its update, of all processes; None where no update
+            gating asks for it.
         references (`list[str]`): The real texts that the discriminator saw.
         reference_prompts (`list`): Their prompts as the dataset has them; "" where they have none.
         completion_ids (`list[list[int]]` of length B): Tokens of the completions.
@@ -72,7 +73,7 @@ class DiscriminatorReward:
         is_training: Callable[[], bool],
     ) -> None:
         self.discriminator, self.real_texts = discriminator, real_texts
-        self.gating = UpdateGating(**args.update_gating())
+        self.gating = UpdateGating(**args.update_gating()) if args.update_gating() else None
         self.round = Round()
         self._args, self._is_training = args, is_training
         self._shape = REWARDS[args.discriminator_reward]
@@ -104,7 +105,9 @@ class DiscriminatorReward:
         """
         texts, references = [plain_text(text) for text in completions], columns.get(REFERENCE)
         training, accuracy = self._is_training(), self.round.accuracy
-        skips = training and not self.is_warming_up and self.gating.discriminator_skips(accuracy)
+        skips = False
+        if training and self.gating is not None and not self.is_warming_up:
+            skips = self.gating.discriminator_skips(accuracy)
         draw = self.real_texts.draw if training else self.real_texts.held_out
         shown = self.real_texts.shown_prompts(prompts)
         outputs: list[tuple[list[str], list, DiscriminatorOutput]] = []
@@ -113,8 +116,8 @@ class DiscriminatorReward:
             output = act(shown, texts, real, self.real_texts.shown_prompts(real_prompts))
             outputs.append((real, real_prompts, output))
         real, real_prompts, output = outputs[0]
-        if training:
-            accuracy = gather(output.accuracy()[None]).mean().item() if self.gating.is_on else output.accuracy().item()
+        if training and self.gating is not None:
+            accuracy = gather(output.accuracy()[None]).mean().item()
         self.round = Round(accuracy, real, real_prompts, completion_ids, output)
         rewards = self._shape(output.fake_logits)
         for name, value in self._metrics(output, rewards, texts, skips).items():
@@ -146,6 +149,6 @@ class DiscriminatorReward:
         metrics = dict(zip(tensors, values, strict=True))
         repeats = group if self.real_texts.are_references(training) else 1
         metrics |= batch_metrics(texts, self.round.references, repeats)
-        if training:
+        if training and self.gating is not None:
             metrics |= self.gating.metrics(skipped, self.round.accuracy)
         return metrics

@@ -29,11 +29,6 @@ class UpdateGating:
     ceiling: float | None = None
     floor: float | None = None
 
-    @property
-    def is_on(self) -> bool:
-        """Whether anything is ever skipped."""
-        return self.ceiling is not None or self.floor is not None
-
     def discriminator_skips(self, accuracy: float | None) -> bool:
         """Whether the discriminator does not learn from the batch after one with this accuracy."""
         return self.ceiling is not None and accuracy is not None and accuracy > self.ceiling
