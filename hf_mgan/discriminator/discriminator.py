@@ -26,9 +26,9 @@ from .encoding import TextEncoder
 from .loading import (
     checked_classifier,
     checked_max_length,
+    label_index,
     load_classifier,
     prepare_quantised_training,
-    real_label_index,
 )
 from .optimization import make_optimizer, trainable_parameters
 from .passes import Passes
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 STATE_FILE = "training_state.pt"
+NEW_HEAD = (
+    "If it was trained for something else, set discriminator_fresh_head=True, which gives it a new head with one "
+    "label."
+)
 
 
 class Discriminator:
@@ -112,12 +116,12 @@ class Discriminator:
             checkpoint_activations(base, base.config.get_text_config())
         prepare_quantised_training(model)
         self.model = model.eval()
-        self.label = real_label_index(base.config, label)
+        self.label = label_index(base.config, label, "discriminator_label", "real text", hint=NEW_HEAD)
         self.loss: Callable[..., Tensor] = LOSSES[loss]
         if regularization.label_smoothing:
             self.loss = partial(self.loss, label_smoothing=regularization.label_smoothing)
         self._is_free_to_shift = loss in FREE_TO_SHIFT
-        self.max_length = checked_max_length(base.config, processing_class, max_length)
+        self.max_length = checked_max_length(base.config, processing_class, max_length, "discriminator_max_length")
         self._encoder = TextEncoder(processing_class, self.max_length)
         self.processing_class = self._encoder.processing_class
         base.config.get_text_config().pad_token_id = self.processing_class.pad_token_id

@@ -106,12 +106,15 @@ def checked_classifier(model: Any, processing_class: Any) -> PreTrainedModel:
     return base
 
 
-def real_label_index(config: Any, label: str | int | None) -> int:
-    """Return the index of the label that means "real".
+def label_index(config: Any, label: str | int | None, argument: str, meaning: str, hint: str = "") -> int:
+    """Return the index of the label that means what the caller is after.
 
     Args:
         config (`PreTrainedConfig`): The classifier's configuration.
-        label (`str` or `int`, *optional*): Name or index; a string of digits counts as an index.
+        label (`str` or `int`, *optional*): Name or index; a string of digits that is no name counts as an index.
+        argument (`str`): Name of the argument that holds the label, for errors.
+        meaning (`str`): What the label means, such as "real text", for errors.
+        hint (`str`, *optional*): What else can be done where several labels leave the choice open.
 
     Returns:
         `int`: In [0, number of labels).
@@ -121,20 +124,17 @@ def real_label_index(config: Any, label: str | int | None) -> int:
     """
     names = [config.id2label[index] for index in range(config.num_labels)]
     if label is None:
-        if config.num_labels == 1:
+        if len(names) == 1:
             return 0
         raise ValueError(
-            f"The discriminator has the labels {names}: say which of them means real text with discriminator_label, "
-            "a name or an index. If it was trained for something else, set discriminator_fresh_head=True, which gives "
-            "it a new head with one label."
+            f"The classifier has the labels {names}: say which of them means {meaning} with {argument}, a name or an "
+            f"index. {hint}".rstrip()
         )
     if label in names:
         return names.index(str(label))
-    if str(label).isdecimal() and int(label) < config.num_labels:
+    if str(label).isdecimal() and int(label) < len(names):
         return int(label)
-    raise ValueError(
-        f"discriminator_label is {label!r}, and the discriminator has the labels {names}. Give a name or an index."
-    )
+    raise ValueError(f"{argument} is {label!r}, and the classifier has the labels {names}. Give a name or an index.")
 
 
 def with_adapters(model: PreTrainedModel, peft_config: PeftConfig, fresh: Collection[str] = ()) -> PeftModel:
@@ -245,16 +245,32 @@ def _with_head_in_full_precision(
     return quantization_config
 
 
-def checked_max_length(config: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int:
-    """Return the number of tokens to cut texts to, no more than tokenizer and model can take."""
+def checked_max_length(
+    config: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | None, argument: str, least: int = 1
+) -> int:
+    """Return the number of tokens to cut texts to, no more than tokenizer and model can take.
+
+    Args:
+        config (`PreTrainedConfig`): The classifier's configuration.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        max_length (`int`, *optional*): What was asked for; the most that both can take by default, or
+            [`FALLBACK_MAX_LENGTH`] where they state no limit.
+        argument (`str`): Name of the argument that holds it, for errors.
+        least (`int`, *optional*, defaults to 1): The least that makes sense.
+
+    Returns:
+        `int`: At least `least`.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
     # A tokenizer without a limit states a number with thirty digits; position tables can be longer than what may be
     # used.
     limits = [tokenizer.model_max_length, getattr(config.get_text_config(), "max_position_embeddings", None)]
     limit = min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
-    if max_length is None:
-        return limit or FALLBACK_MAX_LENGTH
-    if max_length < 1 or (limit is not None and max_length > limit):
+    chosen = limit or FALLBACK_MAX_LENGTH if max_length is None else max_length
+    if chosen < least or (limit is not None and chosen > limit):
         raise ValueError(
-            f"discriminator_max_length must lie between 1 and the model's limit of {limit}, got {max_length}."
+            f"{argument} must lie between {least} and the model's limit of {limit}, got {max_length or chosen}."
         )
-    return max_length
+    return chosen

@@ -6,6 +6,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from ..discriminator.loading import label_index
+
 
 def load_trained_classifier(name: str) -> PreTrainedModel:
     """Load a trained classifier in float32; one whose head would be random is refused."""
@@ -45,16 +47,4 @@ def unsafe_label_index(config: Any, label: str | int | None) -> int:
             "The safety classifier is a regression (config.problem_type), so its outputs are no logits. Wrap it in a "
             "function from a list of completions to their probabilities of being unsafe."
         )
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    if label is None:
-        if len(names) == 1:
-            return 0
-        raise ValueError(
-            f"The safety classifier has the labels {names}: say which of them means unsafe, by name or index, for "
-            f"example SafetyGate(..., label={names[-1]!r})."
-        )
-    if label in names:
-        return names.index(str(label))
-    if str(label).isdecimal() and int(label) < len(names):
-        return int(label)
-    raise ValueError(f"label is {label!r}, and the safety classifier has the labels {names}. Give a name or an index.")
+    return label_index(config, label, "label", "unsafe text")

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-
-FALLBACK_MAX_LENGTH = 512
+from ..discriminator.loading import checked_max_length
 
 
 class Windows:
@@ -33,16 +32,9 @@ class Windows:
                 "processing_class must be a fast tokenizer (those of the library `tokenizers`), which can split a "
                 f"text that is too long into windows, got {type(tokenizer).__name__}."
             )
-        # A tokenizer without a limit states a number with thirty digits.
-        limits = [tokenizer.model_max_length, getattr(config.get_text_config(), "max_position_embeddings", None)]
-        limit = min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
         single, pair = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
-        self.max_length = limit or FALLBACK_MAX_LENGTH if max_length is None else max_length
         least = max(single, pair) + 4  # two tokens of a prompt, and two of its completion
-        if self.max_length < least or (limit is not None and self.max_length > limit):
-            raise ValueError(
-                f"max_length must lie between {least} and the classifier's limit of {limit}, got {self.max_length}."
-            )
+        self.max_length = checked_max_length(config, tokenizer, max_length, "max_length", least)
         fill = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if fill is None:
             raise ValueError(
