@@ -1,1 +1,1 @@
-"""The command `hf-mgan`: one module a subcommand, and `main`, which chooses among them."""
+"""The command `hf-mgan`: each subcommand has its module, and `main` chooses among them."""

@@ -1,4 +1,4 @@
-"""What the subcommands read alike: kinds of data files, functions by name, the safety gate.
+"""Arguments that several subcommands take: kinds of data files, functions by name, the safety gate.
 
 In: arguments as the shell or a YAML file gives them. Out: what they name, or an error that says what to give.
 """
@@ -32,7 +32,7 @@ def imported(name: str, argument: str) -> str | Callable:
 
 
 def check_alone(script: Any, name: str, details: list[str]) -> None:
-    """Check that nothing is said of what `name` would bring, where it is not given."""
+    """Check that the details of an argument are left at their defaults where it is not given itself."""
     defaults = {each.name: each.default for each in fields(script)}
     for detail in details:
         if getattr(script, name) is None and getattr(script, detail) != defaults[detail]:

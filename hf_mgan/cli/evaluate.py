@@ -12,7 +12,7 @@ from .arguments import FILE_KINDS, named_safety_gate
 
 @dataclass
 class EvaluateArguments(EvaluationConfig):
-    """Arguments of `hf-mgan evaluate`: those of [`~evaluator.EvaluationConfig`], the models and the data.
+    """Arguments of `hf-mgan evaluate`: those of [`~evaluation.EvaluationConfig`], the models and the data.
 
     Args:
         models (`list[str]`): Generators, each a Hub id or a folder, with adapters or without; `NAME=ID` gives it a
@@ -49,14 +49,14 @@ class EvaluateArguments(EvaluationConfig):
 
 
 def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report:
-    """Measure the models that the arguments name, and write the report to `output_dir`.
+    """Evaluate the models that the arguments name, and write the report to `output_dir`.
 
     Args:
         arguments ([`EvaluateArguments`]): Models, data and settings.
         command (`str`, *optional*): What was called, for the report.
 
     Returns:
-        [`~evaluator.Report`]: What was found.
+        [`~evaluation.Report`]: All metrics with their intervals.
 
     Raises:
         ValueError: If models or data are missing, a split is not there, or a setting is out of range.

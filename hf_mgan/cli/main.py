@@ -1,4 +1,4 @@
-"""The command `hf-mgan`: one module a subcommand; this one takes the first word and parses the rest.
+"""The command `hf-mgan`: each subcommand has its module; this one takes the first word and parses the rest.
 
 All subcommands take flags or a YAML file (`--config file.yaml`), as TRL's own scripts do. `accelerate launch -m
 hf_mgan.cli train ...` runs training on several devices.

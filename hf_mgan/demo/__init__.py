@@ -1,1 +1,1 @@
-"""The embedded demo: a game on a small formal language whose truth can be computed."""
+"""The demo: adversarial training on a small formal language whose true distribution is known."""

@@ -1,16 +1,15 @@
-"""Exact measures of a generator of the demo's language: both densities are known, so nothing is left to a judge.
+"""Exact metrics of a generator of the demo's language: both densities are known, so nothing has to be estimated.
 
 In: a causal language model. Out: [`Quality`], with the Jensen-Shannon divergence between the language and the model.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
 
-import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..decoding import sample
 from ..metrics import best_value, distinct_n, jensen_shannon, kullback_leibler
 from ..metrics.completion_likelihood import sequence_logps
 from .language import Language
@@ -32,7 +31,7 @@ class Quality:
         distinct_4 (`float`): Share of different ones among the 4-grams.
         entropy (`float`): Entropy of a sentence in nats.
         real_nll (`float`): Negative log-likelihood of a real sentence in nats.
-        mean_length (`float`): Words a sentence.
+        mean_length (`float`): Words per sentence.
         forward_kl (`float`): KL divergence of the model from the language, KL(language, model), in nats.
         reverse_kl (`float`, *optional*): KL(model, language) in nats, of the model without its ungrammatical
             sentences, with which it is infinite; None where there are no others.
@@ -52,13 +51,13 @@ class Quality:
     best_value: float
 
 
-def generate(
+def sample_sentences(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, count: int, temperature: float, seed: int
 ) -> tuple[list[list[int]], list[list[str]]]:
-    """Draw sentences from a generator, which is put into evaluation mode.
+    """Draw sentences from a generator.
 
     Args:
-        model (`PreTrainedModel` or `PeftModel`): A causal language model.
+        model (`PreTrainedModel` or `PeftModel`): A causal language model; its mode is restored.
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
         count (`int`): How many.
         temperature (`float`): Temperature of the softmax, over the whole vocabulary.
@@ -67,25 +66,11 @@ def generate(
     Returns:
         `tuple[list[list[int]], list[list[str]]]`: Token ids of each, with the end where there is one, and its words.
     """
-    model.eval()
-    rows: list[list[int]] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        while len(rows) < count:
-            start = torch.full((min(BATCH_SIZE, count - len(rows)), 1), tokenizer.bos_token_id)
-            drawn = cast(Any, model).generate(  # PEFT passes it on to the model within, which no type says
-                input_ids=start,
-                attention_mask=torch.ones_like(start),
-                do_sample=True,
-                temperature=temperature,
-                top_k=0,
-                max_new_tokens=MAX_TOKENS,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-            rows += drawn[:, 1:].tolist()
+    start = [[tokenizer.bos_token_id]] * count
+    ids = sample(model, tokenizer, start, MAX_TOKENS, temperature, seed, BATCH_SIZE).completion_ids
     end = tokenizer.eos_token_id
-    ids = [row[: row.index(end) + 1] if end in row else row for row in rows]
-    # A sentence cut at the limit keeps its length: with no end it has MAX_TOKENS words, which no real sentence has.
+    # Every token but the end counts as a word, special ones too: a sentence that holds one is not grammatical, and one
+    # that was cut at the limit has MAX_TOKENS words, which no real sentence has.
     words = [text.split() for text in tokenizer.batch_decode([row[:-1] if row[-1] == end else row for row in ids])]
     return ids, words
 
@@ -96,7 +81,7 @@ class ExactMetrics:
     Args:
         language ([`Language`]): The language.
         tokenizer (`PreTrainedTokenizerBase`): The generators' tokenizer.
-        sentences (`list[list[str]]`): Real sentences that no player has seen.
+        sentences (`list[list[str]]`): Real sentences that neither model has seen.
         seed (`int`): Seed of the generated sentences.
     """
 
@@ -114,20 +99,22 @@ class ExactMetrics:
     def __call__(
         self, model: PreTrainedModel | PeftModel, temperature: float = 1.0, count: int | None = None
     ) -> Quality:
-        """ExactMetrics a generator.
+        """Compute the metrics of a generator.
 
         Args:
             model (`PreTrainedModel` or `PeftModel`): A causal language model.
             temperature (`float`, *optional*, defaults to 1.0): Temperature of the softmax.
-            count (`int`, *optional*): Sentences of either side; as many as there are real ones by default.
+            count (`int`, *optional*): Generated sentences, compared with as many real ones. As many as there
+                are real ones by default.
 
         Returns:
             [`Quality`]: Of the model at this temperature.
         """
         count = count or len(self.real_ids)
-        training = model.training
-        ids, words = generate(model, self.tokenizer, count, temperature, self.seed)
+        ids, words = sample_sentences(model, self.tokenizer, count, temperature, self.seed)
         start = [[self.tokenizer.bos_token_id]] * count
+        training = model.training
+        model.eval()
         real, fake = (
             sequence_logps(model, start, rows, temperature, BATCH_SIZE) for rows in (self.real_ids[:count], ids)
         )
@@ -152,5 +139,5 @@ class ExactMetrics:
         )
 
     def best(self, model: PreTrainedModel | PeftModel, temperatures: tuple[float, ...]) -> list[Quality]:
-        """ExactMetrics a generator at several temperatures, the one of the least divergence first."""
+        """Compute the metrics of a generator at several temperatures, those of the least divergence first."""
         return sorted((self(model, temperature) for temperature in temperatures), key=lambda it: it.divergence)

@@ -1,4 +1,4 @@
-"""The two players of the demo: small models of real architectures, made from configurations and trained on sentences.
+"""The models of the demo: small ones of real architectures, made from configurations and trained on sentences.
 
 The generator is a GPT-Neo with one layer of local attention that sees two words back. Maximum likelihood converges
 within a minute, and what is then missing (agreement over a distance) is what its memory cannot hold, so that training
@@ -46,7 +46,7 @@ TRAINING: dict[str, Any] = {
 
 
 def make_tokenizer(words: list[str], adds_ends: bool) -> PreTrainedTokenizerFast:
-    """Make a tokenizer with one token a word.
+    """Make a tokenizer with one token per word.
 
     Args:
         words (`list[str]`): The vocabulary.
@@ -91,10 +91,10 @@ def train_generator(
         tokenizer (`PreTrainedTokenizerBase`): The generator's.
         folder (`Path`): Where model and tokenizer are saved, as a Hub folder.
         steps (`int`): Steps; the learning rate falls linearly to 0 over them.
-        batch_size (`int`): Sentences a step.
+        batch_size (`int`): Sentences per step.
         seed (`int`): Seed of the weights and of the order.
         callback (`TrainerCallback`): Told of the progress.
-        start (`GPTNeoForCausalLM`, *optional*): A model to go on with; a fresh one by default.
+        start (`GPTNeoForCausalLM`, *optional*): A model to go on with; a new one by default.
 
     Returns:
         `GPTNeoForCausalLM`: The trained model.

@@ -1,4 +1,4 @@
-"""What the demo shows: progress, the table, the curves, samples, and the lines that load the players again."""
+"""What the demo shows: progress, tables, curves, samples, and the lines that load both models again."""
 
 import math
 import statistics
@@ -29,7 +29,7 @@ discriminator = AutoModelForSequenceClassification.from_pretrained(folder)
 discriminator_tokenizer = AutoTokenizer.from_pretrained(folder)
 """
 COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}  # 80 characters
-PLAYED = ("D(x)", "D(G(s))", "V(D,G)")
+DISCRIMINATOR = ("D(x)", "D(G(s))", "V(D,G)")
 
 
 class Bar(TrainerCallback):
@@ -54,7 +54,7 @@ class Bar(TrainerCallback):
 
 
 class Bars(Progress):
-    """The progress of all parts, one bar each."""
+    """The progress of all parts, each with its bar."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description:26}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -67,51 +67,51 @@ class Bars(Progress):
         return Bar(self, self.add_task(part, total=steps + warmup_steps), warmup_steps)
 
 
-def show(games: Sequence[SeedResult], real: dict[str, float], folder: Path, console: Console | None = None) -> None:
-    """Print samples, the lines that load the players, the tables and the verdict.
+def show(runs: Sequence[SeedResult], real: dict[str, float], folder: Path, console: Console | None = None) -> None:
+    """Print samples, the lines that load both models, the tables and the verdict.
 
     Args:
-        games (`Sequence[SeedResult]`): One a seed.
-        real (`dict[str, float]`): Figures of the language itself.
+        runs (`Sequence[SeedResult]`): One per seed.
+        real (`dict[str, float]`): Metrics of the language itself.
         folder (`Path`): Where everything lies.
         console (`Console`, *optional*): Where to print; the terminal by default.
     """
     console = console or Console()
-    first = games[0]
+    first = runs[0]
     best = first.likelihood[0].temperature
     console.print(
         f"\n[bold]Maximum likelihood at its best temperature ({best})[/], the first ten of seed {first.seed}"
     )
     console.print("\n".join(f"  {text}" for text in first.samples_before), highlight=False)
-    console.print("\n[bold]After the game[/], temperature 1")
+    console.print("\n[bold]After adversarial training[/], temperature 1")
     console.print("\n".join(f"  {text}" for text in first.samples_after), highlight=False)
-    console.print("\n[bold]To load the players again[/]")
+    console.print("\n[bold]To load both models again[/]")
     console.print(LOAD.format(folder=first.folder), highlight=False, markup=False, soft_wrap=True)
-    console.print(game_table(games))
-    console.print(quality_table(games, real))
-    console.print(verdict(games), soft_wrap=True)
-    training = ("maximum likelihood", "discriminator's encoder", "adversarial game")
-    seconds = statistics.fmean(sum(game.seconds[part] for part in training) for game in games)
-    console.print(f"Training took {seconds:.0f} s a seed.")
-    console.print(f"Figures: {folder}/demo.json, curves: {folder}/demo.png", soft_wrap=True)
+    console.print(discriminator_table(runs))
+    console.print(quality_table(runs, real))
+    console.print(verdict(runs), soft_wrap=True)
+    training = ("maximum likelihood", "discriminator's encoder", "adversarial training")
+    seconds = statistics.fmean(sum(run.seconds[part] for part in training) for run in runs)
+    console.print(f"Training took {seconds:.0f} s per seed.")
+    console.print(f"Metrics: {folder}/demo.json, curves: {folder}/demo.png", soft_wrap=True)
 
 
-def quality_table(games: Sequence[SeedResult], real: dict[str, float]) -> Table:
-    """Make the table of all models; with several seeds each figure is the mean over them."""
-    several = len(games) > 1
+def quality_table(runs: Sequence[SeedResult], real: dict[str, float]) -> Table:
+    """Make the table of all models; with several seeds each metric is the mean over them."""
+    several = len(runs) > 1
     spread = "deviation over the seeds" if several else "standard error"
     result = Table(
         title=f"\nJS: exact Jensen-Shannon divergence to the language in bits ± {spread}; share of grammatical "
-        "sentences; distinct-4; entropy of a sentence and negative log-likelihood of a real one in nats; words a "
-        "sentence",
+        "sentences; distinct-4; entropy of a sentence and negative log-likelihood of a real one in nats; words "
+        "per sentence",
         title_justify="left",
         **COMPACT,
     )
     result.add_column("model", no_wrap=True)
     for name in ("T", "JS", "gram.", "dist4", "entropy", "NLL", "words"):
         result.add_column(name, justify="right", no_wrap=True)
-    figures = [f"{real['grammatical']:.3f}", f"{real['distinct_4']:.3f}", f"{real['entropy']:.2f}"]
-    result.add_row("the language", "", "0", *figures, figures[-1], f"{real['mean_length']:.2f}")
+    metrics = [f"{real['grammatical']:.3f}", f"{real['distinct_4']:.3f}", f"{real['entropy']:.2f}"]
+    result.add_row("the language", "", "0", *metrics, metrics[-1], f"{real['mean_length']:.2f}")
 
     def add(name: str, qualities: list[Quality]) -> None:
         def mean(key: str) -> float:
@@ -131,75 +131,75 @@ def quality_table(games: Sequence[SeedResult], real: dict[str, float]) -> Table:
             f"{mean('mean_length'):.2f}",
         )
 
-    add("maximum likelihood", [_at_one(game.likelihood) for game in games])
-    add("  at its best T", [game.likelihood[0] for game in games])
-    add("  after 2x steps", [game.likelihood_again[0] for game in games])
-    add("[bold]adversarial[/]", [game.adversarial for game in games])
+    add("maximum likelihood", [_at_one(run.likelihood) for run in runs])
+    add("  at its best T", [run.likelihood[0] for run in runs])
+    add("  after 2x steps", [run.likelihood_again[0] for run in runs])
+    add("[bold]adversarial[/]", [run.adversarial for run in runs])
     return result
 
 
-def game_table(games: Sequence[SeedResult]) -> Table:
-    """Make the table of what the discriminator thinks at both ends of the game, as means over the seeds."""
-    result = Table(title="The game", title_justify="left", **COMPACT)
+def discriminator_table(runs: Sequence[SeedResult]) -> Table:
+    """Make the table of D(x), D(G(s)) and V(D,G) at both ends of adversarial training, as means over the seeds."""
+    result = Table(title="Adversarial training", title_justify="left", **COMPACT)
     result.add_column("")
-    for name in PLAYED:
+    for name in DISCRIMINATOR:
         result.add_column(name, justify="right")
     for label, ends in (
-        ("first steps", [game.before for game in games]),
-        ("last steps", [game.after for game in games]),
+        ("first steps", [run.before for run in runs]),
+        ("last steps", [run.after for run in runs]),
     ):
-        result.add_row(label, *(f"{statistics.fmean(end[key] for end in ends):.3f}" for key in PLAYED))
+        result.add_row(label, *(f"{statistics.fmean(end[key] for end in ends):.3f}" for key in DISCRIMINATOR))
     result.add_row("nothing to tell apart", "0.500", "0.500", f"{-math.log(4):.3f}")
     return result
 
 
-def verdict(games: Sequence[SeedResult]) -> str:
+def verdict(runs: Sequence[SeedResult]) -> str:
     """Say in a line how the adversarial model compares with the best that maximum likelihood reached.
 
-    A difference of less than two standard errors decides nothing. The two are measured on the same real sentences but
+    A difference of less than two standard errors decides nothing. The two are computed on the same real sentences but
     taken as independent, which overstates the error of the difference.
     """
     differences, decided = [], []
-    for game in games:
-        rival = min((game.likelihood[0], game.likelihood_again[0]), key=lambda quality: quality.divergence)
-        differences.append(game.adversarial.divergence - rival.divergence)
-        error = math.hypot(game.adversarial.standard_error, rival.standard_error)
+    for run in runs:
+        rival = min((run.likelihood[0], run.likelihood_again[0]), key=lambda quality: quality.divergence)
+        differences.append(run.adversarial.divergence - rival.divergence)
+        error = math.hypot(run.adversarial.standard_error, rival.standard_error)
         decided.append(
             "undecided" if abs(differences[-1]) < 2 * error else "lower" if differences[-1] < 0 else "higher"
         )
-    counts = ", ".join(f"{word} with {decided.count(word)} of {len(games)} seeds" for word in sorted(set(decided)))
+    counts = ", ".join(f"{word} with {decided.count(word)} of {len(runs)} seeds" for word in sorted(set(decided)))
     return (
         f"Against maximum likelihood at its best, the adversarial model's divergence is {counts}; mean difference "
         f"{statistics.fmean(differences):+.4f} bits."
     )
 
 
-def draw(games: Sequence[SeedResult], path: Path) -> None:
-    """Draw the curves of the game, a line a seed, as a PNG.
+def draw(runs: Sequence[SeedResult], path: Path) -> None:
+    """Draw the curves of adversarial training, one line per seed, as a PNG.
 
     Args:
-        games (`Sequence[SeedResult]`): One a seed.
+        runs (`Sequence[SeedResult]`): One per seed.
         path (`Path`): The file.
     """
     figure = Figure(figsize=(13, 4), layout="constrained")
     divergence, probabilities, value = figure.subplots(1, 3)
     colours = matplotlib.color_sequences["tab10"]
-    for number, game in enumerate(games):
+    for number, run in enumerate(runs):
         colour = colours[number % len(colours)]
-        start = _at_one(game.likelihood).divergence
-        steps, values = zip((0, start), *game.divergences, strict=True)
-        divergence.plot(steps, values, color=colour, label=f"seed {game.seed}")
-        divergence.axhline(game.likelihood[0].divergence, color=colour, linestyle="--", linewidth=1)
-        probabilities.plot(_smooth(game.curves["D(x)"]), color=colour, label=f"D(x), seed {game.seed}")
+        start = _at_one(run.likelihood).divergence
+        steps, values = zip((0, start), *run.divergences, strict=True)
+        divergence.plot(steps, values, color=colour, label=f"seed {run.seed}")
+        divergence.axhline(run.likelihood[0].divergence, color=colour, linestyle="--", linewidth=1)
+        probabilities.plot(_smooth(run.curves["D(x)"]), color=colour, label=f"D(x), seed {run.seed}")
         probabilities.plot(
-            _smooth(game.curves["D(G(s))"]), color=colour, linestyle=":", label=f"D(G(s)), seed {game.seed}"
+            _smooth(run.curves["D(G(s))"]), color=colour, linestyle=":", label=f"D(G(s)), seed {run.seed}"
         )
-        value.plot(_smooth(game.curves["V(D,G)"]), color=colour)
+        value.plot(_smooth(run.curves["V(D,G)"]), color=colour)
     divergence.set(title="JS divergence to the language", ylabel="bits", xlabel="step", ylim=(0, None))
     divergence.plot([], [], color="grey", linestyle="--", linewidth=1, label="maximum likelihood, best temperature")
     divergence.legend(fontsize="small")
     probabilities.axhline(0.5, color="grey", linewidth=1)
-    probabilities.set(title="What the discriminator thinks", ylabel="mean probability of real", xlabel="step")
+    probabilities.set(title="The discriminator", ylabel="mean probability of real", xlabel="step")
     probabilities.legend(fontsize="small")
     value.axhline(-math.log(4), color="grey", linewidth=1)
     value.annotate("-log 4: real and generated text cannot be told apart", (0, -math.log(4)), fontsize="small")

@@ -1,6 +1,6 @@
-"""The demo: a whole game on a small formal language, with nothing to download, and the truth computed at its end.
+"""The demo: adversarial training on a small formal language, with nothing to download and the exact divergence known.
 
-Out, in `output_dir`: for each seed a folder with both players, the figures as `demo.json`, the curves as `demo.png`.
+Out, in `output_dir`: for each seed a folder with both models, all metrics as `demo.json`, the curves as `demo.png`.
 """
 
 import json
@@ -31,7 +31,7 @@ from transformers.trainer_callback import PrinterCallback
 from ..config import AdversarialConfig
 from ..metrics import distinct_n
 from ..trainer import AdversarialTrainer
-from .exact_metrics import ExactMetrics, Quality, generate
+from .exact_metrics import ExactMetrics, Quality, sample_sentences
 from .language import Language
 from .models import MAX_TOKENS, TRAINING, adapters, make_tokenizer, train_encoder, train_generator
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1)
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-# Metrics of the trainer that become the curves, under the names of the game.
-FIGURES = {
+# Metrics of the trainer that become the curves, under the names of the formula: V(D, G), D(x), D(G(s)).
+CURVES = {
     "D(x)": "discriminator/real_prob",
     "D(G(s))": "discriminator/fake_prob",
     "V(D,G)": "discriminator/value",
@@ -50,7 +50,7 @@ FIGURES = {
     "reward": "rewards/discriminator/mean",
     "length": "completions/mean_length",
 }
-# Steps over which the figures at the beginning and at the end of the game are averaged.
+# Steps over which the metrics at the beginning and at the end of adversarial training are averaged.
 WINDOW = 5
 
 
@@ -60,28 +60,28 @@ class DemoArguments:
 
     Args:
         output_dir (`str`, *optional*, defaults to `"demo"`): Where everything is saved.
-        seeds (`list[int]`, *optional*, defaults to `[0]`): One whole game a seed.
+        seeds (`list[int]`, *optional*, defaults to `[0]`): Each is a whole run.
         sentences (`int`, *optional*, defaults to 100000): Real sentences to train on.
-        batch_size (`int`, *optional*, defaults to 256): Sentences a step, for all players.
+        batch_size (`int`, *optional*, defaults to 256): Sentences per step, for all models.
         likelihood_steps (`int`, *optional*, defaults to 1200): Steps of maximum likelihood.
         encoder_steps (`int`, *optional*, defaults to 400): Steps of the discriminator's encoder as a masked language
             model.
-        warmup_steps (`int`, *optional*, defaults to 200): Updates of the discriminator before the game.
-        steps (`int`, *optional*, defaults to 200): Steps of the game.
-        samples (`int`, *optional*, defaults to 10000): Sentences of either side behind each divergence.
+        warmup_steps (`int`, *optional*, defaults to 200): Updates of the discriminator alone.
+        steps (`int`, *optional*, defaults to 200): Steps of adversarial training.
+        samples (`int`, *optional*, defaults to 10000): Real sentences, and generated ones, behind each divergence.
     """
 
     output_dir: str = field(default="demo", metadata={"help": "Where everything is saved."})
-    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "One whole game a seed."})
+    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Each is a whole run."})
     sentences: int = field(default=100_000, metadata={"help": "Real sentences to train on."})
-    batch_size: int = field(default=256, metadata={"help": "Sentences a step, for all players."})
+    batch_size: int = field(default=256, metadata={"help": "Sentences per step, for all models."})
     likelihood_steps: int = field(default=1200, metadata={"help": "Steps of maximum likelihood."})
     encoder_steps: int = field(
         default=400, metadata={"help": "Steps of the discriminator's encoder as a masked language model."}
     )
-    warmup_steps: int = field(default=200, metadata={"help": "Updates of the discriminator before the game."})
-    steps: int = field(default=200, metadata={"help": "Steps of the game."})
-    samples: int = field(default=10_000, metadata={"help": "Sentences of either side behind each divergence."})
+    warmup_steps: int = field(default=200, metadata={"help": "Updates of the discriminator alone."})
+    steps: int = field(default=200, metadata={"help": "Steps of adversarial training."})
+    samples: int = field(default=10_000, metadata={"help": "Real and generated sentences behind each divergence."})
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -94,19 +94,19 @@ class DemoArguments:
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one seed gave.
+    """The metrics and samples of one seed.
 
     Attributes:
         seed (`int`): The seed.
-        folder (`str`): Where its players lie.
+        folder (`str`): Where its models lie.
         likelihood (`list[Quality]`): Maximum likelihood at several temperatures, the best first.
         likelihood_again (`list[Quality]`): The same after training it for as many steps once more.
         adversarial (`Quality`): The adversarial model at temperature 1.
-        before (`dict[str, float]`): D(x), D(G(s)) and V(D,G) at the first steps of the game, before the players
-            learnt from these completions; the real sentences are of the training set.
+        before (`dict[str, float]`): D(x), D(G(s)) and V(D,G) at the first steps of adversarial training, each before
+            the update on its own batch; the real sentences are of the training set.
         after (`dict[str, float]`): The same at its last steps.
-        curves (`dict[str, list[float]]`): Figures of every step.
-        divergences (`list[tuple[int, float]]`): Step and divergence during the game, on fewer samples.
+        curves (`dict[str, list[float]]`): The same at every step.
+        divergences (`list[tuple[int, float]]`): Step and divergence during adversarial training, on fewer samples.
         seconds (`dict[str, float]`): Duration of each part.
         samples_before (`list[str]`): Sentences of maximum likelihood at its best temperature, unpicked.
         samples_after (`list[str]`): Sentences of the adversarial model.
@@ -126,40 +126,48 @@ class SeedResult:
     samples_after: list[str]
 
 
-class Watch(TrainerCallback):
-    """Measures the divergence ten times during the game; the random numbers of the game stay as they are."""
+class DivergenceCallback(TrainerCallback):
+    """Computes the exact divergence ten times during training, whose random numbers stay as they are.
 
-    def __init__(self, measure: ExactMetrics, count: int) -> None:
-        self.measure = measure
+    Args:
+        metrics ([`ExactMetrics`]): Computes it.
+        count (`int`): Real sentences, and generated ones, behind each divergence.
+
+    Attributes:
+        divergences (`list[tuple[int, float]]`): Step and divergence.
+    """
+
+    def __init__(self, metrics: ExactMetrics, count: int) -> None:
+        self.metrics = metrics
         self.count = count
         self.divergences: list[tuple[int, float]] = []
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """ExactMetrics if it is time."""
+        """Compute the divergence after each tenth of the steps."""
         if state.global_step % max(state.max_steps // 10, 1) == 0:
-            quality = self.measure(kwargs["model"], count=self.count)
+            quality = self.metrics(kwargs["model"], count=self.count)
             self.divergences.append((state.global_step, quality.divergence))
 
 
-def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, bars: "Bars") -> SeedResult:
-    """Play a whole game with one seed.
+def train_one_seed(arguments: DemoArguments, language: Language, seed: int, folder: Path, bars: "Bars") -> SeedResult:
+    """Train maximum likelihood, the discriminator's encoder and both models together, with one seed.
 
     Args:
         arguments ([`DemoArguments`]): Sizes.
         language ([`Language`]): The language.
         seed (`int`): Seed of sentences, weights and samples.
-        folder (`Path`): Where the players are saved.
+        folder (`Path`): Where the models are saved.
         bars (`Bars`): Shows the progress.
 
     Returns:
-        [`SeedResult`]: Everything measured.
+        [`SeedResult`]: All metrics.
     """
     # No two seeds share sentences: real ones to train on and to measure with.
     sentences = [" ".join(words) for words in language.sample(arguments.sentences, 2 * seed)]
     tokenizer = make_tokenizer(language.words, adds_ends=False)
-    measure = ExactMetrics(language, tokenizer, language.sample(arguments.samples, 2 * seed + 1), seed)
+    exact_metrics = ExactMetrics(language, tokenizer, language.sample(arguments.samples, 2 * seed + 1), seed)
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -180,25 +188,25 @@ def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, 
         encoder_tokenizer = make_tokenizer(language.words, adds_ends=True)
         train_encoder(sentences, encoder_tokenizer, encoder_folder, arguments.encoder_steps, callback=bar, **sizes)
     with timed("measuring maximum likelihood"):
-        likelihood = measure.best(model, TEMPERATURES)
+        likelihood = exact_metrics.best(model, TEMPERATURES)
         samples_before = _texts(model, tokenizer, likelihood[0].temperature)
 
-    watch = Watch(measure, min(2000, arguments.samples))
-    with timed("adversarial game"):
+    divergence = DivergenceCallback(exact_metrics, min(2000, arguments.samples))
+    with timed("adversarial training"):
         trainer = AdversarialTrainer(
             model=str(likelihood_folder),
             discriminator=str(encoder_folder),
             args=adversarial_config(arguments, folder / "adversarial", seed),
             train_dataset=Dataset.from_dict({"text": sentences}),
             peft_config=adapters(),
-            callbacks=[bars.add("adversarial game", arguments.steps, arguments.warmup_steps), watch],
+            callbacks=[bars.add("adversarial training", arguments.steps, arguments.warmup_steps), divergence],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         trainer.save_model()
         trainer.create_model_card(dataset_name="a small formal language")
     with timed("measuring the adversarial model"):
-        adversarial = measure(trainer.model)
+        adversarial = exact_metrics(trainer.model)
         samples_after = _texts(trainer.model, tokenizer, 1.0)
 
     with timed("maximum likelihood again"):
@@ -213,10 +221,10 @@ def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, 
             **sizes,
         )
     with timed("measuring maximum likelihood again"):
-        likelihood_again = measure.best(again, TEMPERATURES)
+        likelihood_again = exact_metrics.best(again, TEMPERATURES)
 
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    curves = {name: [round(entry[key], 4) for entry in logged] for name, key in FIGURES.items()}
+    curves = {name: [round(entry[key], 4) for entry in logged] for name, key in CURVES.items()}
     return SeedResult(
         seed=seed,
         folder=str(folder),
@@ -226,7 +234,7 @@ def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, 
         before={name: sum(values[:WINDOW]) / WINDOW for name, values in curves.items()},
         after={name: sum(values[-WINDOW:]) / WINDOW for name, values in curves.items()},
         curves=curves,
-        divergences=watch.divergences,
+        divergences=divergence.divergences,
         seconds=seconds,
         samples_before=samples_before,
         samples_after=samples_after,
@@ -234,11 +242,11 @@ def play(arguments: DemoArguments, language: Language, seed: int, folder: Path, 
 
 
 def adversarial_config(arguments: DemoArguments, folder: Path, seed: int) -> AdversarialConfig:
-    """Return the settings of the game.
+    """Return the settings of adversarial training.
 
-    The reward is the game's own, -log(1 - D), without division by its deviation, so that the expected step is the
+    The reward is the one of V itself, -log(1 - D), without division by its deviation, so that the expected step is the
     gradient of V; each batch is one group. Both learning rates fall to 0: the discriminator has to follow a generator
-    that moves, and stands nearer to its best answer when both slow down.
+    that moves, and stands nearer to the best discriminator when both slow down.
 
     Args:
         arguments ([`DemoArguments`]): Sizes.
@@ -258,8 +266,7 @@ def adversarial_config(arguments: DemoArguments, folder: Path, seed: int) -> Adv
         scale_rewards="none",
         loss_type="dr_grpo",
         discriminator_learning_rate=1e-3,
-        discriminator_lr_scheduler_type="linear",
-        discriminator_weight_decay=0.01,
+        discriminator_optim_kwargs={"lr_scheduler_type": "linear", "weight_decay": 0.01},
         discriminator_warmup_steps=arguments.warmup_steps,
         model_init_kwargs={"dtype": "float32"},
         gradient_checkpointing=False,
@@ -270,13 +277,13 @@ def adversarial_config(arguments: DemoArguments, folder: Path, seed: int) -> Adv
 
 
 def run_demo(arguments: DemoArguments) -> list[SeedResult]:
-    """Play the game once a seed, print a table, samples and the lines that load the players, and save everything.
+    """Train once per seed, print tables, samples and the lines that load both models, and save everything.
 
     Args:
         arguments ([`DemoArguments`]): Sizes, seeds and the output folder.
 
     Returns:
-        `list[SeedResult]`: What was measured, one a seed.
+        `list[SeedResult]`: One per seed.
 
     Raises:
         ImportError: If `rich` or `matplotlib` is missing.
@@ -289,7 +296,7 @@ def run_demo(arguments: DemoArguments) -> list[SeedResult]:
     folder = Path(arguments.output_dir)
     language = Language()
     with _quiet(), Bars() as bars:
-        games = [play(arguments, language, seed, folder / f"seed_{seed}", bars) for seed in arguments.seeds]
+        runs = [train_one_seed(arguments, language, seed, folder / f"seed_{seed}", bars) for seed in arguments.seeds]
     texts = language.sample(arguments.samples, 2 * arguments.seeds[0] + 1)
     real = {
         "grammatical": 1.0,
@@ -302,16 +309,16 @@ def run_demo(arguments: DemoArguments) -> list[SeedResult]:
         "arguments": asdict(arguments),
         "versions": {name: version(name) for name in PACKAGES},
         "language": real,
-        "games": [asdict(game) for game in games],
+        "runs": [asdict(run) for run in runs],
     }
     (folder / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(games, folder / "demo.png")
-    show(games, real, folder)
-    return games
+    draw(runs, folder / "demo.png")
+    show(runs, real, folder)
+    return runs
 
 
 def _texts(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, temperature: float) -> list[str]:
-    return [" ".join(words) for words in generate(model, tokenizer, 10, temperature, seed=0)[1]]
+    return [" ".join(words) for words in sample_sentences(model, tokenizer, 10, temperature, seed=0)[1]]
 
 
 @contextmanager

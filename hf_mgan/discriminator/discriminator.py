@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 STATE_FILE = "training_state.pt"
 NEW_HEAD = (
-    "If it was trained for something else, set discriminator_fresh_head=True, which gives it a new head with one "
-    "label."
+    'If it was trained for something else, discriminator_model_init_kwargs={"fresh_head": True} gives it a new head '
+    "with one label."
 )
 
 

@@ -1,12 +1,15 @@
+"""Exact metrics of models whose divergence is known, and the sentences that they are computed from."""
+
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from hf_mgan.demo.exact_metrics import ExactMetrics, generate
+from hf_mgan.demo.exact_metrics import BATCH_SIZE, ExactMetrics, sample_sentences
 from hf_mgan.demo.language import Language
-from hf_mgan.demo.models import SPECIAL_TOKENS, make_tokenizer
+from hf_mgan.demo.models import MAX_TOKENS, SPECIAL_TOKENS, make_tokenizer
 from tests.conftest import GPT2Config, GPT2LMHeadModel
 
 
@@ -20,6 +23,7 @@ class Truth(nn.Module):
     def __init__(self, language):
         super().__init__()
         self.language = language
+        self.generation_config = SimpleNamespace(eos_token_id=TOKENIZER.eos_token_id)
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, input_ids, attention_mask=None):
@@ -47,13 +51,13 @@ class Truth(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def measure():
+def metrics():
     return ExactMetrics(LANGUAGE, TOKENIZER, LANGUAGE.sample(400, 1), seed=0)
 
 
-def test_the_language_itself_has_no_divergence(measure):
+def test_metrics_of_the_language_itself_have_no_divergence(metrics):
     model = Truth(LANGUAGE).train()
-    quality = measure(model)
+    quality = metrics(model)
     assert model.training  # as it was
     assert quality.divergence == pytest.approx(0, abs=1e-5)
     assert quality.grammatical == 1
@@ -65,20 +69,20 @@ def test_the_language_itself_has_no_divergence(measure):
     assert quality.best_value == pytest.approx(-math.log(4), abs=1e-4)
 
 
-def test_a_colder_language_is_grammatical_and_diverges(measure):
-    cold = measure(Truth(LANGUAGE), temperature=0.5)
+def test_metrics_of_a_colder_language_diverge(metrics):
+    cold = metrics(Truth(LANGUAGE), temperature=0.5)
     assert cold.grammatical == 1
     assert cold.entropy < LANGUAGE.entropy() - 2
     assert cold.divergence > 0.1
     # What is rare in the language is rarer still in the cold one, which costs the language's own sentences most.
     assert cold.forward_kl > cold.reverse_kl > 1
     assert -math.log(4) + 2 * math.log(2) * 0.1 < cold.best_value < 0
-    assert measure.best(Truth(LANGUAGE), (0.5, 1.0, 2.0))[0].temperature == 1.0
+    assert metrics.best(Truth(LANGUAGE), (0.5, 1.0, 2.0))[0].temperature == 1.0
 
 
-def test_noise_diverges_by_one_bit(measure):
+def test_metrics_of_noise_diverge_by_one_bit(metrics):
     config = GPT2Config(vocab_size=len(TOKENIZER), n_embd=8, n_layer=1, n_head=1, n_positions=32)
-    quality = measure(GPT2LMHeadModel(config))
+    quality = metrics(GPT2LMHeadModel(config))
     assert quality.divergence == pytest.approx(1, abs=1e-3)
     assert quality.best_value == pytest.approx(0, abs=2e-3)
     assert quality.forward_kl > 20
@@ -86,13 +90,46 @@ def test_noise_diverges_by_one_bit(measure):
     assert quality.grammatical < 0.02
 
 
-def test_generating_is_repeatable_and_leaves_the_random_numbers_alone():
+def test_sample_sentences_repeats_and_keeps_the_random_state():
     state = torch.get_rng_state()
-    ids, words = generate(Truth(LANGUAGE), TOKENIZER, 600, 1.0, seed=3)
+    ids, words = sample_sentences(Truth(LANGUAGE), TOKENIZER, 600, 1.0, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
-    assert generate(Truth(LANGUAGE), TOKENIZER, 600, 1.0, seed=3)[0] == ids
+    assert sample_sentences(Truth(LANGUAGE), TOKENIZER, 600, 1.0, seed=3)[0] == ids
     assert len(ids) == len(words) == 600
     assert all(
         row[-1] == TOKENIZER.eos_token_id and len(row) == len(text) + 1 for row, text in zip(ids, words, strict=True)
     )
     assert LANGUAGE.logps(words).isfinite().all()
+
+
+def test_sample_sentences_keeps_special_tokens_as_words():
+    """One text per draw: a start token, a word and the end; and a sentence that is cut at the limit."""
+
+    class Scripted(Truth):
+        def generate(self, input_ids, max_new_tokens, **_):
+            word = TOKENIZER.convert_tokens_to_ids("dog")
+            ended = [TOKENIZER.bos_token_id, word, TOKENIZER.eos_token_id]
+            rows = [ended + [TOKENIZER.pad_token_id] * (max_new_tokens - 3), [word] * max_new_tokens]
+            return torch.cat([input_ids, torch.tensor(rows)], 1)
+
+    ids, words = sample_sentences(Scripted(LANGUAGE), TOKENIZER, 2, 1.0, seed=0)
+    assert words == [["<s>", "dog"], ["dog"] * MAX_TOKENS]
+    assert [len(row) for row in ids] == [3, MAX_TOKENS]
+    assert LANGUAGE.logps(words).tolist() == [-math.inf, -math.inf]
+
+
+def test_sample_sentences_draws_as_transformers_does():
+    """The whole distribution at a temperature, from the start token, in batches of a fixed size."""
+    config = GPT2Config(vocab_size=len(TOKENIZER), n_embd=8, n_layer=1, n_head=1, n_positions=32)
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(config)
+    ids, _ = sample_sentences(model, TOKENIZER, BATCH_SIZE + 3, 0.8, seed=5)
+    expected = []
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        for size in (BATCH_SIZE, 3):
+            start = torch.full((size, 1), TOKENIZER.bos_token_id)
+            settings = {"do_sample": True, "temperature": 0.8, "top_k": 0, "max_new_tokens": MAX_TOKENS}
+            expected += model.eval().generate(start, **settings)[:, 1:].tolist()
+    assert ids == [row[: row.index(2) + 1] if 2 in row else row for row in expected]

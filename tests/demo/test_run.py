@@ -1,3 +1,5 @@
+"""The demo as a command at tiny sizes, its tables and its verdict."""
+
 import io
 import json
 import math
@@ -9,7 +11,7 @@ from rich.console import Console
 
 from hf_mgan.cli.main import main
 from hf_mgan.demo.exact_metrics import Quality
-from hf_mgan.demo.report import LOAD, game_table, quality_table, show, verdict
+from hf_mgan.demo.report import LOAD, discriminator_table, quality_table, show, verdict
 from hf_mgan.demo.run import DemoArguments, SeedResult
 
 
@@ -32,20 +34,20 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_the_demo_leaves_figures_curves_and_players(folder):
+def test_demo_saves_metrics_curves_and_models(folder):
     result = json.loads((folder / "demo.json").read_text())
-    (game,) = result["games"]
+    (run,) = result["runs"]
     assert result["command"] == "hf-mgan demo --seeds 3"
-    assert len(game["curves"]["V(D,G)"]) == SIZES["steps"]
-    assert [step for step, _ in game["divergences"]] == list(range(1, 11))
-    assert 0 <= game["adversarial"]["divergence"] <= 1
-    assert len(game["likelihood"]) == len(game["likelihood_again"]) == 5
-    assert len(game["samples_before"]) == len(game["samples_after"]) == 10
+    assert len(run["curves"]["V(D,G)"]) == SIZES["steps"]
+    assert [step for step, _ in run["divergences"]] == list(range(1, 11))
+    assert 0 <= run["adversarial"]["divergence"] <= 1
+    assert len(run["likelihood"]) == len(run["likelihood_again"]) == 5
+    assert len(run["samples_before"]) == len(run["samples_after"]) == 10
     assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "seed_3" / "adversarial" / "README.md").exists()
 
 
-def test_the_printed_lines_load_both_players(folder):
+def test_load_lines_bring_back_both_models(folder):
     names: dict = {}
     exec(LOAD.format(folder=folder / "seed_3"), names)
     ids = names["tokenizer"]("<s> the dog", return_tensors="pt")
@@ -56,7 +58,7 @@ def test_the_printed_lines_load_both_players(folder):
         assert names["discriminator"](**text).logits.shape == (1, 1)
 
 
-def game(seed, best, again, adversarial, error=0.004):
+def seed_result(seed, best, again, adversarial, error=0.004):
     def quality(divergence, temperature=1.0):
         return Quality(temperature, divergence, error, 0.5, 0.7, 12.0, 14.0, 7.0, 1.0, 1.0, -0.9)
 
@@ -71,45 +73,45 @@ def game(seed, best, again, adversarial, error=0.004):
         after=ends,
         curves={},
         divergences=[],
-        seconds={"maximum likelihood": 1.0, "discriminator's encoder": 2.0, "adversarial game": 3.0},
+        seconds={"maximum likelihood": 1.0, "discriminator's encoder": 2.0, "adversarial training": 3.0},
         samples_before=["a"],
         samples_after=["b"],
     )
 
 
-def test_the_verdict_compares_with_the_better_of_the_two_rivals():
+def test_verdict_compares_with_the_better_of_two_rivals():
     # Two standard errors of a difference: 2 * sqrt(2) * 0.004 = 0.0113.
-    assert "lower with 1 of 1 seeds; mean difference -0.0200" in verdict([game(0, 0.34, 0.30, 0.28)])
-    assert "undecided with 1 of 1 seeds; mean difference -0.0100" in verdict([game(0, 0.30, 0.34, 0.29)])
-    assert "higher with 1 of 1 seeds; mean difference +0.0200" in verdict([game(0, 0.30, 0.34, 0.32)])
-    both = verdict([game(0, 0.34, 0.30, 0.28), game(1, 0.30, 0.34, 0.32)])
+    assert "lower with 1 of 1 seeds; mean difference -0.0200" in verdict([seed_result(0, 0.34, 0.30, 0.28)])
+    assert "undecided with 1 of 1 seeds; mean difference -0.0100" in verdict([seed_result(0, 0.30, 0.34, 0.29)])
+    assert "higher with 1 of 1 seeds; mean difference +0.0200" in verdict([seed_result(0, 0.30, 0.34, 0.32)])
+    both = verdict([seed_result(0, 0.34, 0.30, 0.28), seed_result(1, 0.30, 0.34, 0.32)])
     assert "higher with 1 of 2 seeds, lower with 1 of 2 seeds; mean difference +0.0000" in both
 
 
-def test_the_tables_fit_a_terminal_and_average_over_seeds():
+def test_tables_fit_a_terminal_and_average_over_seeds():
     real = {"grammatical": 1.0, "distinct_4": 0.4, "entropy": 12.97, "mean_length": 6.9}
     console = Console(file=io.StringIO(), width=80)
-    games = [game(0, 0.34, 0.33, 0.28), game(1, 0.36, 0.35, 0.26)]
-    show(games, real, "out", console)
+    runs = [seed_result(0, 0.34, 0.33, 0.28), seed_result(1, 0.36, 0.35, 0.26)]
+    show(runs, real, "out", console)
     text = console.file.getvalue()
     assert f"0.270 ± {math.sqrt(2) / 100:.3f}" in text  # the sample deviation of 0.28 and 0.26
     assert "maximum likelihood 1.0 0.370" in re.sub(r" +", " ", text)
     assert "at its best T 0.8-0.9 0.350" in re.sub(r" +", " ", text)
-    assert "Training took 6 s a seed." in text
-    for table in (quality_table(games, real), game_table(games)):
+    assert "Training took 6 s per seed." in text
+    for table in (quality_table(runs, real), discriminator_table(runs)):
         assert console.measure(table).maximum <= 80
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seeds": []}, "seeds must be one number or more"),
-        ({"seeds": [1, 1]}, "all different"),
-        ({"steps": 9}, "steps must be at least 10, got 9"),
-        ({"batch_size": 1}, "batch_size must be at least 2"),
-        ({"sentences": 10}, "sentences must be at least 256, got 10"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 1]}, "seeds"),
+        ({"steps": 9}, "^steps .* 10, got 9"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"sentences": 10}, "sentences .* 256, got 10"),
     ],
 )
-def test_sizes_out_of_range_are_refused(change, message):
+def test_demo_arguments_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         DemoArguments(**change)

@@ -1,0 +1,72 @@
+"""The warm start of `hf-mgan train`: supervised fine-tuning of the generator, on the same data and before all else.
+
+In: the arguments of the command and rows of the dataset. Out: the generator, with its adapters, and its tokenizer.
+"""
+
+from pathlib import Path
+from typing import cast
+
+from datasets import Dataset
+from peft import PeftConfig, PeftModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from trl import ModelConfig, SFTConfig, SFTTrainer, get_quantization_config
+
+from ..config import AdversarialConfig
+from ..data import prepare_dataset
+
+
+def warm_started(
+    model: ModelConfig,
+    args: AdversarialConfig,
+    data: Dataset,
+    peft_config: PeftConfig | None,
+    *,
+    steps: int,
+    learning_rate: float,
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Fine-tune the generator with TRL's `SFTTrainer`, with the batch size, precision and seed of `args`.
+
+    Args:
+        model (`ModelConfig`): The generator and its quantisation.
+        args ([`AdversarialConfig`]): Settings of the adversarial training that follows.
+        data (`Dataset`): Rows as that training takes them.
+        peft_config (`PeftConfig`, *optional*): The generator's adapters.
+        steps (`int`): Number of steps.
+        learning_rate (`float`): Learning rate.
+
+    Returns:
+        `tuple`: The generator, with its adapters, and its tokenizer, which pads on the left.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(
+        model.model_name_or_path,
+        revision=model.model_revision,
+        trust_remote_code=args.trust_remote_code,
+        padding_side="left",
+    )
+    prepared = prepare_dataset(data, tokenizer, **args.prompt_arguments())
+    trainer = SFTTrainer(
+        model=cast(str, model.model_name_or_path),
+        args=SFTConfig(
+            str(Path(args.output_dir) / "warm_start"),
+            max_steps=steps,
+            learning_rate=learning_rate,
+            per_device_train_batch_size=args.per_device_train_batch_size,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            model_init_kwargs=args.model_init_kwargs,
+            seed=args.seed,
+            bf16=args.bf16,
+            fp16=args.fp16,
+            use_cpu=args.use_cpu,
+            report_to=args.report_to,
+            logging_steps=args.logging_steps,
+            gradient_checkpointing=args.gradient_checkpointing,
+            save_strategy="no",
+        ),
+        train_dataset=prepared.select_columns(["prompt", "completion"]),
+        processing_class=tokenizer,
+        quantization_config=get_quantization_config(model),
+        peft_config=peft_config,
+    )
+    trainer.train()
+    # transformers declares the model as optional, for trainers that make theirs later.
+    return cast("PreTrainedModel | PeftModel", trainer.model), tokenizer
