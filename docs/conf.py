@@ -10,11 +10,12 @@ from typing import Any
 
 
 project = "hf-mgan"
-author = "The hf-mgan authors"
+author = "The hf_mgan contributors"
 release = version = installed_version("hf-mgan")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3  # pages link to one another's headings, as on GitHub
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
