@@ -1,6 +1,6 @@
 """How near a discriminator is to the perfect one, whose logit is log p(x) - log q(x): pure functions of logits.
 
-The perfect discriminator's own figures come from the same functions and the same sentences, so a difference between
+The perfect discriminator's own metrics come from the same functions and the same sentences, so a difference between
 the two is no matter of the sample.
 """
 
@@ -48,7 +48,7 @@ def calibration_error(real_logits: Tensor, fake_logits: Tensor) -> float:
     return (excess.abs().sum() / len(probs)).item()
 
 
-def figures(real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
+def classification_metrics(real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
     """Return accuracy, AUC, V(D, G) in nats and the calibration error.
 
     Args:
@@ -80,16 +80,15 @@ def against_perfect(
             sentence.
 
     Returns:
-        `dict[str, float]`: [`figures`], those of the perfect one with the prefix `best_`, and the correlations with
+        `dict[str, float]`: [`classification_metrics`], those of the perfect one with the prefix `best_`, and the correlations with
         the true log-ratio: over the sentences where it is finite, and with the suffix `_generated` over the generated
         ones among them. `infinite` is the share of the generated sentences where it is not.
     """
     of_both = torch.cat([real_logits, fake_logits]), torch.cat([real_ratios, fake_ratios])
     compared = {"": of_both, "_generated": (fake_logits, fake_ratios)}
-    result = figures(real_logits, fake_logits)
-    result |= {f"best_{name}": value for name, value in figures(real_ratios, fake_ratios).items()}
+    result = classification_metrics(real_logits, fake_logits)
+    result |= {f"best_{name}": value for name, value in classification_metrics(real_ratios, fake_ratios).items()}
     for suffix, (logits, ratios) in compared.items():
         finite = ratios.isfinite()
-        result[f"pearson{suffix}"] = pearson(logits[finite], ratios[finite])
         result[f"spearman{suffix}"] = spearman(logits[finite], ratios[finite])
-    return {**result, "infinite": 1 - fake_ratios.isfinite().double().mean().item()}
+    return result

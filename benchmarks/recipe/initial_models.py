@@ -1,16 +1,13 @@
-"""The players that all games of a seed in `benchmarks.recipe` start with, made as the demo makes them.
+"""The models that all runs of a seed in `benchmarks.recipe` begin with, made as the demo makes them.
 
 In: a seed. Out: a folder with a generator trained by maximum likelihood, an encoder trained on masked words, a causal
-language model of the encoder's size, and the figures of both language models.
+language model of the encoder's size, and the generator's metrics.
 """
 
 import hashlib
 import json
 import os
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,31 +30,15 @@ from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import TRAINING, make_tokenizer, train_encoder, train_generator
 from hf_mgan.demo.run import TEMPERATURES, DemoArguments
 
+from ..sweep.stopwatch import Stopwatch
+
 
 FOLDERS = ("maximum_likelihood", "encoder", "causal")
-METRICS = "measures.json"
+METRICS = "metrics.json"
 
 
-class Stopwatch:
-    """Adds up the processor's seconds for the parts of a job, which do not depend on what else the machine does.
-
-    Attributes:
-        seconds (`dict[str, float]`): By part.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Add what happens within to a part."""
-        began = time.process_time()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - began
-
-
-class Reals:
-    """The language and the sentences of a seed, which are the demo's, with the measure of generators.
+class RealSentences:
+    """The language and the sentences of a seed, which are the demo's, with the exact metrics of generators.
 
     Args:
         sizes ([`DemoArguments`]): Sizes.
@@ -67,7 +48,7 @@ class Reals:
         language ([`Language`]): The language.
         tokenizer (`PreTrainedTokenizerBase`): The generator's.
         sentences (`list[str]`): Real sentences to train on.
-        measure ([`ExactMetrics`]): Measures generators on others.
+        measure ([`ExactMetrics`]): The metrics of generators, on others.
     """
 
     def __init__(self, sizes: DemoArguments, seed: int) -> None:
@@ -78,14 +59,14 @@ class Reals:
         self.measure = ExactMetrics(self.language, self.tokenizer, unseen, seed)
         self.mean_length = sum(map(len, unseen)) / len(unseen)
 
-    def figures(self, quality: Quality) -> dict[str, float]:
-        """Return a generator's figures, with its mean length as a share of the language's."""
+    def metrics(self, quality: Quality) -> dict[str, float]:
+        """Return a generator's metrics, with its mean length as a share of the language's."""
         return asdict(quality) | {"length_ratio": quality.mean_length / self.mean_length}
 
 
 def train_causal(
     sentences: list[str], tokenizer: PreTrainedTokenizerBase, folder: Path, steps: int, batch_size: int, seed: int
-) -> GPT2LMHeadModel:
+) -> None:
     """Train a GPT-2 of the encoder's size as a language model, by the encoder's schedule, and save it.
 
     Args:
@@ -93,11 +74,9 @@ def train_causal(
         tokenizer (`PreTrainedTokenizerBase`): One that adds both ends.
         folder (`Path`): Where model and tokenizer are saved, as a Hub folder.
         steps (`int`): Steps; the learning rate falls linearly to 0 over them.
-        batch_size (`int`): Sentences a step.
+        batch_size (`int`): Sentences per step.
         seed (`int`): Seed of the weights and of the order.
 
-    Returns:
-        `GPT2LMHeadModel`: The trained model.
     """
     torch.manual_seed(seed)
     model = GPT2LMHeadModel(
@@ -131,27 +110,25 @@ def train_causal(
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
-    return model
 
 
-def make_players(sizes: DemoArguments, seed: int, folder: Path) -> dict[str, Any]:
-    """Make the players of a seed, unless they are there already, and return what was measured on them.
+def make_initial_models(sizes: DemoArguments, seed: int, folder: Path) -> dict[str, Any]:
+    """Make the initial models of a seed, unless they are there already, and return what was measured on them.
 
     Args:
         sizes ([`DemoArguments`]): Sizes.
         seed (`int`): The seed.
-        folder (`Path`): Folder of the players of this seed; there is none until all of them are made.
+        folder (`Path`): Folder of the models of this seed; there is none until all of them are made.
 
     Returns:
-        `dict`: `likelihood`, the generator at several temperatures, the best first; `causal`, the causal language
-        model; `real_length`; `seconds`.
+        `dict`: `likelihood`, the generator at several temperatures, the best first, and `seconds`.
     """
     if not (folder / METRICS).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-            new = Path(name) / "players"
-            measures = _train_players(sizes, seed, new)
-            (new / METRICS).write_text(json.dumps(measures, indent=1) + "\n")
+            new = Path(name) / "models"
+            metrics = _train_initial_models(sizes, seed, new)
+            (new / METRICS).write_text(json.dumps(metrics, indent=1) + "\n")
             for rest in new.rglob("training_args.bin"):
                 rest.unlink()
             try:
@@ -162,8 +139,8 @@ def make_players(sizes: DemoArguments, seed: int, folder: Path) -> dict[str, Any
     return json.loads((folder / METRICS).read_text())
 
 
-def _train_players(sizes: DemoArguments, seed: int, folder: Path) -> dict[str, Any]:
-    reals, stopwatch = Reals(sizes, seed), Stopwatch()
+def _train_initial_models(sizes: DemoArguments, seed: int, folder: Path) -> dict[str, Any]:
+    reals, stopwatch = RealSentences(sizes, seed), Stopwatch()
     ends = make_tokenizer(reals.language.words, adds_ends=True)
     shared: dict[str, Any] = {"batch_size": sizes.batch_size, "seed": seed}
     nobody = TrainerCallback()
@@ -179,21 +156,17 @@ def _train_players(sizes: DemoArguments, seed: int, folder: Path) -> dict[str, A
     with stopwatch.part("encoder"):
         train_encoder(reals.sentences, ends, folder / "encoder", sizes.encoder_steps, callback=nobody, **shared)
     with stopwatch.part("causal"):
-        causal = train_causal(reals.sentences, ends, folder / "causal", sizes.encoder_steps, **shared)
-    with stopwatch.part("measuring"):
+        train_causal(reals.sentences, ends, folder / "causal", sizes.encoder_steps, **shared)
+    with stopwatch.part("measurement"):
         likelihood = reals.measure.best(model, TEMPERATURES)
-        quality = reals.measure(causal)
     return {
-        "likelihood": [reals.figures(one) for one in likelihood],
-        "causal": reals.figures(quality),
-        "real_length": reals.mean_length,
-        "entropy": reals.language.entropy(),
+        "likelihood": [reals.metrics(one) for one in likelihood],
         "seconds": stopwatch.seconds,
     }
 
 
 def digest(folder: Path) -> str:
-    """Return what tells these players from others: a hash of their weights, 12 hexadecimal digits."""
+    """Return what tells these models from others: a hash of their weights, 12 hexadecimal digits."""
     whole = hashlib.sha256()
     for name in FOLDERS:
         whole.update((folder / name / "model.safetensors").read_bytes())

@@ -1,0 +1,14 @@
+"""The measurements behind the documentation, one package a question, each run by `python -m benchmarks.NAME`.
+
+- `recipe`: what each part of the recipe is worth, on the demo's language;
+- `oracle`: adversarial training where the density of real text is known;
+- `real_text`: adversarial against supervised training on real text;
+- `mixture`: which losses and anchors find lost modes;
+- `safety`: what the safety gate keeps out;
+- `hardware`: time, memory, architectures and precisions;
+- `readme_snippet`: the README's first example;
+- `pages`: writes the pages of the documentation from the committed results.
+
+They share `sweep` (jobs, results, tables), `sources` (models and data by Hub id or path) and `testbed` (what this
+machine and these versions are). The committed results lie in `results`, one JSON object per line.
+"""

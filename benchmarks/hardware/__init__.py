@@ -1,0 +1,1 @@
+"""What adversarial training costs and which models it takes: one command per module."""

@@ -1,0 +1,1 @@
+"""Adversarial training where the density of real text is known."""

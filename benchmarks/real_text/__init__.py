@@ -1,0 +1,1 @@
+"""Adversarial against supervised training on real text."""

@@ -1,0 +1,1 @@
+"""What each part of the demo's recipe is worth."""

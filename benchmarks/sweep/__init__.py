@@ -1,0 +1,37 @@
+"""A sweep: conditions times seeds, each run in a process of its own, its results one JSON object per line, and tables."""
+
+from .jobs import add_arguments, do_in_process, do_job, parse_arguments, run_jobs, silence
+from .results import (
+    PAGES,
+    RESULTS,
+    Job,
+    check_settings,
+    merge,
+    publish,
+    read_folder,
+    read_lines,
+    rounded,
+    write_file,
+    write_lines,
+)
+
+
+__all__ = [
+    "PAGES",
+    "RESULTS",
+    "Job",
+    "add_arguments",
+    "check_settings",
+    "do_in_process",
+    "do_job",
+    "merge",
+    "parse_arguments",
+    "publish",
+    "read_folder",
+    "read_lines",
+    "rounded",
+    "run_jobs",
+    "silence",
+    "write_file",
+    "write_lines",
+]
