@@ -18,10 +18,10 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM, PreTrainedTokenizerBas
 from hf_mgan.demo.models import MAX_TOKENS, make_tokenizer
 from hf_mgan.demo.run import TEMPERATURES, DemoArguments
 
-from .oracle_measures import best_value
-from .oracle_players import described, fit, play
-from .recipe_game import last_steps
-from .recipe_players import Reals, Stopwatch
+from ..recipe.initial_models import RealSentences
+from ..sweep.stopwatch import Stopwatch
+from .metrics import best_value
+from .training import described, fit, last_steps, train_adversarially
 
 
 HELD_OUT_SEED = 2_000_000  # of the sentences that stop maximum likelihood
@@ -32,7 +32,7 @@ class Condition(NamedTuple):
     """Sizes that vary.
 
     Args:
-        sentences (`int`): Real sentences, for all players.
+        sentences (`int`): Real sentences, for all models.
         width (`int`): Components of the generator's embeddings; a multiple of 3.
     """
 
@@ -55,12 +55,12 @@ class Sizes:
 
     Args:
         held_out (`int`, *optional*, defaults to 2000): Sentences by which maximum likelihood is stopped.
-        samples (`int`, *optional*, defaults to 10000): Sentences of either side behind each figure.
+        samples (`int`, *optional*, defaults to 10000): Sentences per side behind each metric.
         schedules (`tuple[int, ...]`, *optional*): Steps of maximum likelihood.
-        batch_size (`int`, *optional*, defaults to 256): Sentences a step, for all players.
+        batch_size (`int`, *optional*, defaults to 256): Sentences per step, for all models.
         encoder_steps (`int`, *optional*, defaults to 400): Steps of the discriminator's encoder on masked words.
-        warmup_steps (`int`, *optional*, defaults to 200): Updates of the discriminator before the game.
-        steps (`int`, *optional*, defaults to 200): Steps of the game.
+        warmup_steps (`int`, *optional*, defaults to 200): Updates of the discriminator in its warm-up.
+        steps (`int`, *optional*, defaults to 200): Steps of adversarial training.
         most_sentences (`int`, *optional*): No condition takes more; for a dry run.
     """
 
@@ -108,18 +108,17 @@ def make_generator(tokenizer: PreTrainedTokenizerBase, width: int) -> GPTNeoForC
 
 
 def measure(condition: Condition, sizes: Sizes, seed: int) -> dict[str, Any]:
-    """Train a generator by maximum likelihood and then by the game, and measure both at every temperature.
+    """Train a generator by maximum likelihood, then adversarially, and measure both at every temperature.
 
     Args:
         condition ([`Condition`]): Sizes that vary.
         sizes ([`Sizes`]): The others.
-        seed (`int`): Seed of sentences and players.
+        seed (`int`): Seed of sentences and models.
 
     Returns:
-        `dict`: `likelihood` and `adversarial`, the figures of [`~recipe_players.Reals.figures`] at every temperature
-        with `best_value`, V(D, G) of the best discriminator in nats; `entropy` of a sentence of the language in nats;
-        `fits`, what became of maximum likelihood; `training`, the trainer's figures over the last steps of the game;
-        `seconds` of the processor.
+        `dict`: `likelihood` and `adversarial`, the metrics of [`~recipe.initial_models.RealSentences`] at every
+        temperature with `best_value`, V(D, G) of the best discriminator in nats; `fits`, what became of maximum
+        likelihood; `training`, the trainer's metrics over the last steps; `seconds` of the processor.
     """
     stopwatch = Stopwatch()
     demo = DemoArguments(
@@ -131,11 +130,11 @@ def measure(condition: Condition, sizes: Sizes, seed: int) -> dict[str, Any]:
         samples=sizes.samples,
     )
     with tempfile.TemporaryDirectory() as name, stopwatch.part("all"):
-        folder, reals = Path(name), Reals(demo, seed)
+        folder, reals = Path(name), RealSentences(demo, seed)
         unseen = [" ".join(words) for words in reals.language.sample(sizes.held_out, HELD_OUT_SEED + seed)]
 
         def at_every_temperature(model: Any) -> list[dict[str, float]]:
-            qualities = [reals.figures(reals.measure(model, temperature)) for temperature in TEMPERATURES]
+            qualities = [reals.metrics(reals.measure(model, temperature)) for temperature in TEMPERATURES]
             return [quality | {"best_value": best_value(quality["divergence"])} for quality in qualities]
 
         with stopwatch.part("likelihood"):
@@ -150,9 +149,9 @@ def measure(condition: Condition, sizes: Sizes, seed: int) -> dict[str, Any]:
                 weight_decay=WEIGHT_DECAY,
                 seed=seed,
             )
-        with stopwatch.part("measuring"):
+        with stopwatch.part("measurement"):
             likelihood = at_every_temperature(model)
-        trainer = play(
+        trainer = train_adversarially(
             folder / "likelihood",
             folder,
             reals.sentences,
@@ -163,13 +162,11 @@ def measure(condition: Condition, sizes: Sizes, seed: int) -> dict[str, Any]:
             rank=condition.width,
             max_tokens=MAX_TOKENS,
         )
-        with stopwatch.part("measuring"):
+        with stopwatch.part("measurement"):
             adversarial = at_every_temperature(trainer.model)
-        entropy = reals.language.entropy()
     return {
         "likelihood": likelihood,
         "adversarial": adversarial,
-        "entropy": entropy,
         "fits": described(fits),
         "training": last_steps(trainer.state.log_history),
         "seconds": stopwatch.seconds,

@@ -8,15 +8,15 @@ embedding and state have 32 components. The published weights are not used: ever
 What differs from the published setup, and what is held so that the comparison is fair:
 
 - The generator is a transformer of one layer and 32 components, of about as many weights as the published LSTM, since
-  the trainer plays with transformers. No figure here is one of theirs.
+  the trainer takes transformers. No number here is one of theirs.
 - Words are "w0" to "w4999", one token each, so that nothing is lost on the way through text. A text has no end: both
   sides have exactly 20 words, the density of the generator has no term for an end, and its special tokens have
   probability 0 (see [`make_generator`]).
-- Maximum likelihood is stopped where held-out texts are likeliest, and measured at every temperature. Two games start
-  from it, with the demo's settings (`hf_mgan.demo.run.adversarial_config`), one with a lower learning rate of the generator,
-  and are measured at the same temperatures.
-- All players learn from the same 10,000 texts: generator, encoder and discriminator. The oracle pays no reward.
-- What is measured is exact but for the sample: fresh texts of either side, both densities known.
+- Maximum likelihood is stopped where held-out texts are likeliest, and measured at every temperature. Two runs of
+  adversarial training start from it, with the demo's settings (`hf_mgan.demo.run.adversarial_config`), one with a
+  lower learning rate of the generator, and are measured at the same temperatures.
+- All models learn from the same 10,000 texts: generator, encoder and discriminator. The oracle gives no reward.
+- What is measured is exact but for the sample: held-out texts of either side, both densities known.
 
 In: sizes and a seed. Out: a dict of plain values.
 """
@@ -34,10 +34,9 @@ from hf_mgan import AdversarialTrainer
 from hf_mgan.demo.models import SPECIAL_TOKENS, make_tokenizer
 from hf_mgan.demo.run import DemoArguments
 
-from .oracle_measures import compare, diversity
-from .oracle_players import described, discriminator_areas, fit, play
-from .recipe_game import last_steps
-from .recipe_players import Stopwatch
+from ..sweep.stopwatch import Stopwatch
+from .metrics import compare, diversity
+from .training import described, discriminator_aucs, fit, last_steps, train_adversarially
 
 
 CHUNK = 250  # texts whose logits over all words are held at a time
@@ -53,7 +52,7 @@ class Oracle(nn.Module):
     Args:
         words (`int`): Size of the vocabulary. A word is its number.
         width (`int`): Components of an embedding and of the state.
-        length (`int`): Words a text.
+        length (`int`): Words per text.
         seed (`int`): Seed of the weights.
     """
 
@@ -114,20 +113,20 @@ class Sizes:
 
     Args:
         words (`int`, *optional*, defaults to 5000): Size of the vocabulary.
-        length (`int`, *optional*, defaults to 20): Words a text.
+        length (`int`, *optional*, defaults to 20): Words per text.
         width (`int`, *optional*, defaults to 32): Components of the oracle's state, and of the generator's.
-        sentences (`int`, *optional*, defaults to 10000): Texts to learn from, for all players.
+        sentences (`int`, *optional*, defaults to 10000): Texts to learn from, for all models.
         held_out (`int`, *optional*, defaults to 1000): Texts by which maximum likelihood is stopped.
-        samples (`int`, *optional*, defaults to 2500): Fresh texts of either side behind each figure.
+        samples (`int`, *optional*, defaults to 2500): Held-out texts per side behind each metric.
         schedules (`tuple[int, ...]`, *optional*): Steps of maximum likelihood.
-        batch_size (`int`, *optional*, defaults to 64): Texts a step of maximum likelihood.
+        batch_size (`int`, *optional*, defaults to 64): Texts per step of maximum likelihood.
         encoder_steps (`int`, *optional*, defaults to 400): Steps of the discriminator's encoder on masked words.
-        warmup_steps (`int`, *optional*, defaults to 200): Updates of the discriminator before the game.
-        steps (`int`, *optional*, defaults to 200): Steps of the game.
-        learning_rate (`float`, *optional*, defaults to 1e-4): Of the generator in the first game; the second has the
+        warmup_steps (`int`, *optional*, defaults to 200): Updates of the discriminator in its warm-up.
+        steps (`int`, *optional*, defaults to 200): Steps of adversarial training.
+        learning_rate (`float`, *optional*, defaults to 1e-4): Of the generator in the first run; the second has the
             demo's, 7e-4.
-        game_batch_size (`int`, *optional*, defaults to 128): Texts of either side a step of the game, and texts a
-            step of the encoder.
+        adversarial_batch_size (`int`, *optional*, defaults to 128): Texts per side and step of adversarial training,
+            and texts per step of the encoder.
         temperatures (`tuple[float, ...]`, *optional*): At which generators are measured.
     """
 
@@ -143,7 +142,7 @@ class Sizes:
     warmup_steps: int = 200
     steps: int = 200
     learning_rate: float = 1e-4
-    game_batch_size: int = 128
+    adversarial_batch_size: int = 128
     temperatures: tuple[float, ...] = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 
 
@@ -159,7 +158,7 @@ TINY = Sizes(
     encoder_steps=2,
     warmup_steps=2,
     steps=10,
-    game_batch_size=8,
+    adversarial_batch_size=8,
     temperatures=(0.4, 1.0),
 )
 
@@ -172,7 +171,7 @@ def make_generator(tokenizer: PreTrainedTokenizerBase, width: int) -> PhiForCaus
     float32, and so is their gradient: no text ends early, no mass is lost, and no step of any training changes it.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): Made by [`~players.make_tokenizer`].
+        tokenizer (`PreTrainedTokenizerBase`): Made by [`~demo.models.make_tokenizer`].
         width (`int`): Components of an embedding; a multiple of 4.
 
     Returns:
@@ -223,7 +222,7 @@ def draw(model: Any, count: int, length: int, temperature: float, seed: int) -> 
     Args:
         model (`PreTrainedModel` or `PeftModel`): Made by [`make_generator`].
         count (`int`): How many.
-        length (`int`): Words a text.
+        length (`int`): Words per text.
         temperature (`float`): As in [`token_logps`].
         seed (`int`): Seed.
 
@@ -253,13 +252,13 @@ def draw(model: Any, count: int, length: int, temperature: float, seed: int) -> 
     return texts
 
 
-class ExactMetrics:
-    """Compares generators with an oracle on the same fresh texts.
+class OracleMetrics:
+    """Compares generators with an oracle on the same held-out texts.
 
     Args:
         oracle ([`Oracle`]): The oracle.
-        texts (`Tensor` of shape `(N, T)`, int64): Texts of it that no player has seen.
-        learnt (`Tensor` of shape `(M, T)`, int64): Those that the players learn from.
+        texts (`Tensor` of shape `(N, T)`, int64): Texts of it that no model has seen.
+        learnt (`Tensor` of shape `(M, T)`, int64): Those that the models learn from.
         seed (`int`): Seed of the generated texts.
     """
 
@@ -268,7 +267,7 @@ class ExactMetrics:
         self.real_p = oracle.token_logps(texts)
 
     def __call__(self, model: Any, temperature: float) -> dict[str, float]:
-        """Return [`~oracle_measures.compare`] and [`~oracle_measures.diversity`] of a generator at a temperature."""
+        """Return [`~oracle.metrics.compare`] and [`~oracle.metrics.diversity`] of a generator at a temperature."""
         model.eval()
         fake = draw(model, *self.texts.shape, temperature, self.seed)
         real_q, fake_q = (token_logps(model, texts, temperature) for texts in (self.texts, fake))
@@ -296,35 +295,35 @@ class ExactMetrics:
 
 
 def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
-    """Make an oracle, train a generator on its texts by maximum likelihood and then by the game, and measure them.
+    """Make an oracle, train a generator on its texts by maximum likelihood, then adversarially, and measure both.
 
     Args:
         sizes ([`Sizes`]): Sizes.
-        seed (`int`): Seed of oracle, texts and players.
+        seed (`int`): Seed of oracle, texts and models.
 
     Returns:
-        `dict`: `references`, see [`ExactMetrics.references`]; `likelihood`, `adversarial` and, with the demo's learning
-        rate, `fast`: the figures at every temperature; `fits`, what became of maximum likelihood; `training` and
-        `fast_training`, the trainer's figures over the last steps of the games; `areas`, what the discriminator has
-        learnt ([`~oracle_players.discriminator_areas`]) after its warm-up and after either game; `seconds` of the
-        processor.
+        `dict`: `references`, see [`OracleMetrics.references`]; `likelihood`, `adversarial` and, with the demo's learning
+        rate, `fast`: the metrics at every temperature; `fits`, what became of maximum likelihood; `training` and
+        `fast_training`, the trainer's metrics over the last steps of both runs; `discriminator_aucs`, what the
+        discriminator has learnt ([`~oracle.training.discriminator_aucs`]) after its warm-up and after either run;
+        `seconds` of the processor.
     """
     stopwatch = Stopwatch()
     with tempfile.TemporaryDirectory() as name, stopwatch.part("all"):
         folder = Path(name)
         oracle = Oracle(sizes.words, sizes.width, sizes.length, seed)
-        # Three sets of texts a seed, which share none but by chance.
-        learnt, held_out, fresh = (
+        # Three sets of texts per seed, which share none but by chance.
+        learnt, stopping, held_out = (
             oracle.sample(count, 3 * seed + number)
             for number, count in enumerate((sizes.sentences, sizes.held_out, sizes.samples))
         )
         vocabulary = [f"w{word}" for word in range(sizes.words)]
         tokenizer, encoder_tokenizer = (make_tokenizer(vocabulary, adds_ends) for adds_ends in (False, True))
-        measured = ExactMetrics(oracle, fresh, learnt, seed)
+        measured = OracleMetrics(oracle, held_out, learnt, seed)
         with stopwatch.part("likelihood"):
             model, fits = fit(
                 lambda: make_generator(tokenizer, sizes.width),
-                *(with_start(texts, tokenizer) for texts in (learnt, held_out)),
+                *(with_start(texts, tokenizer) for texts in (learnt, stopping)),
                 tokenizer,
                 folder / "likelihood",
                 schedules=sizes.schedules,
@@ -333,37 +332,37 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
                 weight_decay=WEIGHT_DECAY,
                 seed=seed,
             )
-        with stopwatch.part("measuring"):
+        with stopwatch.part("measurement"):
             references = measured.references()
             likelihood = [measured(model, temperature) for temperature in sizes.temperatures]
 
         def as_texts(rows: Tensor) -> list[str]:
             return [" ".join(vocabulary[word] for word in row) for row in rows.tolist()]
 
-        game = DemoArguments(
+        demo = DemoArguments(
             sentences=sizes.sentences,
-            batch_size=sizes.game_batch_size,
+            batch_size=sizes.adversarial_batch_size,
             encoder_steps=sizes.encoder_steps,
             warmup_steps=sizes.warmup_steps,
             steps=sizes.steps,
         )
-        learnt_texts, fresh_texts = as_texts(learnt), as_texts(fresh)
-        areas: list[dict[str, float]] = []  # after the warm-up and after the game, of the first game and of the second
+        learnt_texts, held_out_texts = as_texts(learnt), as_texts(held_out)
+        aucs: list[dict[str, float]] = []  # after the warm-up and after training, of the first run and of the second
 
         def look(trainer: AdversarialTrainer) -> None:
-            """ExactMetrics the discriminator against the generator as it is now."""
-            with stopwatch.part("measuring"):
-                generated = as_texts(draw(trainer.model.eval(), *fresh.shape, 1.0, OWN_SEED + seed))
-                areas.append(discriminator_areas(trainer, learnt_texts[: len(fresh)], fresh_texts, generated))
+            """Measure the discriminator against the generator as it is now."""
+            with stopwatch.part("measurement"):
+                generated = as_texts(draw(trainer.model.eval(), *held_out.shape, 1.0, OWN_SEED + seed))
+                aucs.append(discriminator_aucs(trainer, learnt_texts[: len(held_out)], held_out_texts, generated))
 
-        games, training = {}, {}
+        measured_runs, training = {}, {}
         for name, rate in (("adversarial", sizes.learning_rate), ("fast", None)):
-            trainer = play(
+            trainer = train_adversarially(
                 folder / "likelihood",
                 folder,
                 learnt_texts,
                 encoder_tokenizer,
-                game,
+                demo,
                 stopwatch,
                 seed=seed,
                 rank=sizes.width,
@@ -372,17 +371,17 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
                 after_warmup=look,
             )
             look(trainer)
-            with stopwatch.part("measuring"):
-                games[name] = [measured(trainer.model, temperature) for temperature in sizes.temperatures]
+            with stopwatch.part("measurement"):
+                measured_runs[name] = [measured(trainer.model, temperature) for temperature in sizes.temperatures]
             training[name] = last_steps(trainer.state.log_history)
     return {
         "references": references,
         "likelihood": likelihood,
-        **games,
+        **measured_runs,
         "fits": described(fits),
         "training": training["adversarial"],
         "fast_training": training["fast"],
-        "areas": {"warmup": areas[0], "adversarial": areas[1], "fast": areas[3]},
+        "discriminator_aucs": {"warmup": aucs[0], "adversarial": aucs[1], "fast": aucs[3]},
         "seconds": stopwatch.seconds,
     }
 

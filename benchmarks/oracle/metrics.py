@@ -45,8 +45,8 @@ def compare(real_p: Tensor, real_q: Tensor, fake_p: Tensor, fake_q: Tensor) -> d
         fake_q (`Tensor` of shape `(M, T)`): log q of the same words.
 
     Returns:
-        `dict[str, float]`: In nats a word `nll_oracle` = -E_q[log p] / T, `nll_gen` = -E_p[log q] / T and `entropy` =
-        -E_q[log q] / T; in nats a text `forward_kl` = KL(p, q) and `reverse_kl` = KL(q, p); in bits a text
+        `dict[str, float]`: In nats per word `nll_oracle` = -E_q[log p] / T, `nll_gen` = -E_p[log q] / T and `entropy` =
+        -E_q[log q] / T; in nats per text `forward_kl` = KL(p, q) and `reverse_kl` = KL(q, p); in bits per text
         `divergence` = JS(p, q), and `divergence_of_k` for the first k words alone; in nats `best_value`, see
         [`best_value`]. All but the last have a standard error, under the same name with `_error`.
     """
@@ -60,9 +60,9 @@ def compare(real_p: Tensor, real_q: Tensor, fake_p: Tensor, fake_q: Tensor) -> d
     length = real_p.size(1)
     for name, words in {"divergence": length, **{f"divergence_of_{k}": k for k in PREFIXES if k < length}}.items():
         measured[name] = jensen_shannon(*(logps[:, :words].sum(1) for logps in (real_p, real_q, fake_p, fake_q)))
-    figures = {name: mean for name, (mean, _) in measured.items()}
+    means = {name: mean for name, (mean, _) in measured.items()}
     errors = {f"{name}_error": error for name, (_, error) in measured.items()}
-    return {**figures, **errors, "best_value": best_value(figures["divergence"])}
+    return {**means, **errors, "best_value": best_value(means["divergence"])}
 
 
 def diversity(texts: Tensor) -> dict[str, float]:

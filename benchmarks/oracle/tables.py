@@ -1,21 +1,30 @@
-"""The tables of `benchmarks.oracle`, from the results of its jobs: plain values in, markdown out."""
+"""The tables of `benchmarks.oracle`, from the results of its jobs: plain values in, Markdown out."""
 
-import math
-from collections.abc import Iterable
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from .oracle_language import CONDITIONS
-from .recipe_tables import NOT_RUN, Difference, by_condition, difference_cells, mean, processor_seconds, spread, table
+from ..sweep.tables import (
+    NOT_RUN,
+    Difference,
+    by_condition,
+    difference_cells,
+    failures,
+    mean,
+    processor_hours,
+    spread,
+    table,
+    version_list,
+)
+from .language import CONDITIONS
 
 
-TEMPLATE = Path(__file__).parent / "oracle.md.in"
+TEMPLATE = Path(__file__).with_name("page.md.in")
 LSTM = "lstm"
 GENERATORS = {"likelihood": "maximum likelihood", "adversarial": "adversarial"}
-GAMES = {"adversarial": "adversarial", "fast": "adversarial, the demo's rate"}  # of the LSTM oracle
+RUNS = {"adversarial": "adversarial", "fast": "adversarial, the demo's rate"}  # of the LSTM oracle
 REFERENCES = {"oracle": "the oracle itself", "unigram": "words as often as they occur", "uniform": "words at random"}
-# Nie et al. 2019, "RelGAN", table 1, texts of 20 words; NLL_oracle in nats a word.
+# Nie et al. 2019, "RelGAN", table 1, texts of 20 words; NLL_oracle in nats per word.
 PUBLISHED = {
     "maximum likelihood": 9.038,
     "SeqGAN": 8.736,
@@ -40,47 +49,46 @@ COLUMNS = {
 }
 
 Result = dict[str, Any]
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
-def at(figures: list[Figures], temperature: float) -> Figures:
-    """Return the figures at a temperature."""
-    return next(one for one in figures if one["temperature"] == temperature)
+def at(metrics: list[Metrics], temperature: float) -> Metrics:
+    """Return the metrics at a temperature."""
+    return next(one for one in metrics if one["temperature"] == temperature)
 
 
-def least(figures: list[Figures], name: str) -> Figures:
-    """Return the figures at the temperature where one of them is least."""
-    return min(figures, key=lambda one: one[name])
+def least(metrics: list[Metrics], name: str) -> Metrics:
+    """Return the metrics at the temperature where one of them is least."""
+    return min(metrics, key=lambda one: one[name])
 
 
-def cells(ones: list[Figures]) -> list[str]:
-    """Return mean and deviation over seeds of every column; a dash where a figure was not measured."""
+def cells(ones: list[Metrics]) -> list[str]:
+    """Return mean and deviation over seeds of every column; a dash where a metric was not measured."""
     return [spread((one.get(key) for one in ones), digits) for key, digits in COLUMNS.values()]
 
 
 def lstm_table(results: list[Result]) -> str:
-    """Return one line a generator and temperature, after those to read them by."""
+    """Return one line per generator at temperature 1, after those to read them by."""
     if not results:
         return NOT_RUN
-    rows = [[text, "", *cells([one["references"][name] for one in results])] for name, text in REFERENCES.items()]
-    for name, text in (GENERATORS | GAMES).items():
-        for temperature in temperatures(results, name):
-            rows.append([text, f"{temperature}", *cells([at(one[name], temperature) for one in results])])
-    return table(["texts of", "temperature", *COLUMNS], rows)
+    rows = [[text, *cells([one["references"][name] for one in results])] for name, text in REFERENCES.items()]
+    for name, text in (GENERATORS | RUNS).items():
+        rows.append([text, *cells([at(one[name], 1.0) for one in results])])
+    return table(["texts of", *COLUMNS], rows)
 
 
 def temperatures(results: list[Result], name: str) -> list[float]:
-    return sorted({figures["temperature"] for result in results for figures in result[name]})
+    return sorted({metrics["temperature"] for result in results for metrics in result[name]})
 
 
 def published_table(results: list[Result]) -> str:
-    """Return the published figures, and ours beside those that mean the same."""
+    """Return the published NLL_oracle, and ours beside those that mean the same."""
     ours = {
         "maximum likelihood": [at(one["likelihood"], 1.0)["nll_oracle"] for one in results],
         "real text": [one["references"]["oracle"]["nll_oracle"] for one in results],
         **{
             f"{text}, temperature 1": [at(one[name], 1.0)["nll_oracle"] for one in results]
-            for name, text in GAMES.items()
+            for name, text in RUNS.items()
         },
         "words at random": [one["references"]["uniform"]["nll_oracle"] for one in results],
     }
@@ -91,7 +99,7 @@ def published_table(results: list[Result]) -> str:
     return table(["texts of", "published", "ours"], rows)
 
 
-def gaming(results: list[Result]) -> str:
+def lowered_by_temperature(results: list[Result]) -> str:
     """Return what the temperature of maximum likelihood alone does to NLL_oracle, in one paragraph."""
     if not results:
         return ""
@@ -103,9 +111,9 @@ def gaming(results: list[Result]) -> str:
         return f"{fmean(at(result['likelihood'], temperature)[key] for result in results):.{digits}f}"
 
     real = fmean(result["references"]["oracle"]["nll_oracle"] for result in results)
-    figures = {"NLL_gen": ("nll_gen", 3), "the entropy": ("entropy", 3), "distinct-2": ("distinct_2", 3)}
+    metrics = {"NLL_gen": ("nll_gen", 3), "the entropy": ("entropy", 3), "distinct-2": ("distinct_2", 3)}
     changes = ", ".join(
-        f"{name} from {of(key, 1.0, digits)} to {of(key, best, digits)}" for name, (key, digits) in figures.items()
+        f"{name} from {of(key, 1.0, digits)} to {of(key, best, digits)}" for name, (key, digits) in metrics.items()
     )
     return (
         f"Here maximum likelihood alone, sampled at temperature {best} in place of 1, takes NLL_oracle from "
@@ -114,23 +122,21 @@ def gaming(results: list[Result]) -> str:
     )
 
 
-def difference_of(results: list[Result], key: str, game: str = "adversarial") -> Difference | None:
-    """Return the generator of a game less maximum likelihood, each where the figure is least, over the seeds.
+def difference_of(results: list[Result], key: str, run: str = "adversarial") -> Difference | None:
+    """Return an adversarial generator less maximum likelihood, each where the metric is least, over the seeds.
 
     Args:
-        results (`list[dict]`): Of one condition, one a seed.
-        key (`str`): The figure; less is better.
-        game (`str`, *optional*, defaults to `"adversarial"`): Which one.
+        results (`list[dict]`): Of one condition, one per seed.
+        key (`str`): The metric; less is better.
+        run (`str`, *optional*, defaults to `"adversarial"`): Which generator.
     """
     if not results:
         return None
-    values = [least(one[game], key)[key] - least(one["likelihood"], key)[key] for one in results]
-    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return Difference(fmean(values), error, len(values))
+    return Difference.of([least(one[run], key)[key] - least(one["likelihood"], key)[key] for one in results])
 
 
 def lstm_differences(results: list[Result]) -> str:
-    """Return the difference of both games to maximum likelihood at the best temperature of each, by every measure."""
+    """Return the difference of both runs to maximum likelihood at the best temperature of each, by every metric."""
     rows = []
     for text in ("JS", "JS of 1 word", "of 5", "KL(p, q)", "KL(q, p)", "NLL_gen", "NLL_oracle"):
         key, digits = COLUMNS[text]
@@ -139,15 +145,15 @@ def lstm_differences(results: list[Result]) -> str:
             return spread((least(one[name], key)[key] for one in results), digits)
 
         row = ["JS of 5 words" if text == "of 5" else text, best("likelihood")]
-        for game in GAMES:
-            row += [best(game), *difference_cells(difference_of(results, key, game))]
+        for run in RUNS:
+            row += [best(run), *difference_cells(difference_of(results, key, run))]
         rows.append(row)
-    head = [cell for text in GAMES.values() for cell in (text, "difference", "")]
+    head = [cell for text in RUNS.values() for cell in (text, "difference", "")]
     return table(["least over temperatures", GENERATORS["likelihood"], *head], rows)
 
 
 def language_table(results: dict[str, list[Result]]) -> str:
-    """Return one line a condition and generator: temperature 1, and the best one for JS."""
+    """Return one line per condition and generator: temperature 1, and the best one for JS."""
     head = ["sentences", "width", "generator", "JS at 1", "V of the best D", "JS, best temperature", "difference", ""]
     head += ["grammatical", "entropy", "real NLL", "distinct-4"]
     rows = []
@@ -177,86 +183,65 @@ def language_table(results: dict[str, list[Result]]) -> str:
 LANGUAGE_COLUMNS = (("grammatical", 3), ("entropy", 2), ("real_nll", 2), ("distinct_4", 3))
 
 
-def temperatures_of(figures: list[Figures]) -> str:
-    return ", ".join(f"{value}" for value in sorted({one["temperature"] for one in figures}))
+def temperatures_of(metrics: list[Metrics]) -> str:
+    return ", ".join(f"{value}" for value in sorted({one["temperature"] for one in metrics}))
 
 
-def sweep_table(results: dict[str, list[Result]]) -> str:
-    """Return JS at every temperature, one line a condition and generator."""
-    measured = [one for ones in results.values() for one in ones]
-    tried = temperatures(measured, "likelihood") if measured else []
-    rows = []
-    for condition in CONDITIONS:
-        for name, text in GENERATORS.items():
-            ones = results.get(condition.name, [])
-            values = [mean((at(one[name], value)["divergence"] for one in ones), 3) for value in tried]
-            rows.append([f"{condition.sentences:,}", str(condition.width), text, *values])
-    return table(["sentences", "width", "generator", *(f"{value}" for value in tried)], rows)
-
-
-def players_table(results: dict[str, list[Result]]) -> str:
-    """Return how maximum likelihood was stopped, and what the discriminator said at the end of each game."""
+def training_table(results: dict[str, list[Result]]) -> str:
+    """Return how maximum likelihood was stopped, and what the discriminator said at the end of each run."""
     rows = []
     for name, ones in results.items():
         fits = [min(one["fits"], key=lambda fit: fit["best"][0]) for one in ones]
         stopped = ", ".join(f"{fit['best'][1]} of {fit['steps']}" for fit in fits)
-        for game, training in (("adversarial", "training"), ("fast", "fast_training")):
+        for run, training in (("adversarial", "training"), ("fast", "fast_training")):
             if not all(training in one for one in ones):
                 continue
             rows.append(
                 [
-                    name if game == "adversarial" else f"{name}, the demo's rate",
+                    name if run == "adversarial" else f"{name}, the demo's rate",
                     stopped,
                     mean((fit["best"][0] for fit in fits), 3),
-                    *(mean((one[training][key] for one in ones), 3) for key in ("D(x)", "D(G(s))", "V(D,G)")),
-                    mean((at(one[game], 1.0)["best_value"] for one in ones), 3),
+                    *(mean((one[training][key] for one in ones), 3) for key in ("real_prob", "fake_prob", "value")),
+                    mean((at(one[run], 1.0)["best_value"] for one in ones), 3),
                 ]
             )
     return table(["", "steps", "held-out NLL", "D(x)", "D(G(s))", "V(D, G)", "V of the best D"], rows)
 
 
-def areas_table(results: list[Result]) -> str:
-    """Return what the discriminator of the LSTM oracle had learnt by heart, and what held for fresh texts."""
+def aucs_table(results: list[Result]) -> str:
+    """Return what the discriminator of the LSTM oracle had memorised, and what held for held-out texts."""
     if not results:
         return NOT_RUN
     rows = [
-        [text, *(spread(one["areas"][name][key] for one in results) for key in ("auc_learnt", "auc_fresh"))]
+        [text, *(spread(one["discriminator_aucs"][name][key] for one in results) for key in AUCS)]
         for name, text in {
             "warmup": "after the warm-up",
-            "adversarial": "after the game",
-            "fast": "after the game, the demo's rate",
+            "adversarial": "after training",
+            "fast": "after training at the demo's rate",
         }.items()
     ]
-    return table(["AUC against fresh generated texts", "of real texts learnt from", "of fresh real texts"], rows)
+    return table(["AUC against unseen generated texts", "of real texts learnt from", "of held-out real texts"], rows)
 
 
-def notes(results: Iterable[Result]) -> str:
-    lines = [
-        f"- {one['condition']}, seed {one['seed']}, failed: `{one['error'].strip().splitlines()[-1]}`"
-        for one in results
-        if "error" in one
-    ]
-    return "\n".join(lines) or "Every job ended well."
+AUCS = ("auc_learnt", "auc_held_out")
 
 
 def fields_of(results: list[Result]) -> dict[str, str]:
     """Return what stands in the template's fields."""
     whole = {name: list(ones.values()) for name, ones in by_condition(results).items()}
-    lstm = whole.get(LSTM, [])
-    versions = sorted({f"{name} {number}" for one in results for name, number in one.get("versions", {}).items()})
+    of_lstm = whole.get(LSTM, [])
     return {
-        "published": published_table(lstm),
-        "lstm": lstm_table(lstm),
-        "gaming": gaming(lstm),
-        "lstm_differences": lstm_differences(lstm),
+        "published": published_table(of_lstm),
+        "lstm": lstm_table(of_lstm),
+        "lowered_by_temperature": lowered_by_temperature(of_lstm),
+        "lstm_differences": lstm_differences(of_lstm),
         "language": language_table(whole),
-        "sweep": sweep_table({name: ones for name, ones in whole.items() if name != LSTM}),
-        "players": players_table(whole),
-        "areas": areas_table(lstm),
-        "notes": notes(results),
+        "training": training_table(whole),
+        "aucs": aucs_table(of_lstm),
+        "notes": "\n".join(failures(results)) or "Every job ended well.",
         "seeds": ", ".join(map(str, sorted({one["seed"] for one in results}))),
-        "hours": f"{sum(map(processor_seconds, results)) / 3600:.1f}",
-        "versions": ", ".join(versions),
+        "hours": processor_hours(results),
+        "versions": version_list(results),
     }
 
 

@@ -1,4 +1,4 @@
-"""What both parts of `benchmarks.oracle` share: maximum likelihood with early stopping, and the game after it."""
+"""What both parts of `benchmarks.oracle` share: maximum likelihood with early stopping, then adversarial training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,10 +25,11 @@ from hf_mgan.demo.models import TRAINING, train_encoder
 from hf_mgan.demo.run import DemoArguments, adversarial_config
 from hf_mgan.metrics import auc
 
-from .recipe_players import Stopwatch
+from ..sweep.stopwatch import Stopwatch
 
 
 EVALUATIONS = 10  # of a run of maximum likelihood, at equal distances
+LAST_STEPS = 5
 
 
 class Fit(NamedTuple):
@@ -36,7 +37,7 @@ class Fit(NamedTuple):
 
     Args:
         steps (`int`): Its steps, over which the learning rate falls to 0.
-        curve (`list[tuple[int, float]]`): Step and negative log-likelihood of held-out texts, in nats a token.
+        curve (`list[tuple[int, float]]`): Step and negative log-likelihood of held-out texts, in nats per token.
     """
 
     steps: int
@@ -73,7 +74,7 @@ def fit(
         tokenizer (`PreTrainedTokenizerBase`): The generator's.
         folder (`Path`): Where the best model and the tokenizer are saved, as a Hub folder.
         schedules (`Sequence[int]`): Steps of each schedule.
-        batch_size (`int`): Texts a step.
+        batch_size (`int`): Texts per step.
         learning_rate (`float`): The highest.
         weight_decay (`float`): Of all matrices, the embeddings included.
         seed (`int`): Seed of the weights and of the order.
@@ -122,7 +123,7 @@ def fit(
     return best.model, fits
 
 
-def play(
+def train_adversarially(
     generator: Path,
     folder: Path,
     texts: list[str],
@@ -136,18 +137,18 @@ def play(
     learning_rate: float | None = None,
     after_warmup: Callable[[AdversarialTrainer], None] | None = None,
 ) -> AdversarialTrainer:
-    """Play the game with the demo's settings, against an encoder that is trained on masked words first.
+    """Train with the demo's settings, against an encoder that is trained on masked words first.
 
-    A second game in the same folder meets the same encoder.
+    A second run in the same folder has the same encoder.
 
     Args:
         generator (`Path`): Folder of the generator.
         folder (`Path`): For the encoder and the trainer.
-        texts (`list[str]`): Real texts, for both players.
+        texts (`list[str]`): Real texts, for both models.
         encoder_tokenizer (`PreTrainedTokenizerBase`): The discriminator's.
-        sizes ([`DemoArguments`]): Steps of the encoder, of its warm-up as discriminator and of the game, and texts a
-            step.
-        stopwatch ([`~recipe_players.Stopwatch`]): Gets the durations.
+        sizes ([`DemoArguments`]): Steps of the encoder, of its warm-up as discriminator and of training, and texts
+            per step.
+        stopwatch ([`~sweep.stopwatch.Stopwatch`]): Gets the durations.
         seed (`int`): The seed.
         rank (`int`): Rank of the adapters on all linear layers; the width of the generator, as in the demo.
         max_tokens (`int`): Tokens at which a completion is cut.
@@ -156,7 +157,7 @@ def play(
             generator has not moved: after the first step, whose learning rate is 0.
 
     Returns:
-        [`AdversarialTrainer`]: After the game.
+        [`AdversarialTrainer`]: After training.
     """
     if not (folder / "encoder").exists():
         with stopwatch.part("encoder"):
@@ -169,8 +170,8 @@ def play(
                 seed,
                 TrainerCallback(),
             )
-    config = adversarial_config(sizes, folder / "game", seed)
-    with stopwatch.part("game"):
+    config = adversarial_config(sizes, folder / "training", seed)
+    with stopwatch.part("adversarial"):
         trainer = AdversarialTrainer(
             model=str(generator),
             discriminator=str(folder / "encoder"),
@@ -209,25 +210,25 @@ class AfterFirstStep(TrainerCallback):
             self.call()
 
 
-def discriminator_areas(
-    trainer: AdversarialTrainer, learnt: list[str], fresh: list[str], generated: list[str]
+def discriminator_aucs(
+    trainer: AdversarialTrainer, learnt: list[str], held_out: list[str], generated: list[str]
 ) -> dict[str, float]:
-    """Return what the discriminator of a game has learnt, and what of it holds for texts that it has not seen.
+    """Return what a discriminator has learnt, and what of it holds for texts that it has not seen.
 
     Args:
-        trainer ([`AdversarialTrainer`]): Of the game.
+        trainer ([`AdversarialTrainer`]): Its trainer.
         learnt (`list[str]`): Real texts that it was trained on.
-        fresh (`list[str]`): Others.
+        held_out (`list[str]`): Others.
         generated (`list[str]`): Texts of the generator that it has not seen.
 
     Returns:
-        `dict[str, float]`: Its area under the ROC curve against the generated texts, `auc_learnt` and `auc_fresh`: 1
+        `dict[str, float]`: Its area under the ROC curve against the generated texts, `auc_learnt` and `auc_held_out`: 1
         where every real text gets the higher score, 0.5 where scores say nothing.
     """
-    of_learnt, of_fresh, of_generated = (
-        trainer.discriminator.score([""] * len(texts), texts) for texts in (learnt, fresh, generated)
+    of_learnt, of_held_out, of_generated = (
+        trainer.discriminator.score([""] * len(texts), texts) for texts in (learnt, held_out, generated)
     )
-    return {"auc_learnt": auc(of_learnt, of_generated), "auc_fresh": auc(of_fresh, of_generated)}
+    return {"auc_learnt": auc(of_learnt, of_generated), "auc_held_out": auc(of_held_out, of_generated)}
 
 
 def adapters(rank: int) -> LoraConfig:
@@ -238,3 +239,12 @@ def adapters(rank: int) -> LoraConfig:
 def described(fits: list[Fit]) -> list[dict[str, Any]]:
     """Return the runs of maximum likelihood as plain values."""
     return [{"steps": one.steps, "best": one.best, "curve": one.curve} for one in fits]
+
+
+def last_steps(log_history: list[dict[str, float]]) -> dict[str, float]:
+    """Return D(x), D(G(s)) and V(D, G) as means over the last steps of training."""
+    logged = [entry for entry in log_history if "loss" in entry][-LAST_STEPS:]
+    return {
+        name: sum(entry[f"discriminator/{name}"] for entry in logged) / len(logged)
+        for name in ("real_prob", "fake_prob", "value")
+    }
