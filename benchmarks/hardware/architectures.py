@@ -1,28 +1,26 @@
-"""A matrix of architectures and precisions: every cell is a short game of tiny random models on the CPU.
+"""A matrix of architectures and precisions: every cell is a short training of tiny random models on the CPU.
 
-    python -m benchmarks.architectures
-    python -m benchmarks.architectures --only llama        # the cells whose name holds "llama"
-    python -m benchmarks.architectures --missing           # the cells that have not passed yet
+    python -m benchmarks.hardware.architectures
+    python -m benchmarks.hardware.architectures --only llama   # the cells whose name holds "llama"
+    python -m benchmarks.hardware.architectures --missing      # the cells that have not passed yet
+    python -m benchmarks.hardware.architectures --publish      # write the page from the committed results
 
-Each cell makes one player of a family, saves it as an ordinary folder, plays two steps against a fixed small opponent
-with `AdversarialTrainer`, and checks that what must move moved and what must not did not, that the saved player loads
+Each cell makes one model of a family, saves it as an ordinary folder, trains two steps with a fixed small counterpart
+with `AdversarialTrainer`, and checks that what must move moved and what must not did not, that the saved model loads
 as a user would load it, and that the loaded one gives the same logits. The results go to
-benchmarks/results/architectures.json after every cell, and from there to docs/architectures.md.
+benchmarks/results/architectures.jsonl after every cell, and from there to docs/architectures.md.
 """
 
 import argparse
 import contextlib
 import io
 import itertools
-import json
 import logging
-import platform
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +38,27 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from hf_mgan import AdversarialConfig, AdversarialTrainer
 from hf_mgan.discriminator import prepare_quantised_training
 
-from .tiny_players import DISCRIMINATORS, GENERATORS, SEED, rows, save_player, texts
+from ..sweep import PAGES, RESULTS, read_lines, write_lines
+from ..sweep.tables import table, version_list
+from ..testbed import versions
+from .tiny_models import DISCRIMINATORS, GENERATORS, SEED, rows, save_model, texts
 
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "architectures.json"
-TEMPLATE = ROOT / "benchmarks" / "architectures.md.in"
-PAGE = ROOT / "docs" / "architectures.md"
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
+MODULE = "benchmarks.hardware.architectures"
+COMMITTED = RESULTS / "architectures.jsonl"
+TEMPLATE = Path(__file__).with_name("architectures.md.in")
+PAGE = PAGES / "architectures.md"
 STEPS = 2
 PRECISIONS = ("fp32", "bf16", "LoRA", "8-bit + LoRA", "4-bit + LoRA")
 LABELS = (1, 2, 3)
-# Largest difference between the logits of the trained and the loaded player, as a share of the largest logit. TRL
+# Largest difference between the logits of the trained and the loaded model, as a share of the largest logit. TRL
 # trains the adapters of a quantised generator in bfloat16 and PEFT loads them in float32, and for inference
 # bitsandbytes has other kernels on some CPUs: either differs by the rounding of bfloat16. With both made alike, the
 # first bound holds again. The second is one on the median over tokens or texts, since rounding can send single tokens
 # to other experts of a mixture.
 TOLERANCE = 1e-5
 QUANTISED_AS_LOADED = 5e-2
-SMALLEST_CHANGE = 1e-2  # by which the game must have changed the logits for the comparison to say anything
+SMALLEST_CHANGE = 1e-2  # by which training must have changed the logits for the comparison to say anything
 
 
 def quantization(precision: str, unquantised: list[str] | None = None) -> BitsAndBytesConfig | None:
@@ -75,7 +75,7 @@ def quantization(precision: str, unquantised: list[str] | None = None) -> BitsAn
 
 
 def make_trainer(
-    generator: Path, discriminator: Path, output: Path, dataset: Any, precision: str, **players: Any
+    generator: Path, discriminator: Path, output: Path, dataset: Any, precision: str, **models: Any
 ) -> AdversarialTrainer:
     args = AdversarialConfig(
         str(output),
@@ -85,9 +85,10 @@ def make_trainer(
         per_device_train_batch_size=8,
         num_generations=8,
         learning_rate=1e-2,
+        discriminator_warmup_steps=0,
         discriminator_learning_rate=1e-2,
-        model_init_kwargs={"dtype": "bfloat16"} if players.pop("bfloat16_weights", False) else None,
-        discriminator_label=players.pop("label", None),
+        model_init_kwargs={"dtype": "bfloat16"} if models.pop("bfloat16_weights", False) else None,
+        discriminator_label=models.pop("label", None),
         bf16=precision == "bf16",
         logging_steps=STEPS,
         save_strategy="no",
@@ -97,13 +98,13 @@ def make_trainer(
         seed=SEED,
     )
     return AdversarialTrainer(
-        str(generator), discriminator=str(discriminator), args=args, train_dataset=dataset, **players
+        str(generator), discriminator=str(discriminator), args=args, train_dataset=dataset, **models
     )
 
 
 @dataclass
-class Watch:
-    """What a player was before the game, and what it must be after it."""
+class BeforeAndAfter:
+    """What a model was before training, and what it must be after it."""
 
     model: nn.Module
     inputs: dict[str, Tensor]
@@ -139,7 +140,7 @@ class Watch:
         require(moved <= self.trained, f"moved: {sorted(moved - self.trained)}")
         after = logits(self.model, self.inputs)
         change = difference(after, self.logits)
-        require(change > SMALLEST_CHANGE, f"the game changed the logits by {change:.1e} only")
+        require(change > SMALLEST_CHANGE, f"training changed the logits by {change:.1e} only")
         return after
 
 
@@ -168,13 +169,13 @@ def median_difference(one: Tensor, other: Tensor) -> float:
     return ((one - other).abs().amax(1).median() / other.abs().max()).item()
 
 
-def play_generator(name: str, precision: str, opponent: Path, folder: Path) -> float:
-    """Play a cell of a generator; return how far the logits of the loaded model are from the trained one's."""
+def train_generator(name: str, precision: str, counterpart: Path, folder: Path) -> float:
+    """Train the generator of a cell; return how far the logits of the loaded model are from the trained one's."""
     family = GENERATORS[name]
     adapters = "LoRA" in precision
     trainer = make_trainer(
-        save_player(family, folder / "player", None),
-        opponent,
+        save_model(family, folder / "model", None),
+        counterpart,
         folder / "out",
         rows(family.tokenizer),
         precision,
@@ -185,22 +186,22 @@ def play_generator(name: str, precision: str, opponent: Path, folder: Path) -> f
     model, out = trainer.model, folder / "out"
     check_quantised(model, precision)
     encoded = trainer.processing_class(texts(4, 2), return_tensors="pt", return_token_type_ids=False)
-    watch = Watch(model, dict(encoded))
+    state = BeforeAndAfter(model, dict(encoded))
     trainer.train()
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # ends the autocast of its forward pass
-    after = watch.check()
+    after = state.check()
     trainer.save_model()
     loader = AutoPeftModelForCausalLM if adapters else AutoModelForCausalLM
-    return check_loaded(lambda: loader.from_pretrained(out, **same_quantization(model)), watch, after)
+    return check_loaded(lambda: loader.from_pretrained(out, **same_quantization(model)), state, after)
 
 
-def play_discriminator(name: str, precision: str, num_labels: int, opponent: Path, folder: Path) -> float:
-    """Play a cell of a discriminator; return as [`play_generator`] does."""
+def train_discriminator(name: str, precision: str, num_labels: int, counterpart: Path, folder: Path) -> float:
+    """Train the discriminator of a cell; return as [`train_generator`] does."""
     family = DISCRIMINATORS[name]
     adapters = "LoRA" in precision
     trainer = make_trainer(
-        opponent,
-        save_player(family, folder / "player", num_labels),
+        counterpart,
+        save_model(family, folder / "model", num_labels),
         folder / "out",
         rows("plain"),
         precision,
@@ -211,17 +212,17 @@ def play_discriminator(name: str, precision: str, num_labels: int, opponent: Pat
     model, out = trainer.discriminator.model, folder / "out" / "discriminator"
     check_quantised(model, precision)
     require(model.config.num_labels == num_labels, f"{model.config.num_labels} labels")
-    watch = Watch(model, dict(trainer.discriminator.encode(["a dog", "the cat", "", "one"], texts(4, 2))))
+    state = BeforeAndAfter(model, dict(trainer.discriminator.encode(["a dog", "the cat", "", "one"], texts(4, 2))))
     check_head(model)
     trainer.train()
-    after = watch.check()
+    after = state.check()
     trainer.save_model()
     arguments = {}
     if adapters:  # what PEFT, which saves no configuration, has to be told again
         pad_token_id = trainer.discriminator.processing_class.pad_token_id
         arguments = {"num_labels": num_labels, "pad_token_id": pad_token_id, **same_quantization(model)}
     loader = AutoPeftModelForSequenceClassification if adapters else AutoModelForSequenceClassification
-    return check_loaded(lambda: loader.from_pretrained(out, **arguments), watch, after)
+    return check_loaded(lambda: loader.from_pretrained(out, **arguments), state, after)
 
 
 def check_quantised(model: nn.Module, precision: str) -> None:
@@ -246,9 +247,9 @@ def same_quantization(model: nn.Module) -> dict[str, Any]:
     return {} if config is None else {"quantization_config": config}
 
 
-def check_loaded(load: Callable[[], nn.Module], watch: Watch, expected: Tensor) -> float:
-    """Check that the loaded player gives the logits of the trained one; return how far they are apart."""
-    trained = dict(watch.model.named_parameters())
+def check_loaded(load: Callable[[], nn.Module], state: BeforeAndAfter, expected: Tensor) -> float:
+    """Check that the loaded model gives the logits of the trained one; return how far they are apart."""
+    trained = dict(state.model.named_parameters())
     quantised = any(not one.is_floating_point() for one in trained.values())
     changes = []
     for alike in (False, True) if quantised else (False,):
@@ -257,7 +258,7 @@ def check_loaded(load: Callable[[], nn.Module], watch: Watch, expected: Tensor) 
             prepare_quantised_training(loaded)
             for name, parameter in loaded.named_parameters():
                 parameter.data = parameter.data.to(trained[name].dtype)
-        now = logits(loaded, watch.inputs)
+        now = logits(loaded, state.inputs)
         if alike or not quantised:
             change, bound = difference(now, expected), TOLERANCE
         else:
@@ -267,11 +268,11 @@ def check_loaded(load: Callable[[], nn.Module], watch: Watch, expected: Tensor) 
     return changes[0]
 
 
-def save_opponents(folder: Path) -> tuple[Path, Path]:
-    """Save the generator and the discriminator that every cell's player plays against."""
+def save_counterparts(folder: Path) -> tuple[Path, Path]:
+    """Save the generator and the discriminator that every cell's model is trained with."""
     return (
-        save_player(GENERATORS["GPT-2"], folder / "generator", None),
-        save_player(DISCRIMINATORS["BERT"], folder / "discriminator", 1),
+        save_model(GENERATORS["GPT-2"], folder / "generator", None),
+        save_model(DISCRIMINATORS["BERT"], folder / "discriminator", 1),
     )
 
 
@@ -285,94 +286,97 @@ def all_cells() -> dict[str, tuple]:
     return cells
 
 
-def play(cell: tuple, opponents: tuple[Path, Path], folder: Path) -> float:
-    """Play one of [`all_cells`]; a check that fails raises an `AssertionError`."""
+def train_cell(cell: tuple, counterparts: tuple[Path, Path], folder: Path) -> float:
+    """Train one of [`all_cells`]; a check that fails raises an `AssertionError`."""
     if len(cell) == 2:
-        return play_generator(*cell, opponents[1], folder)
-    return play_discriminator(*cell, opponents[0], folder)
+        return train_generator(*cell, counterparts[1], folder)
+    return train_discriminator(*cell, counterparts[0], folder)
 
 
-def result(cell: tuple, opponents: tuple[Path, Path]) -> dict[str, Any]:
-    """Play a cell and return what becomes of it."""
+def result(cell: tuple, counterparts: tuple[Path, Path]) -> dict[str, Any]:
+    """Train a cell and return what becomes of it."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            # The table that TRL prints of each metric is no figure of this benchmark.
+            # The table that TRL prints of each metric is not what this benchmark shows.
             with contextlib.redirect_stdout(io.StringIO()):
-                outcome = {"ok": True, "reason": None, "difference": play(cell, opponents, Path(folder))}
+                outcome = {"ok": True, "reason": None, "difference": train_cell(cell, counterparts, Path(folder))}
         except Exception as error:  # of whatever sort: that is what the cell shows
             outcome = {"ok": False, "reason": f"{type(error).__name__}: {error}".partition("\n")[0]}
     return {**outcome, "seconds": round(time.perf_counter() - began, 2)}
 
 
-def write(cells: dict[str, dict]) -> None:
-    """Write the results, and the page that is made of them."""
-    record = {
-        "command": "python -m benchmarks.architectures",
-        "versions": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "seed": SEED,
-        "steps": STEPS,
-        "tolerance": {"in the same precision": TOLERANCE, "quantised, as loaded": QUANTISED_AS_LOADED},
-        "seconds": round(sum(cell["seconds"] for cell in cells.values())),
-        "cells": cells,
-    }
-    RESULTS.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    PAGE.write_text(page(record))
+def page(results: list[dict[str, Any]]) -> str:
+    """Return the page of the documentation.
 
-
-def page(record: dict[str, Any]) -> str:
-    """Return the page of the documentation."""
-    cells = record["cells"]
-    reasons = list(dict.fromkeys(cell["reason"] for cell in cells.values() if not cell["ok"]))
+    Args:
+        results (`list[dict]`): One per cell.
+    """
+    cells = {one["cell"]: one for one in results}
+    reasons = list(dict.fromkeys(cell["reason"] for cell in results if not cell["ok"]))
 
     def mark(name: str) -> str:
         if name not in cells:
             return "not run"
         return "✓" if cells[name]["ok"] else f"[{reasons.index(cells[name]['reason']) + 1}]"
 
-    def table(player: str, families: dict, endings: list[str]) -> str:
-        lines = [f"| {player} | " + " | ".join(PRECISIONS) + " |", "|---" * (len(PRECISIONS) + 1) + "|"]
-        for family in families:
-            marks = [
-                " ".join(mark(f"{player} / {family} / {precision}{ending}") for ending in endings)
-                for precision in PRECISIONS
+    def marks(model: str, families: dict, endings: list[str]) -> str:
+        lines = [
+            [
+                family,
+                *(
+                    " ".join(mark(f"{model} / {family} / {precision}{ending}") for ending in endings)
+                    for precision in PRECISIONS
+                ),
             ]
-            lines.append(f"| {family} | " + " | ".join(marks) + " |")
-        return "\n".join(lines)
+            for family in families
+        ]
+        return table([model, *PRECISIONS], lines)
 
     return TEMPLATE.read_text().format(
-        generators=table("generator", GENERATORS, [""]),
-        discriminators=table("discriminator", DISCRIMINATORS, [f" / {labels}" for labels in LABELS]),
+        generators=marks("generator", GENERATORS, [""]),
+        discriminators=marks("discriminator", DISCRIMINATORS, [f" / {labels}" for labels in LABELS]),
         reasons="\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)) or "Every cell passed.",
-        passed=sum(cell["ok"] for cell in cells.values()),
+        passed=sum(cell["ok"] for cell in results),
         total=len(cells),
-        seconds=record["seconds"],
-        largest=f"{100 * max(cell['difference'] for cell in cells.values() if cell['ok']):.1f}",
-        versions=", ".join(f"{name} {number}" for name, number in record["versions"].items()),
+        seconds=round(sum(cell["seconds"] for cell in results)),
+        largest=f"{100 * max(cell['difference'] for cell in results if cell['ok']):.1f}",
+        versions=version_list(results),
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def publish() -> None:
+    """Write the page from the committed results."""
+    PAGE.write_text(page(read_lines(COMMITTED)))
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", help="cells whose name holds this; the others keep their results")
     parser.add_argument("--missing", action="store_true", help="cells without a result, or with a failure")
-    arguments = parser.parse_args()
+    parser.add_argument("--publish", action="store_true", help="train nothing, and write the page")
+    arguments = parser.parse_args(words)
+    if arguments.publish:
+        publish()
+        return
     warnings.filterwarnings("ignore")
     set_verbosity_error()
     disable_progress_bar()
     datasets.disable_progress_bars()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-    known = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else {}
+    known = {one["cell"]: one for one in read_lines(COMMITTED)} if COMMITTED.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
-        opponents = save_opponents(Path(folder))
+        counterparts = save_counterparts(Path(folder))
         for name, cell in all_cells().items():
             if arguments.only.lower() not in name.lower() or (arguments.missing and known.get(name, {}).get("ok")):
                 continue
-            known[name] = result(cell, opponents)
+            known[name] = {"cell": name, **result(cell, counterparts), "versions": versions("bitsandbytes")}
             print(f"{name}: {known[name]['reason'] or 'ok'} ({known[name]['seconds']} s)", flush=True)
-            write({name: known[name] for name in all_cells() if name in known})
+            write_lines(COMMITTED, [known[one] for one in all_cells() if one in known])
+    publish()
 
 
 if __name__ == "__main__":

@@ -1,40 +1,41 @@
-"""Both players in four bits on real text: SmolLM2-135M-Instruct against all-MiniLM-L6-v2, each with LoRA.
+"""Both models in 4-bit on real text: SmolLM2-135M-Instruct and all-MiniLM-L6-v2, each with LoRA.
 
-    python ../shared/tools/real_models.py MODELS
-    python -m benchmarks.quantised_pair --models MODELS --data ../shared/data
+    python -m benchmarks.hardware.quantised_pair                             # models and texts from the Hub
+    python -m benchmarks.hardware.quantised_pair --generator FOLDER --discriminator FOLDER --data FOLDER
 
-Generator and discriminator are loaded as nf4 with double quantisation and computed in bfloat16, play on example
-sentences of WordNet, and are saved. A new process quantises both base models again, loads the adapters with the Auto
-classes of PEFT and scores the same sentences: the generator's log-likelihoods and the discriminator's logits. The run
-fails if a score differs from the trainer's by more than `TOLERANCE`, if switching the generator's adapters off changes
-nothing, or if a parameter moved that must not or stood still that must move. The JSON holds the curves, the seconds,
-the peak of memory, the versions and the seed.
+Generator and discriminator are loaded as nf4 with double quantisation and computed in bfloat16, trained on texts, and
+saved. A new process quantises both base models again, loads the adapters with the Auto classes of PEFT and scores the
+same texts: the generator's log-likelihoods and the discriminator's logits. The run fails if a score differs from the
+trainer's by more than `TOLERANCE`, if switching the generator's adapters off changes nothing, or if a parameter moved
+that must not or stood still that must move. The result holds seconds, the peak of memory, versions and seed.
 """
 
 import argparse
 import json
-import os
-import platform
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from datasets import load_dataset
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, LoraConfig, PeftModel
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from benchmarks.gpu import PACKAGES, ROOT, nf4
-from benchmarks.real_pair import CURVES, peak_memory
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator
 
+from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP, load_texts
+from ..sweep import RESULTS, write_lines
+from ..testbed import ROOT, machine, versions
+from .step_parts import GIB
+from .trainers import nf4
 
+
+MODULE = "benchmarks.hardware.quantised_pair"
 TOLERANCE = 1e-3
 NUM_SCORED = 16
 # What hf_mgan leaves out of the quantisation of a BERT: reloaded with these layers quantised too, the discriminator
@@ -60,7 +61,7 @@ def log_likelihoods(model: PeftModel, tokenizer: PreTrainedTokenizerBase, texts:
 def scores(
     generator: PeftModel, tokenizer: PreTrainedTokenizerBase, discriminator: Discriminator, texts: list[str]
 ) -> dict[str, list[float]]:
-    """Return what both players say of the texts, and what the generator says without its adapters."""
+    """Return what both models say of the texts, and what the generator says without its adapters."""
     with generator.disable_adapter():
         base = log_likelihoods(generator, tokenizer, texts)
     return {
@@ -71,7 +72,7 @@ def scores(
 
 
 def reload(folder: Path, texts: list[str]) -> dict[str, list[float]]:
-    """Load both players with the Auto classes, quantised again, and score the texts."""
+    """Load both models with the Auto classes, quantised again, and score the texts."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     generator = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=nf4())
     # PEFT loads as float32 what TRL trained and saved as bfloat16; in that type the scores are equal bit by bit.
@@ -88,6 +89,13 @@ def reload(folder: Path, texts: list[str]) -> dict[str, list[float]]:
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """Copy what is not quantised: bitsandbytes packs quantised weights anew when they are first used on a CPU."""
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.is_floating_point()}
+
+
+def peak_memory() -> float:
+    """Return the peak in GiB: on the GPU if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
 def count_moved(before: dict[str, Tensor], model: nn.Module) -> dict[str, int]:
@@ -124,11 +132,10 @@ def check(trained: dict[str, list[float]], reloaded: dict[str, list[float]]) -> 
 
 
 def make_trainer(arguments: argparse.Namespace, data: Any, folder: str) -> AdversarialTrainer:
-    """Return the trainer of the two quantised players."""
-    generator_folder = arguments.models / "SmolLM2-135M-Instruct"
+    """Return the trainer of the two quantised models."""
     return AdversarialTrainer(
-        str(generator_folder),
-        discriminator=str(arguments.models / "all-MiniLM-L6-v2"),
+        arguments.generator,
+        discriminator=arguments.discriminator,
         args=AdversarialConfig(
             folder,
             max_steps=arguments.steps,
@@ -136,6 +143,7 @@ def make_trainer(arguments: argparse.Namespace, data: Any, folder: str) -> Adver
             num_generations=arguments.batch_size,
             max_completion_length=arguments.max_completion_length,
             learning_rate=arguments.learning_rate,
+            discriminator_warmup_steps=0,
             discriminator_learning_rate=arguments.discriminator_learning_rate,
             scale_rewards="none",
             loss_type="dr_grpo",
@@ -149,7 +157,7 @@ def make_trainer(arguments: argparse.Namespace, data: Any, folder: str) -> Adver
             seed=arguments.seed,
         ),
         train_dataset=data,
-        processing_class=AutoTokenizer.from_pretrained(generator_folder, padding_side="left"),
+        processing_class=AutoTokenizer.from_pretrained(arguments.generator, padding_side="left"),
         quantization_config=nf4(),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
         discriminator_quantization_config=nf4(),
@@ -157,80 +165,74 @@ def make_trainer(arguments: argparse.Namespace, data: Any, folder: str) -> Adver
     )
 
 
-def parsed_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder with the two models")
-    parser.add_argument("--data", type=Path, help="folder with wordnet_examples.*.jsonl")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/quantised_pair.json"))
+def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--generator", default=GENERATOR, help="id on the Hub, or folder")
+    parser.add_argument("--discriminator", default=ENCODER, help="id on the Hub, or folder")
+    parser.add_argument("--data", default=TEXTS, help=TEXTS_HELP)
+    parser.add_argument("--max_texts", type=int, default=20_000)
+    parser.add_argument("--output", type=Path, default=RESULTS / "quantised_pair.jsonl")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch_size", type=int, default=16, help="completions a step")
+    parser.add_argument("--batch_size", type=int, default=16, help="completions per step")
     parser.add_argument("--max_completion_length", type=int, default=24)
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--discriminator_learning_rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reload", type=Path, help=argparse.SUPPRESS)  # what the new process is asked for
-    arguments = parser.parse_args()
-    if arguments.reload is None and (arguments.models is None or arguments.data is None):
-        parser.error("--models and --data are needed")
-    return arguments
+    return parser.parse_args(words)
 
 
 def in_a_new_process(folder: Path, texts: list[str]) -> dict[str, list[float]]:
-    """Reload both players in another Python process and return the scores that it prints."""
-    command = [sys.executable, "-m", "benchmarks.quantised_pair", "--reload", str(folder)]
+    """Reload both models in another Python process and return the scores that it prints."""
+    command = [sys.executable, "-m", MODULE, "--reload", str(folder)]
     done = subprocess.run(command, cwd=ROOT, input=json.dumps(texts), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"The reload failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def main() -> None:
-    arguments = parsed_arguments()
+def main(words: list[str] | None = None) -> None:
+    arguments = parsed_arguments(words)
     if arguments.reload is not None:
         print(json.dumps(reload(arguments.reload, json.load(sys.stdin))))
         return
-    load_average = os.getloadavg()
-    files = {split: str(next(arguments.data.glob(f"wordnet_examples*{split}*"))) for split in ("train", "validation")}
-    data = load_dataset("json", data_files=files)
+    about = {"versions": versions("bitsandbytes"), **machine()}
+    data = load_texts(arguments.data, arguments.max_texts)
     texts = data["validation"][:NUM_SCORED]["text"]
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(arguments, data["train"], folder)
-        players = {"generator": trainer.model, "discriminator": trainer.discriminator.model}
-        before = {name: weights(player) for name, player in players.items()}
+        models = {"generator": trainer.model, "discriminator": trainer.discriminator.model}
+        before = {name: weights(model) for name, model in models.items()}
         began = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - began
-        parameters = {name: count_moved(before[name], player) for name, player in players.items()}
+        parameters = {name: count_moved(before[name], model) for name, model in models.items()}
         trainer.save_model()
         # Without accelerate's autocast, which a model that is loaded again does not have.
         generator = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         trained = scores(generator, trainer.processing_class, trainer.discriminator, texts)
         reloaded = in_a_new_process(Path(folder), texts)
     differences = check(trained, reloaded)
-    hidden = ("models", "data", "output", "reload")
-    settings = {name: value for name, value in vars(arguments).items() if name not in hidden}
-    steps = [entry for entry in trainer.state.log_history if "discriminator/value" in entry]
+    names = ("steps", "batch_size", "max_completion_length", "learning_rate", "discriminator_learning_rate", "seed")
     result = {
-        "command": "python -m benchmarks.quantised_pair --models MODELS --data DATA"
-        + "".join(f" --{name} {value}" for name, value in settings.items()),
-        "versions": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "load_average_at_start": [round(value, 2) for value in load_average],
-        "settings": settings,
+        "settings": {name: getattr(arguments, name) for name in names},
         "seconds": round(seconds, 1),
         "peak_memory_gib": round(peak_memory(), 2),
         "parameters": parameters,
-        "curves": {name: [round(entry[key], 4) for entry in steps] for name, key in CURVES.items()},
+        "real_prob": [
+            round(entry["discriminator/real_prob"], 4)
+            for entry in trainer.state.log_history
+            if "discriminator/real_prob" in entry
+        ],
         "largest_difference_after_reload": differences,
         "largest_difference_of_the_adapters": round(
             largest_difference(reloaded["generator"], reloaded["generator_without_adapters"]), 4
         ),
-        "scores_after_reload": {name: [round(value, 4) for value in values] for name, values in reloaded.items()},
+        **about,
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    write_lines(arguments.output, [result])
     print(f"{arguments.steps} steps in {seconds:.0f} s; largest difference after the reload: {differences}")
 
 

@@ -1,8 +1,8 @@
 """What adversarial training costs: the step of `AdversarialTrainer` against that of `trl.GRPOTrainer`.
 
-    python benchmarks/step_time.py
-    python ../shared/tools/real_models.py MODELS
-    python benchmarks/step_time.py --models MODELS --data ../shared/data
+    python -m benchmarks.hardware.step_time                            # both pairs; models and texts from the Hub
+    python -m benchmarks.hardware.step_time --pairs tiny
+    python -m benchmarks.hardware.step_time --generator FOLDER --discriminator FOLDER --data FOLDER
 
 Both trainers get the same generator with the same adapters, the same rows, batch and settings, and the same
 classifier. GRPO has it frozen in `reward_funcs` and scores through TRL's own path for reward models, which adds no
@@ -15,29 +15,22 @@ A step is what lies between the callbacks `on_step_begin` and `on_step_end`: gen
 (`_calculate_rewards`: scoring, and for the adversarial trainer the real texts, the backward pass and the optimizer of
 the discriminator) and policy (all else: forward, backward, clipping, optimizer). Beside the wall clock stands the
 processor time of the whole step, which other programs on a machine without a GPU hardly disturb; for a fair comparison
-set OMP_NUM_THREADS=1, since idle threads wait busily. The pair `tiny` is made in code; the pair `real` is
-SmolLM2-135M-Instruct and all-MiniLM-L6-v2 on sentences of WordNet.
+set OMP_NUM_THREADS=1, since idle threads wait busily. The pair `tiny` is made in code.
 """
 
 import argparse
 import copy
 import json
-import os
-import platform
 import random
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from peft import LoraConfig
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -48,9 +41,7 @@ from transformers import (
     GPT2LMHeadModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
     PrinterCallback,
-    TrainerCallback,
     set_seed,
 )
 from transformers.utils import logging
@@ -58,8 +49,14 @@ from trl import GRPOConfig, GRPOTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer
 
+from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP, load_texts
+from ..sweep import RESULTS, write_lines
+from ..testbed import machine, versions
+from .step_parts import StepTimer, hold_to_length
+from .trainers import word_tokenizer
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+MODULE = "benchmarks.hardware.step_time"
 PARTS = ("step", "generation", "discriminator", "policy", "processor")
 PROMPT_WORDS = 4
 
@@ -73,65 +70,6 @@ class Pair:
     classifier: PreTrainedModel
     classifier_tokenizer: PreTrainedTokenizerBase
     rows: Dataset
-
-
-class Stopwatch(TrainerCallback):
-    """Measures every step of a trainer, and in it the methods that `watch` has wrapped.
-
-    Attributes:
-        steps (`list[dict[str, float]]`): Seconds of each step by part.
-    """
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-        self._parts: dict[str, float] = {}
-        self._began = self._began_processor = 0.0
-
-    def watch(self, trainer: GRPOTrainer, method: str, part: str) -> None:
-        """Count the time spent in a method of this trainer as a part of the step."""
-        original = getattr(trainer, method)
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            began = now()
-            output = original(*args, **kwargs)
-            self._parts[part] = self._parts.get(part, 0.0) + now() - began
-            return output
-
-        setattr(trainer, method, watched)
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock."""
-        self._parts, self._began, self._began_processor = {}, now(), time.process_time()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Write the step down."""
-        step = now() - self._began
-        policy, processor = step - sum(self._parts.values()), time.process_time() - self._began_processor
-        self.steps.append({"step": step, **self._parts, "policy": policy, "processor": processor})
-
-
-def now() -> float:
-    """Return the seconds of a clock, after all work given to the GPU is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def word_tokenizer(words: list[str], encoder: bool) -> PreTrainedTokenizerFast:
-    """Make a tokenizer with one token a word, for a generator or for an encoder, which takes pairs of texts."""
-    special = ["<pad>", "<s>", "</s>", "<unk>"]
-    vocabulary = {word: number for number, word in enumerate(special + words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if encoder:
-        ends = [(token, vocabulary[token]) for token in ("<s>", "</s>")]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=ends
-        )
-    side = "right" if encoder else "left"
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side=side
-    )
 
 
 def tiny_pair(seed: int, max_completion_length: int) -> Pair:
@@ -154,23 +92,20 @@ def tiny_pair(seed: int, max_completion_length: int) -> Pair:
     return Pair(generator, tokenizer, classifier, classifier_tokenizer, Dataset.from_list(rows))
 
 
-def real_pair(models_folder: Path, data_folder: Path, seed: int) -> Pair:
-    """Load the two real models, the classifier with a fresh head, and sentences cut after their fourth word."""
-    set_seed(seed)
-    generator_folder, classifier_folder = models_folder / "SmolLM2-135M-Instruct", models_folder / "all-MiniLM-L6-v2"
-    file = next(data_folder.glob("wordnet_examples*train*"))
-    texts = load_dataset("json", data_files=str(file), split="train")["text"]
-    words = [text.split() for text in texts]
+def real_pair(arguments: argparse.Namespace) -> Pair:
+    """Load the two real models, the classifier with a fresh head, and texts cut after their fourth word."""
+    set_seed(arguments.seed)
+    words = [text.split() for text in load_texts(arguments.data, arguments.max_texts)["train"]["text"]]
     rows = [
         {"prompt": " ".join(text[:PROMPT_WORDS]), "completion": " " + " ".join(text[PROMPT_WORDS:])}
         for text in words
         if len(text) >= 2 * PROMPT_WORDS
     ]
     return Pair(
-        AutoModelForCausalLM.from_pretrained(generator_folder, dtype=torch.bfloat16),
-        AutoTokenizer.from_pretrained(generator_folder, padding_side="left"),
-        AutoModelForSequenceClassification.from_pretrained(classifier_folder, num_labels=1, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(classifier_folder),
+        AutoModelForCausalLM.from_pretrained(arguments.generator, dtype=torch.bfloat16),
+        AutoTokenizer.from_pretrained(arguments.generator, padding_side="left"),
+        AutoModelForSequenceClassification.from_pretrained(arguments.discriminator, num_labels=1, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(arguments.discriminator),
         Dataset.from_list(rows),
     )
 
@@ -206,7 +141,7 @@ def make_trainers(pair: Pair, arguments: argparse.Namespace, steps: int, folder:
         ),
         "adversarial": AdversarialTrainer(
             copy.deepcopy(pair.generator),
-            args=AdversarialConfig(**settings),
+            args=AdversarialConfig(discriminator_warmup_steps=0, **settings),
             discriminator=copy.deepcopy(pair.classifier),
             discriminator_processing_class=pair.classifier_tokenizer,
             peft_config=copy.deepcopy(peft_config),
@@ -215,39 +150,25 @@ def make_trainers(pair: Pair, arguments: argparse.Namespace, steps: int, folder:
     }
 
 
-def hold_to_length(trainer: GRPOTrainer, length: int) -> None:
-    """Stop the run if a completion has another number of tokens: the two trainers would not do the same work."""
-    original: Callable = trainer._generate
-
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        output = original(*args, **kwargs)
-        lengths = {len(ids) for ids in output[1]}
-        if lengths != {length}:
-            raise RuntimeError(f"Completions must have {length} tokens, and some have {sorted(lengths - {length})}.")
-        return output
-
-    trainer._generate = checked
-
-
 def measure(pair: Pair, arguments: argparse.Namespace, steps: int) -> dict[str, Any]:
     """Train in alternating blocks and return the medians, and the ratio of the trainers in every round."""
     with tempfile.TemporaryDirectory() as folder:
         trainers = make_trainers(pair, arguments, steps, folder)
-        stopwatches = {name: Stopwatch() for name in trainers}
+        timers = {name: StepTimer() for name in trainers}
         for name, trainer in trainers.items():
             hold_to_length(trainer, arguments.max_completion_length)
-            stopwatches[name].watch(trainer, "_generate", "generation")
-            stopwatches[name].watch(trainer, "_calculate_rewards", "discriminator")
-            trainer.add_callback(stopwatches[name])
+            timers[name].watch(trainer, "_generate", "generation")
+            timers[name].watch(trainer, "_calculate_rewards", "discriminator")
+            trainer.add_callback(timers[name])
             trainer.remove_callback(PrinterCallback)
         rounds: dict[str, list[list[dict[str, float]]]] = {name: [] for name in trainers}
         for number in range(arguments.rounds):
             for name, trainer in trainers.items():
-                stopwatches[name].steps.clear()
+                timers[name].steps.clear()
                 trainer.train()
-                rounds[name].append(stopwatches[name].steps[1:])
+                rounds[name].append(timers[name].steps[1:])
                 step = statistics.median(one["step"] for one in rounds[name][-1])
-                print(f"round {number + 1} of {arguments.rounds}, {name}: {step:.3f} s a step", flush=True)
+                print(f"round {number + 1} of {arguments.rounds}, {name}: {step:.3f} s per step", flush=True)
     seconds = {
         name: {part: statistics.median(step[part] for block in blocks for step in block) for part in PARTS}
         for name, blocks in rounds.items()
@@ -268,56 +189,47 @@ def measure(pair: Pair, arguments: argparse.Namespace, steps: int) -> dict[str, 
     }
 
 
-def parsed_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder with the two real models; without it only the tiny pair")
-    parser.add_argument("--data", type=Path, help="folder with wordnet_examples*train*.jsonl")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/step_time.json"))
+def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", nargs="+", choices=["tiny", "real"], default=["tiny", "real"])
+    parser.add_argument("--generator", default=GENERATOR, help="id on the Hub, or folder")
+    parser.add_argument("--discriminator", default=ENCODER, help="id on the Hub, or folder")
+    parser.add_argument("--data", default=TEXTS, help=TEXTS_HELP)
+    parser.add_argument("--max_texts", type=int, default=20_000)
+    parser.add_argument("--output", type=Path, default=RESULTS / "step_time.jsonl")
     parser.add_argument("--rounds", type=int, default=5, help="blocks of each trainer")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps a block of the real pair")
-    parser.add_argument("--tiny_steps", type=int, default=20, help="timed steps a block of the tiny pair")
-    parser.add_argument("--batch_size", type=int, default=32, help="completions a step")
-    parser.add_argument("--num_generations", type=int, default=8, help="completions a prompt")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps per block of the real pair")
+    parser.add_argument("--tiny_steps", type=int, default=20, help="timed steps per block of the tiny pair")
+    parser.add_argument("--batch_size", type=int, default=32, help="completions per step")
+    parser.add_argument("--num_generations", type=int, default=8, help="completions per prompt")
     parser.add_argument("--max_completion_length", type=int, default=24, help="tokens of every completion")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    if (arguments.models is None) != (arguments.data is None):
-        parser.error("the real pair needs both --models and --data")
-    return arguments
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    arguments = parsed_arguments()
-    load_average = os.getloadavg()
+def main(words: list[str] | None = None) -> None:
+    arguments = parsed_arguments(words)
+    about = {"versions": versions(), **machine()}
     logging.set_verbosity_error()
-    hidden = ("models", "data", "output")
-    result: dict[str, Any] = {
-        "command": "python benchmarks/step_time.py"
-        + "".join(f" --{name} {value}" for name, value in vars(arguments).items() if name not in hidden)
-        + (" --models MODELS --data DATA" if arguments.models else ""),
-        "versions": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "load_average_at_start": [round(value, 2) for value in load_average],
-        "seed": arguments.seed,
-        "settings": {name: value for name, value in vars(arguments).items() if name not in hidden},
-        "baseline": "trl.GRPOTrainer, the same classifier frozen in reward_funcs, scored by TRL's own path",
-        "pairs": {},
-    }
-    pairs = [("tiny", tiny_pair(arguments.seed, arguments.max_completion_length), arguments.tiny_steps)]
-    if arguments.models is not None:
-        pairs.append(("real", real_pair(arguments.models, arguments.data, arguments.seed), arguments.steps))
-    for name, pair, steps in pairs:
+    names = ("rounds", "batch_size", "num_generations", "max_completion_length", "seed")
+    settings = {name: getattr(arguments, name) for name in names}
+    results = []
+    for name in arguments.pairs:
+        if name == "tiny":
+            pair, steps = tiny_pair(arguments.seed, arguments.max_completion_length), arguments.tiny_steps
+        else:
+            pair, steps = real_pair(arguments), arguments.steps
         print(f"pair {name}")
-        result["pairs"][name] = measured = measure(pair, arguments, steps)
+        measured = measure(pair, arguments, steps)
+        results.append({"pair": name, **measured, "settings": {**settings, "steps": steps}, **about})
         print(
             f"ratio {measured['ratio']}, of processor time {measured['processor_ratio']} "
             f"(rounds {measured['ratio_lowest_round']} to {measured['ratio_highest_round']})\n"
             f"{json.dumps(measured['seconds'], indent=1)}"
         )
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+        write_lines(arguments.output, results)
 
 
 if __name__ == "__main__":

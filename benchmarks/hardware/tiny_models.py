@@ -176,12 +176,12 @@ def rows(sort: str) -> Dataset:
     """Return a training set: messages for a tokenizer with a chat template, else texts."""
     if "chat" not in sort:
         return Dataset.from_dict({"text": texts(16, 0)})
-    turns = zip(texts(16, 1), texts(16, 0), strict=True)
-    messages = [[{"role": "user", "content": one}, {"role": "assistant", "content": two}] for one, two in turns]
+    pairs = zip(texts(16, 1), texts(16, 0), strict=True)
+    messages = [[{"role": "user", "content": one}, {"role": "assistant", "content": two}] for one, two in pairs]
     return Dataset.from_dict({"messages": messages})
 
 
-def save_player(family: Family, folder: Path, num_labels: int | None) -> Path:
+def save_model(family: Family, folder: Path, num_labels: int | None) -> Path:
     """Save a random model and its tokenizer.
 
     A generator (`num_labels` is None) and a classifier with one label are saved as what models are pre-trained as, a

@@ -5,7 +5,6 @@ In: a condition, a seed and the initial models of that seed. Out: a dict of plai
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from hf_mgan.metrics.completion_likelihood import sequence_logps
 from hf_mgan.objectives import REWARDS
 
 from ..sweep.stopwatch import Stopwatch
+from ..warmup import after_warmup, freeze
 from .conditions import Condition
 from .initial_models import RealSentences
 from .metrics import against_perfect
@@ -92,44 +92,27 @@ def log_ratios(
 class DiscriminatorComparison:
     """Compares the discriminator of a running training with the perfect one, on held-out sentences of both sides.
 
-    It wraps the discriminator's `update`, from which it learns which real sentences the discriminator has seen and
-    when its warm-up has ended.
-
     Args:
         trainer ([`AdversarialTrainer`]): The trainer.
         reals ([`~recipe.initial_models.RealSentences`]): What it is trained on.
         seed (`int`): Seed of the sentences.
         count (`int`): Sentences per side.
-        after_warmup (`Callable`): Called when the warm-up is over, before the generator's first step; without a
-            warm-up before the discriminator's first update.
 
     Attributes:
         seen (`list[str]`): The real sentences that the discriminator was trained on.
     """
 
-    def __init__(
-        self,
-        trainer: AdversarialTrainer,
-        reals: RealSentences,
-        seed: int,
-        count: int,
-        after_warmup: Callable[[], None],
-    ) -> None:
+    def __init__(self, trainer: AdversarialTrainer, reals: RealSentences, seed: int, count: int) -> None:
         self.trainer, self.reals, self.seed, self.count = trainer, reals, seed, count
         self.real = [" ".join(words) for words in reals.language.sample(count, HELD_OUT_SEED + seed)]
         self.seen: list[str] = []
-        update, warmup_steps = trainer.discriminator.update, trainer.args.discriminator_warmup_steps
+        update = trainer.discriminator.update
 
-        def watched(prompts: Any, completions: Any, references: list[str], *args: Any, **kwargs: Any) -> Any:
-            if not warmup_steps and not trainer.discriminator.num_updates:
-                after_warmup()
+        def recorded(prompts: Any, completions: Any, references: list[str], *args: Any, **kwargs: Any) -> Any:
             self.seen += references
-            output = update(prompts, completions, references, *args, **kwargs)
-            if warmup_steps and trainer.discriminator.num_updates == warmup_steps:
-                after_warmup()
-            return output
+            return update(prompts, completions, references, *args, **kwargs)
 
-        trainer.discriminator.update = watched  # type: ignore[method-assign]
+        trainer.discriminator.update = recorded  # type: ignore[method-assign]
 
     def __call__(self) -> dict[str, Any]:
         """Return [`~recipe.metrics.against_perfect`] and how much better D knows the real sentences it has seen.
@@ -190,14 +173,6 @@ def discriminator_of(condition: Condition, models: Path, seed: int) -> dict[str,
     }
 
 
-def freeze(trainer: AdversarialTrainer) -> None:
-    """Keep the discriminator as it is: its updates go on with a learning rate of 0, which decays no weight either."""
-    schedule = trainer.discriminator.lr_scheduler
-    schedule.base_lrs = [0.0] * len(schedule.base_lrs)
-    for group in schedule.optimizer.param_groups:
-        group["lr"] = 0.0
-
-
 def train(condition: Condition, sizes: DemoArguments, seed: int, models: Path) -> dict[str, Any]:
     """Train under a condition and measure both models.
 
@@ -230,7 +205,7 @@ def train(condition: Condition, sizes: DemoArguments, seed: int, models: Path) -
             reward.model = trainer.model
         compared: dict[str, Any] = {}
 
-        def after_warmup() -> None:
+        def at_end_of_warmup() -> None:
             stopwatch.seconds["warm-up"] = time.process_time() - began
             with stopwatch.part("comparison"):
                 compared["after_warmup"] = compare()
@@ -238,7 +213,8 @@ def train(condition: Condition, sizes: DemoArguments, seed: int, models: Path) -
                 freeze(trainer)
 
         count = min(DISCRIMINATOR_SAMPLES, sizes.samples)
-        compare = DiscriminatorComparison(trainer, reals, seed, count, after_warmup)
+        compare = DiscriminatorComparison(trainer, reals, seed, count)
+        after_warmup(trainer, at_end_of_warmup)
         began = time.process_time()
         with stopwatch.part("training"):
             trainer.train()

@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import datasets
 import torch
@@ -33,6 +32,7 @@ ONE_THREAD = {
     "CUDA_VISIBLE_DEVICES": "",
     "HF_HUB_OFFLINE": "1",
 }
+
 
 def silence() -> None:
     """Keep libraries from writing, and from using more than one thread."""
@@ -77,9 +77,7 @@ def do_in_process(job: Job, module: str, options: list[str], folder: Path, setti
     )
     if not job.path(folder).exists():
         error = f"The process ended with {done.returncode}:\n{done.stderr[-2000:]}"
-        write_file(
-            job.path(folder), {"condition": job.name, "seed": job.seed, "settings": settings, "error": error}
-        )
+        write_file(job.path(folder), {"condition": job.name, "seed": job.seed, "settings": settings, "error": error})
 
 
 def run_jobs(
@@ -101,9 +99,7 @@ def run_jobs(
     last_start = math.inf if arguments.stop_after is None else arguments.began + arguments.stop_after
     there = read_folder(arguments.output)
     waiting = [
-        job
-        for job in jobs
-        if job not in there or job in incomplete or (arguments.retry and "error" in there[job])
+        job for job in jobs if job not in there or job in incomplete or (arguments.retry and "error" in there[job])
     ]
 
     def one(job: Job) -> Job | None:

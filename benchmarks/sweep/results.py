@@ -133,7 +133,9 @@ def publish(
         ValueError: If the new results were made with other sizes than the committed ones.
     """
     if folder is not None:
-        there = {Job(one["condition"], one["seed"]): one for one in read_lines(committed)} if committed.exists() else {}
+        there = (
+            {Job(one["condition"], one["seed"]): one for one in read_lines(committed)} if committed.exists() else {}
+        )
         results = ordered(there | read_folder(folder))
         check_settings(results)
         write_lines(committed, results)
