@@ -25,8 +25,8 @@ def load_texts(source: str, max_texts: int | None = None) -> DatasetDict:
     """Load texts.
 
     Args:
-        source (`str`): Id on the Hub; a folder that holds a file with `train` and one with `validation` in its name; or
-            a path that the names of two such files begin with, such as `data/austen` for `data/austen.train.jsonl`.
+        source (`str`): Id on the Hub; a folder that holds a file with `train` and one with `validation` in its name;
+            or a path that the names of two such files begin with, such as `data/austen` for `data/austen.train.jsonl`.
         max_texts (`int`, *optional*): At most so many texts of each split, the first ones.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What adversarial training costs and which models it takes. Each is a command of its own:
+"""What adversarial training costs and which models it takes: one command per question.
 
 python -m benchmarks.hardware.step_time       # a step against that of GRPO with a frozen classifier
 python -m benchmarks.hardware.memory          # memory by model, precision and part of a step; docs/memory.md

@@ -1,4 +1,4 @@
-"""Adversarial training where the density of real text is known: an LSTM oracle, and the demo's language at other sizes.
+"""Adversarial training where the density of real text is known: an LSTM, and the demo's language at other sizes.
 
     python -m benchmarks.oracle --output runs/oracle --workers 2 --publish
     python -m benchmarks.oracle --output runs/oracle --conditions lstm --seeds 0

@@ -45,8 +45,8 @@ def compare(real_p: Tensor, real_q: Tensor, fake_p: Tensor, fake_q: Tensor) -> d
         fake_q (`Tensor` of shape `(M, T)`): log q of the same words.
 
     Returns:
-        `dict[str, float]`: In nats per word `nll_oracle` = -E_q[log p] / T, `nll_gen` = -E_p[log q] / T and `entropy` =
-        -E_q[log q] / T; in nats per text `forward_kl` = KL(p, q) and `reverse_kl` = KL(q, p); in bits per text
+        `dict[str, float]`: In nats per word `nll_oracle` = -E_q[log p] / T, `nll_gen` = -E_p[log q] / T and `entropy`
+        = -E_q[log q] / T; in nats per text `forward_kl` = KL(p, q) and `reverse_kl` = KL(q, p); in bits per text
         `divergence` = JS(p, q), and `divergence_of_k` for the first k words alone; in nats `best_value`, see
         [`best_value`]. All but the last have a standard error, under the same name with `_error`.
     """

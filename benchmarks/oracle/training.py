@@ -222,8 +222,8 @@ def discriminator_aucs(
         generated (`list[str]`): Texts of the generator that it has not seen.
 
     Returns:
-        `dict[str, float]`: Its area under the ROC curve against the generated texts, `auc_learnt` and `auc_held_out`: 1
-        where every real text gets the higher score, 0.5 where scores say nothing.
+        `dict[str, float]`: Its area under the ROC curve against the generated texts, `auc_learnt` and `auc_held_out`:
+        1 where every real text gets the higher score, 0.5 where scores say nothing.
     """
     of_learnt, of_held_out, of_generated = (
         trainer.discriminator.score([""] * len(texts), texts) for texts in (learnt, held_out, generated)

@@ -1,4 +1,4 @@
-"""A sweep: conditions times seeds, each run in a process of its own, its results one JSON object per line, and tables."""
+"""A sweep: conditions times seeds, each run in a process of its own, and the results as lines of JSON and tables."""
 
 from .jobs import add_arguments, do_in_process, do_job, parse_arguments, run_jobs, silence
 from .results import (
