@@ -63,8 +63,9 @@ class AdversarialTrainer(GRPOTrainer):
         eval_dataset (*optional*): The same, one set or a dict of sets.
         callbacks (`list[TrainerCallback]`, *optional*): As in [`~trl.GRPOTrainer`]; a [`Watchdog`] is added if there
             is none among them.
-        processing_class, reward_processing_classes, optimizers, quantization_config, peft_config, tools, rollout_func,
-            environment_factory: As in [`~trl.GRPOTrainer`]; all of them concern the generator.
+        processing_class, reward_processing_classes, optimizers: As in [`~trl.GRPOTrainer`]; of the generator.
+        quantization_config, peft_config: As in [`~trl.GRPOTrainer`]; of the generator.
+        tools, rollout_func, environment_factory: As in [`~trl.GRPOTrainer`].
         discriminator (`str`, `PreTrainedModel` or `PeftModel`): The discriminator: Hub id or folder of a classifier or
             of any model that can carry a classification head, or a sequence classifier. Or the very object that is
             `model`: both models then share one base, see [`~discriminator.shared_base.classifier_on`].

@@ -147,8 +147,7 @@ def generator_collapsed(mean: Means, start: Means, thresholds: Thresholds) -> st
         return None
     return (
         f"the generator says the same again and again: {'; '.join(signs)}. Go back to an earlier checkpoint; "
-        "lower learning_rate, anchor the generator with beta or real_text_coef, or let the discriminator remember "
-        "with discriminator_replay_fraction."
+        "lower learning_rate, or anchor the generator with beta or real_text_coef."
     )
 
 
