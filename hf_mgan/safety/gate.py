@@ -15,8 +15,8 @@ from .loading import load_trained_classifier, unsafe_label_index
 from .windows import Windows
 
 
-# From completions, or prompts and completions, to P(unsafe) or verdicts, one a completion.
-Judge: TypeAlias = Callable[..., Sequence[float | bool] | Tensor]
+# From completions, or prompts and completions, to P(unsafe) or verdicts, one per completion.
+Scorer: TypeAlias = Callable[..., Sequence[float | bool] | Tensor]
 
 
 class SafetyGate:
@@ -24,7 +24,7 @@ class SafetyGate:
 
     P(unsafe) is the softmax over the labels of a classifier; the sigmoid of the label's own logit where the classifier
     has one label, or says of itself that its labels do not exclude each other (`config.problem_type` is
-    `"multi_label_classification"`). A text that is longer than the classifier can read is judged in windows that
+    `"multi_label_classification"`). A text that is longer than the classifier can read is read in windows that
     overlap by half, and is as unsafe as the worst of them, so that nothing escapes by standing at the end.
 
     Args:
@@ -40,7 +40,7 @@ class SafetyGate:
         margin (`float`, *optional*, defaults to 2.0): By how much unsafe completions rank below safe ones, in units of
             the weighted reward. The default divides the unsafe rate of `benchmarks.safety` by more than ten with each
             of three seeds, and 1.0 by eight; a greater one takes more of the step from the discriminator.
-        batch_size (`int`, *optional*, defaults to 32): Texts, or windows of texts, a forward pass.
+        batch_size (`int`, *optional*, defaults to 32): Texts, or windows of texts, per forward pass.
         max_length (`int`, *optional*): Tokens of a window. The most the classifier can read by default.
         with_prompt (`bool`, *optional*, defaults to `False`): Whether the classifier sees the prompt: as the first of
             a pair of texts if its tokenizer knows pairs, else joined to the completion.
@@ -64,7 +64,7 @@ class SafetyGate:
 
     def __init__(
         self,
-        classifier: str | PreTrainedModel | PeftModel | Judge,
+        classifier: str | PreTrainedModel | PeftModel | Scorer,
         label: str | int | None = None,
         threshold: float = 0.5,
         processing_class: PreTrainedTokenizerBase | None = None,
@@ -88,7 +88,7 @@ class SafetyGate:
         if isinstance(classifier, (str, Path, PreTrainedModel, PeftModel)):
             self._set_model(classifier, label, processing_class, max_length)
         else:
-            self._judge = _checked_judge(classifier, label, processing_class, max_length)
+            self._scorer = _checked_scorer(classifier, label, processing_class, max_length)
 
     def _set_model(
         self,
@@ -136,13 +136,13 @@ class SafetyGate:
                 of values, or a value that is no probability.
         """
         if len(prompts) != len(completions):
-            raise ValueError(f"One prompt a completion is needed, got {len(prompts)} and {len(completions)}.")
+            raise ValueError(f"One prompt per completion is needed, got {len(prompts)} and {len(completions)}.")
         texts = [plain_text(completion) for completion in completions]
         contexts = [plain_text(prompt) for prompt in prompts] if self.with_prompt else [""] * len(texts)
         if self.model is not None:
             probs = self._classify(contexts, texts)
         else:
-            probs = _as_probs(self._judge(contexts, texts) if self.with_prompt else self._judge(texts), len(texts))
+            probs = _as_probs(self._scorer(contexts, texts) if self.with_prompt else self._scorer(texts), len(texts))
         if not ((probs >= 0) & (probs <= 1)).all():  # nan is not in the range either
             place = int((~((probs >= 0) & (probs <= 1))).nonzero()[0])
             raise ValueError(
@@ -176,7 +176,7 @@ class SafetyGate:
         return probs[[numbers[pair] for pair in zip(prompts, texts, strict=True)]]
 
 
-def _checked_judge(classifier: Any, label: Any, processing_class: Any, max_length: Any) -> Judge:
+def _checked_scorer(classifier: Any, label: Any, processing_class: Any, max_length: Any) -> Scorer:
     if not callable(classifier) or inspect.iscoroutinefunction(classifier):
         raise TypeError(
             "classifier must be a Hub id, a folder, a sequence classifier, or a function (not async) from a list of "
@@ -194,12 +194,12 @@ def _as_probs(values: Any, count: int) -> Tensor:
         probs = torch.as_tensor(values, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            "The safety function must return a sequence of numbers or truth values, one a completion, got "
+            "The safety function must return a sequence of numbers or truth values, one per completion, got "
             f"{type(values).__name__}: {error}."
         ) from error
     if probs.shape != (count,):
         raise ValueError(
-            f"The safety function must return one value a completion: {count}, got values of shape "
+            f"The safety function must return one value per completion: {count}, got values of shape "
             f"{tuple(probs.shape)}."
         )
     return probs.detach()

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from hf_mgan.cli import evaluate as evaluate_command
-from hf_mgan.cli import main as cli
-from hf_mgan.cli.evaluate import EvaluateArguments
+from hf_mgan.cli import evaluate as evaluate_module
+from hf_mgan.cli.evaluate import EvaluateArguments, evaluate
+from hf_mgan.cli.main import main
 
 from ..conftest import texts
 from ..evaluation.conftest import new_generator, save
@@ -58,28 +58,28 @@ def flags(**changes):
 def evaluated(monkeypatch):
     """Return what `evaluate_generator` was given and returned, call after call."""
     calls = []
-    evaluate = evaluate_command.evaluate_generator
+    evaluate_generator = evaluate_module.evaluate_generator
 
     def watched(*args, **kwargs):
-        report = evaluate(*args, **kwargs)
+        report = evaluate_generator(*args, **kwargs)
         calls.append((args, kwargs, report))
         return report
 
-    monkeypatch.setattr(evaluate_command, "evaluate_generator", watched)
+    monkeypatch.setattr(evaluate_module, "evaluate_generator", watched)
     return calls
 
 
-def test_flags_bring_a_report_and_print_its_table_and_verdicts(workplace, evaluated, capsys):
-    cli.main(flags(safety_gate_name_or_path="my_rules.dogs", safety_gate_threshold=0.7))
+def test_evaluate_writes_a_report_and_prints_its_table(workplace, evaluated, capsys):
+    main(flags(safety_gate_name_or_path="my_rules.dogs", safety_gate_threshold=0.7))
     ((_, kwargs, report),) = evaluated
     assert report.models == ["start", "gan"]
     assert report.temperatures == [0.9, 1.3]
     assert report.settings["samples_each"] == 6
     assert kwargs["training"]["text"] == texts(16, 2)
     assert kwargs["safety"].threshold == 0.7
-    figures = set(report.parts["gan_T1.3"]["figures"])
-    assert {"self_bleu", "real_nll", "copied_share", "unsafe_rate"} <= figures
-    assert "reverse_perplexity" not in figures
+    metrics = set(report.parts["gan_T1.3"]["metrics"])
+    assert {"self_bleu", "real_nll", "copied_share", "unsafe_rate"} <= metrics
+    assert "reverse_perplexity" not in metrics
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("| | T | ")
     assert [line.split("|")[1:3] for line in printed[2:7]] == [
@@ -98,36 +98,36 @@ def test_flags_bring_a_report_and_print_its_table_and_verdicts(workplace, evalua
 
 
 @pytest.mark.parametrize(("has_gpu", "device"), [(True, "cuda"), (False, "cpu")])
-def test_the_classifier_of_the_unsafe_rate_is_where_the_generators_are(workplace, monkeypatch, has_gpu, device):
-    monkeypatch.setattr(evaluate_command, "evaluate_generator", lambda *args, safety, **kwargs: safety.device.type)
+def test_safety_gate_is_where_the_generators_are(workplace, monkeypatch, has_gpu, device):
+    monkeypatch.setattr(evaluate_module, "evaluate_generator", lambda *args, safety, **kwargs: safety.device.type)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     arguments = EvaluateArguments(
         models=["start"],
         dataset_name="held_out.jsonl",
         safety_gate_name_or_path="my_rules.dogs",
     )
-    assert evaluate_command.evaluate(arguments) == device
+    assert evaluate_module.evaluate(arguments) == device
 
 
-def test_a_yaml_file_says_the_same_and_flags_go_before_it(workplace, evaluated):
+def test_yaml_file_says_the_same_and_flags_win(workplace, evaluated):
     (workplace / "evaluation.yaml").write_text(yaml.safe_dump({**SETTINGS, "temperatures": [0.9], "seed": 5}))
-    cli.main(["evaluate", "--config", "evaluation.yaml", "--seed", "6", "--prompt_tokens", "1", "2"])
+    main(["evaluate", "--config", "evaluation.yaml", "--seed", "6", "--prompt_tokens", "1", "2"])
     ((_, kwargs, report),) = evaluated
     assert report.settings["seed"] == 6
     assert report.models == ["start", "gan"]
     assert report.temperatures == [0.9]
     assert kwargs["prepare"]["prompt_tokens"] == (1, 2)
-    assert "bleu" in report.parts["start_T0.9"]["figures"]
+    assert "bleu" in report.parts["start_T0.9"]["metrics"]
 
 
-def test_the_languages_of_the_training_are_those_of_the_prompts(workplace, evaluated):
+def test_languages_of_the_training_are_those_of_the_prompts(workplace, evaluated):
     pairs = [{"translation": {"de": a, "en": b}} for a, b in zip(texts(16, 3), texts(16, 4), strict=True)]
     (workplace / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     changes = {"source_lang": "en", "target_lang": "de", "models": ["start"], "temperatures": [1.0]}
-    cli.main(flags(dataset_name="pairs.jsonl", training_name=None, max_completion_length=6, **changes))
+    main(flags(dataset_name="pairs.jsonl", training_name=None, max_completion_length=6, **changes))
     report = evaluated[0][2]
     assert set(report.parts["real"]["texts"]) <= {pair["translation"]["de"] for pair in pairs}
-    assert "copied_share" not in report.parts["real"]["figures"]
+    assert "copied_share" not in report.parts["real"]["metrics"]
 
 
 def split_folder(workplace, *names):
@@ -146,84 +146,82 @@ def split_folder(workplace, *names):
         (["test", "train"], {"dataset_name": "held_out.jsonl"}, None),
     ],
 )
-def test_training_texts_are_those_of_the_dataset_unless_they_are_named(
-    workplace, monkeypatch, splits, changes, expected
-):
+def test_training_texts_are_those_of_the_dataset_or_named(workplace, monkeypatch, splits, changes, expected):
     split_folder(workplace, *splits)
     given = []
-    monkeypatch.setattr(evaluate_command, "evaluate_generator", lambda *_, training, **__: given.append(training))
+    monkeypatch.setattr(evaluate_module, "evaluate_generator", lambda *_, training, **__: given.append(training))
     settings = {"dataset_name": "data", "training_name": None, **changes}
-    arguments = cli.EvaluateArguments(**{**SETTINGS, **settings})
-    cli.evaluate(arguments)
+    arguments = EvaluateArguments(**{**SETTINGS, **settings})
+    evaluate(arguments)
     assert (None if given[0] is None else given[0]["text"]) == expected
 
 
 def test_held_out_texts_are_those_of_the_test_split(workplace, evaluated):
     split_folder(workplace, "train", "test", "validation")
-    cli.main(flags(dataset_name="data", training_name=None, models=["start"], dataset_test_split="validation"))
+    main(flags(dataset_name="data", training_name=None, models=["start"], dataset_test_split="validation"))
     assert evaluated[0][0][1]["text"] == texts(16, 2)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"models": None}, "no model: give --models"),
-        ({"dataset_name": None}, "no held-out text: give --dataset_name"),
-        ({"dataset_name": "data", "dataset_test_split": "held_out"}, r"splits \['train'\] and no 'held_out'"),
-        ({"dataset_name": "data", "dataset_test_split": "test"}, "--dataset_test_split which one no model"),
+        ({"models": None}, "give --models"),
+        ({"dataset_name": None}, "give --dataset_name"),
+        ({"dataset_name": "data", "dataset_test_split": "held_out"}, "no 'held_out': .* --dataset_test_split"),
+        ({"dataset_name": "data", "dataset_test_split": "test"}, "--dataset_test_split"),
         (
             {"dataset_test_split": "test", "training_name": None, "dataset_train_split": "learnt"},
-            r"held_out.jsonl has the splits \['test'\] and no 'learnt'",
+            "^held_out.jsonl .*'learnt'.* --dataset_train_split",
         ),
-        ({"training_name": "data", "dataset_train_split": "learnt"}, r"data has the splits \['train'\] and no 'learn"),
-        ({"prompt_tokens": [1]}, r"the least and the greatest number, got \[1\]"),
-        ({"num_samples": 2}, "num_samples must be at least 3, got 2"),
-        ({"temperatures": [0.0]}, "temperatures must be numbers above 0"),
-        ({"safety_gate_threshold": 0.4}, "safety_gate_threshold=0.4 has no effect without"),
-        ({"safety_gate_name_or_path": "my_rules.cats"}, "no function 'cats' in a module 'my_rules'"),
-        ({"models": ["a=start", "a=tuned"]}, "Several models are called 'a'"),
-        ({"baseline": "gat"}, "baseline names gat, and the models are start, gan"),
+        ({"training_name": "data", "dataset_train_split": "learnt"}, "^data .*'learnt'.* --dataset_train_split"),
+        ({"prompt_tokens": [1]}, r"prompt_tokens .* got \[1\]"),
+        ({"num_samples": 2}, "num_samples .* got 2"),
+        ({"temperatures": [0.0]}, "temperatures"),
+        ({"safety_gate_threshold": 0.4}, "safety_gate_threshold=0.4"),
+        ({"safety_gate_name_or_path": "my_rules.cats"}, "safety_gate_name_or_path .*'cats'"),
+        ({"models": ["a=start", "a=tuned"]}, "models are called 'a'"),
+        ({"baseline": "gat"}, "baseline names gat"),
         ({"temparatures": [1.0]}, "temparatures"),
     ],
 )
-def test_what_is_wrong_is_said_before_a_model_is_loaded(workplace, monkeypatch, changes, message):
+def test_evaluate_refuses_before_a_model_loads(workplace, monkeypatch, changes, message):
     def loaded(*_, **__):
         raise AssertionError("a model was loaded first")
 
     monkeypatch.setattr("hf_mgan.evaluation.evaluated_model.load_generator", loaded)
     split_folder(workplace, "train")
     with pytest.raises(ValueError, match=message):
-        cli.main(flags(**changes))
+        main(flags(**changes))
     assert not (workplace / "out").exists()
 
 
-def test_settings_are_checked_before_data_is_downloaded(workplace, monkeypatch):
+def test_settings_are_checked_before_data_loads(workplace, monkeypatch):
     def downloaded(*_, **__):
         raise AssertionError("the data was loaded first")
 
-    monkeypatch.setattr(evaluate_command, "load_dataset", downloaded)
-    with pytest.raises(ValueError, match="level must be more than 0"):
-        cli.main(flags(level=95))
+    monkeypatch.setattr(evaluate_module, "load_dataset", downloaded)
+    with pytest.raises(ValueError, match="level"):
+        main(flags(level=95))
 
 
-def test_an_unknown_key_in_a_yaml_file_is_refused_by_name(workplace):
+def test_unknown_key_in_a_yaml_file_is_refused_by_name(workplace):
     (workplace / "evaluation.yaml").write_text(yaml.safe_dump({**SETTINGS, "temparatures": [1.0]}))
     with pytest.raises(ValueError, match="temparatures"):
-        cli.main(["evaluate", "--config", "evaluation.yaml"])
+        main(["evaluate", "--config", "evaluation.yaml"])
     assert not (workplace / "out").exists()
 
 
-def test_a_unit_that_is_none_is_refused_with_the_choices(workplace, capsys):
+def test_unknown_unit_is_refused_with_the_choices(workplace, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(flags(unit="syllable"))
+        main(flags(unit="syllable"))
     assert stopped.value.code == 2
     assert "character" in capsys.readouterr().err.split("choose from")[1]
 
 
-def test_a_second_call_goes_on_with_another_model(workplace, evaluated):
-    cli.main(flags(models=["start"], temperatures=[0.9]))
+def test_second_call_goes_on_with_another_model(workplace, evaluated):
+    main(flags(models=["start"], temperatures=[0.9]))
     save(new_generator(seed=2), workplace / "third")
-    cli.main(flags(models=["start", "third"], temperatures=[0.9]))
+    main(flags(models=["start", "third"], temperatures=[0.9]))
     first, second = evaluated[0][2], evaluated[1][2]
     assert second.parts["start_T0.9"] == first.parts["start_T0.9"]
     assert second.models == ["start", "third"]
