@@ -1,9 +1,9 @@
 # /// script
 # dependencies = ["hf-mgan", "peft", "datasets"]
 # ///
-"""Stories from their first words: a warm start by maximum likelihood, then the adversarial game on the same texts.
+"""Stories from their first words: supervised fine-tuning, then adversarial training on the same texts.
 
-It prints what the generator writes before and after the game, and leaves adapter and discriminator in `--output_dir`.
+It prints samples from before and after adversarial training, and leaves adapter and discriminator in `--output_dir`.
 """
 
 import argparse
@@ -69,7 +69,6 @@ def main() -> None:
             max_steps=arguments.max_steps,
             per_device_train_batch_size=arguments.batch_size,
             max_completion_length=arguments.max_completion_length,
-            discriminator_warmup_steps=10,
             report_to="none",
             use_cpu=not torch.accelerator.is_available(),
         ),

@@ -3,8 +3,8 @@
 # ///
 """Translation: the discriminator compares each translation with the reference of its own sentence.
 
-That comparison is the paired loss `bradley_terry`; the reward is how much more real the discriminator finds a
-translation than the others of the same sentence. A warm start by maximum likelihood teaches the form of the answers.
+That comparison is the paired loss `bradley_terry`; the reward is the logit, relative to the other translations of the
+same sentence. Supervised fine-tuning comes first and teaches the form of the answers.
 """
 
 import argparse
@@ -68,7 +68,6 @@ def main() -> None:
             max_completion_length=arguments.max_completion_length,
             discriminator_loss="bradley_terry",
             discriminator_reward="logit",
-            discriminator_warmup_steps=10,
             report_to="none",
             use_cpu=not torch.accelerator.is_available(),
         ),

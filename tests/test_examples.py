@@ -1,12 +1,12 @@
-"""The examples as a user runs them: in a process of their own, on tiny models and a folder of data."""
+"""The examples as a user runs them, on tiny models and a folder of data."""
 
 import difflib
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
@@ -26,7 +26,7 @@ def changed_lines(one, other):
 
 @pytest.fixture
 def folders(tmp_path, generator, tokenizer, classifier, pair_tokenizer):
-    """The two players with room for the examples' 64 tokens, each saved with its tokenizer."""
+    """Both models with room for the examples' 64 tokens, each saved with its tokenizer."""
     generator.config.n_positions = classifier.config.max_position_embeddings = 128
     for name, model, its_tokenizer in (
         ("generator", type(generator)(generator.config), tokenizer),
@@ -43,26 +43,20 @@ def write_rows(folders, rows):
     (folders / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def run(name, folders, **flags):
-    """Run an example for two steps on the CPU, without the network, and return what it prints."""
-    flags = {"dataset": folders / "data", "output_dir": folders / "out", "max_steps": 2, **flags}
-    arguments = [str(part) for flag, value in flags.items() for part in (f"--{flag}", value)]
-    changed = {
-        "CUDA_VISIBLE_DEVICES": "",
-        "HF_DATASETS_CACHE": str(folders / "cache"),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(EXAMPLES.parent),
-    }
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments],
-        env={**os.environ, **changed},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(folders, monkeypatch, capsys):
+    """Return a function that runs an example for two steps on the CPU, and returns what it prints."""
+
+    def run_example(name, **flags):
+        flags = {"dataset": folders / "data", "output_dir": folders / "out", "max_steps": 2, **flags}
+        arguments = [str(part) for flag, value in flags.items() for part in (f"--{flag}", value)]
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folders / "cache")
+    return run_example
 
 
 def adapters_moved(folder):
@@ -80,7 +74,7 @@ def discriminator_moved(folders):
     return not all(torch.equal(first[name], last[name]) for name in first)
 
 
-def test_the_twin_scripts_differ_in_two_lines():
+def test_twin_scripts_differ_in_two_lines():
     only_grpo, only_adversarial = changed_lines(
         (EXAMPLES / "grpo_script.py").read_text(), (EXAMPLES / "adversarial_script.py").read_text()
     )
@@ -89,10 +83,10 @@ def test_the_twin_scripts_differ_in_two_lines():
 
 
 @pytest.mark.parametrize("name", ["grpo_script.py", "adversarial_script.py"])
-def test_the_twin_scripts_train_and_save(name, folders):
+def test_twin_script_trains_and_saves(name, folders, run):
     # TRL's path to a classifier glues prompt and completion together, so the space between them is the prompt's.
     write_rows(folders, [{"prompt": f"{text} ", "completion": "a dog runs ."} for text in texts(16, length=4)])
-    run(name, folders, model=folders / "generator", classifier=folders / "discriminator")
+    run(name, model=folders / "generator", classifier=folders / "discriminator")
     assert adapters_moved(folders / "out")
     if name == "adversarial_script.py":
         assert discriminator_moved(folders)
@@ -100,12 +94,11 @@ def test_the_twin_scripts_train_and_save(name, folders):
         assert not (folders / "out" / "discriminator").exists()
 
 
-def test_stories_prints_samples_of_the_same_prompts_before_and_after(folders):
-    # The empty text stands for the gaps that collections have; a warm start or a game would stop at it.
+def test_stories_prints_samples_of_the_same_prompts(folders, run):
+    # The empty text stands for the gaps that collections have; either training would stop at it.
     write_rows(folders, [{"text": text} for text in ["", *texts(15, length=12)]])
     printed = run(
         "stories.py",
-        folders,
         generator=folders / "generator",
         discriminator=folders / "discriminator",
         split="train",
@@ -121,14 +114,13 @@ def test_stories_prints_samples_of_the_same_prompts_before_and_after(folders):
     assert discriminator_moved(folders)
 
 
-def test_translation_prints_translations_beside_their_references(folders):
+def test_translation_prints_translations_and_references(folders, run):
     write_rows(
         folders,
         [{"translation": {"en": text, "fr": f"{text} ."}, "id": number} for number, text in enumerate(texts(16))],
     )
     printed = run(
         "translation.py",
-        folders,
         generator=folders / "generator",
         discriminator=folders / "discriminator",
         subset="default",

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 
+import datasets
 import pytest
 import torch
 import yaml
@@ -38,7 +39,7 @@ def workplace(tmp_path, monkeypatch, folders):
     (tmp_path / "my_rules.py").write_text("def dogs(texts):\n    return [float('dog' in text) for text in texts]\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # the command adds the folder it stands in
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return tmp_path
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import datasets
 import pytest
 import torch
 import yaml
@@ -84,7 +85,7 @@ def workplace(tmp_path, monkeypatch, generator, tokenizer, classifier, pair_toke
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds the folder it stands in
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return tmp_path
 
 

@@ -222,9 +222,7 @@ def safety_gate(completions, **_):
         ({"mask_truncated_completions": True}, "mask_truncated_completions"),
     ],
 )
-def test_settings_that_break_the_order_are_refused_before_loading(
-    make_trainer, make_config, monkeypatch, settings, message
-):
+def test_settings_that_break_the_order_are_refused_early(make_trainer, make_config, monkeypatch, settings, message):
     def loaded(*_, **__):
         raise AssertionError("a model was loaded first")
 
