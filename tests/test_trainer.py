@@ -11,11 +11,12 @@ import torch
 from datasets import Dataset
 from peft import AutoPeftModelForCausalLM, LoraConfig
 from torch.testing import assert_close
-from transformers import AutoModelForSequenceClassification
-from trl import GRPOConfig, GRPOTrainer
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from trl import GRPOTrainer
 
-from hf_mgan import AdversarialTrainer
-from hf_mgan.discriminator import with_adapters
+from hf_mgan import AdversarialConfig, AdversarialTrainer
+from hf_mgan.safety import SafetyGate
+from hf_mgan.training.reward import REFERENCE, DiscriminatorReward
 
 from .conftest import bert_classifier, texts
 
@@ -28,7 +29,7 @@ def moved(before, model):
     return {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
 
 
-def test_both_players_move_and_a_frozen_base_does_not(make_trainer):
+def test_trainer_moves_both_models_and_no_frozen_base(make_trainer):
     trainer = make_trainer(peft_config=LoraConfig(r=2, target_modules=["c_attn"]))
     generator, discriminator = weights(trainer.model), weights(trainer.discriminator.model)
     trainer.train()
@@ -37,7 +38,7 @@ def test_both_players_move_and_a_frozen_base_does_not(make_trainer):
     assert len(moved(discriminator, trainer.discriminator.model)) == len(discriminator)
 
 
-def test_the_parameters_of_the_discriminator_are_not_the_generators_optimizers(make_trainer):
+def test_optimizers_share_no_parameters(make_trainer):
     trainer = make_trainer()
     trainer.train()
     theirs = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
@@ -46,7 +47,7 @@ def test_the_parameters_of_the_discriminator_are_not_the_generators_optimizers(m
 
 
 @pytest.mark.parametrize("discriminator_steps", [1, 3])
-def test_the_discriminator_is_updated_once_per_generation_batch_and_never_in_evaluation(
+def test_discriminator_updates_per_generation_batch(
     make_trainer, make_config, dataset, discriminator_steps
 ):
     """accumulation 2, steps_per_generation 4, iterations 2: a generation batch serves 8 micro-steps = 4 optimizer
@@ -90,7 +91,7 @@ def test_the_discriminator_is_updated_once_per_generation_batch_and_never_in_eva
     assert len(evaluations) == 4
 
 
-def test_metrics_of_training_and_evaluation_carry_the_names_others_rely_on(make_trainer, make_config, dataset):
+def test_metrics_keep_their_names(make_trainer, make_config, dataset):
     trainer = make_trainer(make_config(eval_strategy="steps", eval_steps=4), eval_dataset=dataset.select(range(8)))
     trainer.train()
     names = {"loss", "real_prob", "fake_prob", "accuracy", "value", "real_length", "fake_length"}
@@ -104,7 +105,7 @@ def test_metrics_of_training_and_evaluation_carry_the_names_others_rely_on(make_
     assert train["discriminator/learning_rate"] == pytest.approx(1e-2)
 
 
-def test_the_reward_is_the_shape_of_the_logits_before_the_step(make_trainer, make_config):
+def test_reward_is_made_of_logits_before_the_update(make_trainer, make_config):
     trainer = make_trainer(make_config(discriminator_reward="probability", max_steps=1))
     before = copy.deepcopy(trainer.discriminator)
     seen = {}
@@ -121,8 +122,8 @@ def test_the_reward_is_the_shape_of_the_logits_before_the_step(make_trainer, mak
     assert log["discriminator/fake_prob"] == pytest.approx(seen["expected"], abs=1e-5)
 
 
-def test_the_generator_learns_what_the_discriminator_pays_for(make_trainer, make_config, classifier):
-    """Real texts hold only the word "dog"; the game must raise its share among the words the generator writes."""
+def test_generator_learns_what_the_discriminator_rewards(make_trainer, make_config, classifier):
+    """Real texts hold only the word "dog"; training must raise its share among the generated words."""
     dogs = Dataset.from_dict({"text": ["dog dog dog dog dog dog"] * 32})
     config = make_config(
         max_steps=60,
@@ -150,11 +151,49 @@ def test_the_generator_learns_what_the_discriminator_pays_for(make_trainer, make
     assert share() > 0.5
 
 
+def test_trl_calls_the_discriminator_as_a_reward(make_trainer, make_config, monkeypatch):
+    """Of each row TRL hands over every column but `completion`, which comes under a name of its own."""
+    calls = []
+    call = DiscriminatorReward.__call__
+
+    def watched(self, prompts, completions, completion_ids, log_metric, **columns):
+        rewards = call(self, prompts, completions, completion_ids, log_metric, **columns)
+        calls.append((prompts, completions, columns, rewards, self.round))
+        return rewards
+
+    monkeypatch.setattr(DiscriminatorReward, "__call__", watched)
+    data = Dataset.from_dict({"prompt": ["the dog", "a cat"] * 8, "completion": ["sees a king", "runs ."] * 8})
+    trainer = make_trainer(make_config(max_steps=1, discriminator_loss="bradley_terry"), train_dataset=data)
+    assert trainer.reward_func_names == ["discriminator"]
+    assert trainer.reward_funcs == [trainer._reward]
+    trainer.train()
+    ((prompts, completions, columns, rewards, its_round),) = calls
+    answers = {"the dog": "sees a king", "a cat": "runs ."}
+    assert columns[REFERENCE] == its_round.references == [answers[prompt] for prompt in prompts]
+    assert "completion" not in columns
+    assert its_round is trainer._reward.round
+    assert its_round.reference_prompts == prompts
+    assert rewards == pytest.approx(torch.nn.functional.softplus(its_round.output.fake_logits).tolist())
+    assert trainer.state.log_history[0]["rewards/discriminator/mean"] == pytest.approx(sum(rewards) / 4, abs=1e-5)
+    assert len(completions) == len(its_round.completion_ids) == 4
+
+
+def test_reward_in_evaluation_reads_held_out_references(make_trainer, make_config):
+    data = Dataset.from_dict({"prompt": ["the dog", "a cat"] * 8, "completion": ["sees a king", "runs ."] * 8})
+    held_out = Dataset.from_dict({"prompt": ["the bird"], "completion": ["eats"]})
+    trainer = make_trainer(make_config(per_device_eval_batch_size=4), train_dataset=data, eval_dataset=held_out)
+    drawn = trainer._reward.real_texts.drawn
+    trainer.evaluate()
+    assert trainer._reward.round.references == ["eats"] * 4
+    assert trainer._reward.round.accuracy is None  # that of the last training batch, of which there was none
+    assert trainer._reward.real_texts.drawn == drawn
+
+
 def length_reward(completions, **kwargs):
     return [float(len(completion)) for completion in completions]
 
 
-def test_further_rewards_keep_their_weights_beside_the_discriminators(make_trainer, make_config):
+def test_reward_weights_beside_the_discriminators(make_trainer, make_config):
     config = make_config(reward_weights=[0.5], discriminator_weight=2.0, max_steps=1)
     trainer = make_trainer(config, reward_funcs=length_reward)
     assert trainer.reward_func_names == ["length_reward", "discriminator"]
@@ -173,7 +212,7 @@ def test_lists_given_are_not_changed(make_trainer):
     assert rewards == [length_reward]
 
 
-def test_warm_up_moves_the_discriminator_alone_before_the_first_step(make_trainer, make_config):
+def test_warm_up_moves_the_discriminator_alone(make_trainer, make_config):
     asked = []
 
     def costly_reward(completions, **kwargs):
@@ -200,7 +239,7 @@ def test_warm_up_moves_the_discriminator_alone_before_the_first_step(make_traine
     assert steps == [1, 2, 3, 4, 5, None, None]
 
 
-def test_a_warm_up_batch_gives_as_many_updates_as_any_other_until_the_warm_up_is_full(make_trainer, make_config):
+def test_warm_up_batches_give_discriminator_steps_updates(make_trainer, make_config):
     """7 updates, 3 a batch: batches of 3, 3 and 1, then 2 steps of 3. Of 3, 6 and 7 the first two pass a multiple of
     2.
     """
@@ -229,8 +268,50 @@ def test_a_warm_up_batch_gives_as_many_updates_as_any_other_until_the_warm_up_is
     assert all("discriminator/value" in entry for entry in logged)
 
 
+def test_default_trainer_warms_up(make_trainer, tmp_path):
+    """Nothing is said of the warm-up: the generator's first step comes after `discriminator_warmup_steps` updates."""
+    settings = {
+        "per_device_train_batch_size": 2, "num_generations": 2, "max_completion_length": 2, "max_steps": 1,
+        "report_to": "none", "use_cpu": True, "bf16": False, "save_strategy": "no", "disable_tqdm": True,
+    }  # fmt: skip
+    config = AdversarialConfig(str(tmp_path), **settings)
+    assert config.discriminator_warmup_steps > 0
+    trainer = make_trainer(config)
+    generator = weights(trainer.model)
+    seen = []
+    update = trainer.discriminator.update
+
+    def watched(*args, **kwargs):
+        seen.append(bool(moved(generator, trainer.model)))
+        return update(*args, **kwargs)
+
+    trainer.discriminator.update = watched
+    trainer.train()
+    assert seen == [False] * (config.discriminator_warmup_steps + 1)  # the last is that of the first step
+    assert moved(generator, trainer.model)
+
+
+@pytest.mark.parametrize(("warmup_steps", "updates"), [(2, 2 + 4), (3, 2 + 4), (9, 9 + 2)])
+def test_resumed_run_finishes_its_warm_up(make_trainer, make_config, tmp_path, warmup_steps, updates):
+    """The checkpoint after two steps holds 2 + 2 updates. More than that are made up for before the third step."""
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    make_trainer(make_config(discriminator_warmup_steps=2, max_steps=2, **saving)).train()
+    trainer = make_trainer(make_config(discriminator_warmup_steps=warmup_steps, max_steps=4, **saving))
+    steps = []
+    update = trainer.discriminator.update
+
+    def watched(*args, **kwargs):
+        steps.append(trainer.state.global_step)
+        return update(*args, **kwargs)
+
+    trainer.discriminator.update = watched
+    trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    assert trainer.discriminator.num_updates == updates
+    assert steps == [2] * (updates - 4 - 1) + [3]
+
+
 @pytest.mark.parametrize("loss", ["bradley_terry", "relativistic_average"])
-def test_other_losses_play_on_prompts_of_their_own(make_trainer, make_config, loss):
+def test_relative_losses_with_prompts(make_trainer, make_config, loss):
     data = Dataset.from_dict({"prompt": ["the dog", "a cat"] * 8, "completion": ["sees a king", "runs ."] * 8})
     trainer = make_trainer(make_config(discriminator_loss=loss), train_dataset=data, eval_dataset=data.select([0, 1]))
     assert trainer.train_dataset is data  # the shape TRL knows is left as it is
@@ -251,7 +332,7 @@ def test_other_losses_play_on_prompts_of_their_own(make_trainer, make_config, lo
     assert math.isfinite(trainer.evaluate()["eval_discriminator/loss"])
 
 
-def test_conversations_and_log_completions(make_trainer, make_config, tokenizer):
+def test_conversations_with_log_completions(make_trainer, make_config, tokenizer):
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}{% if add_generation_prompt %}this {% endif %}"
     )
@@ -273,17 +354,17 @@ def test_conversations_and_log_completions(make_trainer, make_config, tokenizer)
     assert all(isinstance(completion, str) for completion in completions)
 
 
-def test_unused_columns_can_be_dropped_without_losing_the_references(make_trainer, make_config):
+def test_remove_unused_columns_keeps_references(make_trainer, make_config):
     data = Dataset.from_dict({"prompt": ["a"] * 8, "completion": ["cat"] * 8, "extra": [1] * 8})
     make_trainer(
         make_config(remove_unused_columns=True, discriminator_loss="bradley_terry"), train_dataset=data
     ).train()
 
 
-def test_fewer_texts_a_forward_pass_give_the_same_run(make_trainer, make_config, classifier, generator):
+def test_discriminator_batch_size_gives_the_same_run(make_trainer, make_config, classifier, generator):
     histories = []
     for batch_size in (None, 3):
-        config = make_config(discriminator_batch_size=batch_size, discriminator_optim="sgd", max_steps=3)
+        config = make_config(discriminator_batch_size=batch_size, discriminator_optim_kwargs={"optim": "sgd"}, max_steps=3)
         trainer = make_trainer(config, model=copy.deepcopy(generator), discriminator=copy.deepcopy(classifier))
         trainer.train()
         histories.append([entry["discriminator/value"] for entry in trainer.state.log_history if "loss" in entry])
@@ -291,7 +372,7 @@ def test_fewer_texts_a_forward_pass_give_the_same_run(make_trainer, make_config,
     assert len(histories[0]) == 3
 
 
-def test_an_adapter_and_the_discriminator_are_saved_side_by_side(make_trainer, generator, tokenizer, tmp_path):
+def test_save_model_writes_adapter_and_discriminator(make_trainer, generator, tokenizer, tmp_path):
     generator.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     trainer = make_trainer(
@@ -310,7 +391,7 @@ def test_an_adapter_and_the_discriminator_are_saved_side_by_side(make_trainer, g
     assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), trained.parameters(), strict=True))
 
 
-def test_the_card_names_the_discriminator_and_how_to_load_it(make_trainer, tmp_path):
+def test_model_card_names_the_discriminator(make_trainer, tmp_path):
     trainer = make_trainer()
     trainer.train()
     trainer.create_model_card()
@@ -322,7 +403,7 @@ def test_the_card_names_the_discriminator_and_how_to_load_it(make_trainer, tmp_p
     assert "hf-mgan" in card.split("---")[1]
 
 
-def test_push_to_hub_uploads_the_folder_with_both_players(make_trainer, monkeypatch):
+def test_push_to_hub_uploads_both_models(make_trainer, monkeypatch):
     class Hub:
         uploads: ClassVar = []
 
@@ -339,7 +420,7 @@ def test_push_to_hub_uploads_the_folder_with_both_players(make_trainer, monkeypa
 
 
 @pytest.mark.parametrize("adapters", [False, True])
-def test_the_lines_of_the_card_load_the_discriminator(make_trainer, tmp_path, adapters):
+def test_model_card_lines_load_the_discriminator(make_trainer, tmp_path, adapters):
     bert_classifier().save_pretrained(tmp_path / "base")
     lora = LoraConfig(r=2, target_modules=["query"]) if adapters else None
     trainer = make_trainer(discriminator=str(tmp_path / "base"), discriminator_peft_config=lora)
@@ -359,55 +440,12 @@ def test_the_lines_of_the_card_load_the_discriminator(make_trainer, tmp_path, ad
     assert 'snapshot_download("someone/out"' in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_missing_or_wrong_arguments_are_refused_before_anything_loads(make_trainer, make_config, tmp_path, dataset):
-    with pytest.raises(ValueError, match=r"needs a discriminator.*trl.GRPOTrainer"):
-        make_trainer(discriminator=None)
-    with pytest.raises(TypeError, match=r"AdversarialConfig, got GRPOConfig"):
-        make_trainer(GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none"))
-    with pytest.raises(TypeError, match="sequence classifier, got int"):
-        make_trainer(discriminator=7)
-    lora = LoraConfig(r=2, target_modules=["query"])
-    with pytest.raises(ValueError, match=r"has adapters already.*merge_and_unload"):
-        make_trainer(discriminator=with_adapters(bert_classifier(), lora), discriminator_peft_config=lora)
-    with pytest.raises(
-        ValueError, match=r"Number of reward weights \(2\) must match number of reward functions \(1\)"
-    ):
-        make_trainer(make_config(reward_weights=[1.0, 2.0]), reward_funcs=length_reward)
-    with pytest.raises(ValueError, match=r"no `completion` column"):
-        make_trainer(train_dataset=Dataset.from_dict({"prompt": ["a"] * 8}))
-
-    def discriminator(**kwargs):
-        return [0.0]
-
-    with pytest.raises(ValueError, match=r"called 'discriminator'.*rename"):
-        make_trainer(reward_funcs=discriminator)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"discriminator_loss": "gan"}, r"discriminator_loss must be one of \['bce'.*got 'gan'"),
-        ({"discriminator_reward": "d"}, r"discriminator_reward must be one of .*got 'd'"),
-        ({"discriminator_steps": 0}, "discriminator_steps must be at least 1, got 0"),
-        ({"discriminator_warmup_steps": -1}, "at least 0, got -1"),
-        ({"discriminator_max_grad_norm": 0.0}, "greater than 0, got 0.0"),
-        ({"min_prompt_tokens": 3, "max_prompt_tokens": 2}, r"0 <= min <= max, got 3 and 2"),
-        ({"discriminator_optim": "adamm"}, "adamm"),
-        ({"discriminator_lr_scheduler_type": "lineer"}, "lineer"),
-    ],
-)
-def test_settings_out_of_range_are_refused(make_config, settings, message):
-    with pytest.raises(ValueError, match=message):
-        make_config(**settings)
-
-
-def test_the_overridden_members_still_have_the_signatures_they_were_written_against():
+def test_overridden_members_keep_their_signatures():
     expected = {
         "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
         "_generate_and_score_completions": "(self, inputs: list",
         "_compute_loss": "(self, model, inputs)",
         "_prepare_inputs": "(self, generation_batch",
-        "evaluate": "(self, eval_dataset",
         "evaluation_loop": "(self, dataloader",
         "_set_signature_columns_if_needed": "(self)",
         "_get_train_sampler": "(self, dataset",
@@ -437,7 +475,7 @@ def states(trainer):
 
 
 @pytest.mark.parametrize("adapters", [False, True], ids=["whole", "lora"])
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+def test_resumed_run_is_bitwise_identical(
     make_trainer, make_config, generator, classifier, tmp_path, adapters
 ):
     """12 texts, 4 a generation batch of 2 prompts... 12 steps cross an epoch before and after the checkpoint at step
@@ -452,7 +490,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
         "gradient_accumulation_steps": 2,
         "num_iterations": 2,
         "discriminator_warmup_steps": 2,
-        "discriminator_lr_scheduler_type": "linear",
+        "discriminator_optim_kwargs": {"lr_scheduler_type": "linear"},
     }
     peft = {"peft_config": LoraConfig(r=2, target_modules=["c_attn"])} if adapters else {}
 
@@ -476,9 +514,79 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert state["epoch"] > 1
 
 
-def test_a_checkpoint_of_another_trainer_is_refused(make_trainer, tmp_path):
+def test_resume_refuses_a_checkpoint_of_another_trainer(make_trainer, tmp_path):
     trainer = make_trainer()
     trainer.save_model(str(tmp_path / "checkpoint-1"))
     trainer.state.save_to_json(str(tmp_path / "checkpoint-1" / "trainer_state.json"))
     with pytest.raises(FileNotFoundError, match=r"no state of a discriminator.*save_only_model"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+class FakeEvaluator:
+    """Stands for [`GeneratorEvaluator`]: remembers how it is called, and returns a metric."""
+
+    primary_metric = "samples/c2st_auc"
+    greater_is_better = False
+
+    def __init__(self):
+        self.prepared, self.models = [], []
+
+    def prepare(self, processing_class, args, safety_gate=None):
+        self.prepared.append((processing_class, args, safety_gate))
+
+    def __call__(self, model):
+        self.models.append((model, model.training))
+        return {"samples/c2st_auc": 0.5 + len(self.models) / 10}
+
+
+def test_evaluator_is_prepared_with_the_trainer(make_trainer, make_config, tokenizer):
+    evaluator = FakeEvaluator()
+    args = make_config()
+    trainer = make_trainer(args, evaluator=evaluator)
+    assert evaluator.prepared == [(tokenizer, args, None)]
+    assert trainer.evaluator is evaluator
+    assert evaluator.models == []
+    gated = FakeEvaluator()
+    make_trainer(args, evaluator=gated, safety_gate=lambda completions: [False] * len(completions))
+    assert isinstance(gated.prepared[0][2], SafetyGate)
+
+
+def test_evaluator_refuses_before_anything_loads(make_trainer, monkeypatch):
+    class Refusing(FakeEvaluator):
+        def prepare(self, processing_class, args, safety_gate=None):
+            raise ValueError("num_samples")
+
+    def load(*_, **__):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", load)
+    with pytest.raises(ValueError, match="num_samples"):
+        make_trainer(discriminator="someone/discriminator", evaluator=Refusing())
+
+
+def test_evaluator_metrics_stand_among_the_evaluations(make_trainer, make_config, dataset):
+    evaluator = FakeEvaluator()
+    args = make_config(eval_strategy="steps", eval_steps=2, max_steps=4, per_device_eval_batch_size=4)
+    trainer = make_trainer(args, evaluator=evaluator, eval_dataset=dataset.select([0]))
+    trainer.train()
+    logged = [entry["eval_samples/c2st_auc"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert logged == pytest.approx([0.6, 0.7])
+    assert all(model is trainer.model for model, _ in evaluator.models)
+    assert trainer.evaluate(metric_key_prefix="test")["test_samples/c2st_auc"] == pytest.approx(0.8)
+
+
+def test_evaluator_runs_for_the_first_of_several_sets(make_trainer, make_config, dataset):
+    evaluator = FakeEvaluator()
+    args = make_config(
+        eval_strategy="steps", eval_steps=2, max_steps=4, per_device_eval_batch_size=4, save_strategy="steps",
+        save_steps=2, load_best_model_at_end=True, metric_for_best_model="samples/c2st_auc", greater_is_better=False,
+    )  # fmt: skip
+    sets = {"first": dataset.select([0]), "second": dataset.select([1])}
+    trainer = make_trainer(args, evaluator=evaluator, eval_dataset=sets)
+    trainer.train()
+    assert len(evaluator.models) == 2  # once per evaluation
+    entries = [entry for entry in trainer.state.log_history if any(name.startswith("eval_") for name in entry)]
+    with_samples = [entry for entry in entries if "eval_samples/c2st_auc" in entry]
+    assert ["eval_first_loss" in entry for entry in with_samples] == [True, True]
+    assert len(entries) == 4
+    assert trainer.state.best_global_step == 2  # 0.6 at step 2, 0.7 at step 4

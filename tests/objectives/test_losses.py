@@ -20,7 +20,7 @@ from hf_mgan.objectives import (
 )
 
 
-def test_bce_is_minus_the_value_of_the_game():
+def test_bce_is_minus_the_value():
     # logits log 3 and -log 3 are D = 3/4 and 1/4: V = log(3/4) + log(1 - 1/4) = 2 log(3/4), so L = 2 log(4/3) =
     # 0.5754.
     loss = bce(torch.tensor([math.log(3)]), torch.tensor([-math.log(3)]))
@@ -28,7 +28,7 @@ def test_bce_is_minus_the_value_of_the_game():
     assert_close(loss, torch.tensor(0.5754), atol=1e-4, rtol=0)
 
 
-def test_bce_of_an_undecided_discriminator_is_log_four():
+def test_bce_of_undecided_logits_is_log_four():
     assert_close(bce(torch.zeros(3), torch.zeros(5)), torch.tensor(math.log(4)))
 
 
@@ -38,12 +38,12 @@ def test_bradley_terry_compares_within_pairs():
     assert_close(loss, torch.tensor((math.log(4 / 3) + math.log(2)) / 2))
 
 
-def test_bradley_terry_refuses_sides_that_do_not_pair_up():
+def test_bradley_terry_refuses_unequal_sides():
     with pytest.raises(ValueError, match=r"\(3,\) real and \(2,\) generated.*relativistic_average"):
         bradley_terry(torch.zeros(3), torch.zeros(2))
 
 
-def test_relativistic_average_compares_with_the_mean_of_the_other_side():
+def test_relativistic_average_known_value():
     # real (2, 0), mean 1; fake (1, -1), mean 0. Real terms: softplus(-2) = 0.126928, softplus(0) = 0.693147, mean
     # 0.410038. Fake terms: softplus(1 - 1) = 0.693147, softplus(-1 - 1) = 0.126928, mean 0.410038. Sum 0.820075.
     loss = relativistic_average(torch.tensor([2.0, 0.0]), torch.tensor([1.0, -1.0]))
@@ -56,7 +56,7 @@ def test_relativistic_losses_ignore_a_common_shift():
         assert_close(loss(real + 9, fake + 9), loss(real, fake), atol=1e-5, rtol=1e-5)
 
 
-def test_hinge_counts_a_text_until_it_is_beyond_its_margin():
+def test_hinge_known_value():
     # real 2, 0.5, -1: relu(1 - x) = 0, 0.5, 2, mean 5/6; fake -3, 1: relu(1 + x) = 0, 2, mean 1. Sum 11/6.
     loss = hinge(torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 1.0]))
     assert_close(loss, torch.tensor(11 / 6))
@@ -69,19 +69,19 @@ def test_hinge_has_no_gradient_beyond_the_margin():
     assert fake.grad.tolist() == [0.0, 0.5]
 
 
-def test_least_squares_is_half_the_squared_distance_from_plus_and_minus_one():
+def test_least_squares_known_value():
     # real 2, -1: (x - 1)^2 = 1, 4, mean 2.5; fake 1: (1 + 1)^2 = 4. (2.5 + 4) / 2 = 3.25.
     assert_close(least_squares(torch.tensor([2.0, -1.0]), torch.tensor([1.0])), torch.tensor(3.25))
 
 
-def test_least_squares_draws_back_a_logit_beyond_its_target():
+def test_least_squares_beyond_its_target():
     real, fake = torch.tensor([3.0], requires_grad=True), torch.tensor([-2.0], requires_grad=True)
     least_squares(real, fake).backward()
     assert_close(real.grad, torch.tensor([2.0]))
     assert_close(fake.grad, torch.tensor([-1.0]))
 
 
-def test_least_squares_is_the_wasserstein_loss_with_a_logit_penalty_plus_one():
+def test_least_squares_is_penalised_wasserstein_plus_one():
     # (x - 1)^2 / 2 + (y + 1)^2 / 2 = (y - x) + (x^2 + y^2) / 2 + 1
     real, fake = torch.randn(5), torch.randn(7)
     assert_close(least_squares(real, fake), wasserstein(real, fake) + logit_penalty(real, fake) + 1)
@@ -93,7 +93,7 @@ def test_wasserstein_is_the_difference_of_the_means():
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_without_a_penalty_only_these_losses_have_no_minimum(name):
+def test_losses_without_a_minimum(name):
     real, fake = torch.tensor([1.0, -0.5]), torch.tensor([-1.0, 0.25])
     losses = [LOSSES[name](scale * real, scale * fake) for scale in (1e-2, 1.0, 1e2, 1e4)]
     assert (min(losses) < 0) == (name in NEEDS_PENALTY)
@@ -124,11 +124,11 @@ def found_best_logits(loss):
     [(bce, (P / Q).log()), (hinge, (P - Q).sign()), (least_squares, (P - Q) / (P + Q))],
     ids=["bce", "hinge", "least_squares"],
 )
-def test_the_best_logit_is_that_of_the_docstring(loss, expected):
+def test_best_logit_is_that_of_the_docstring(loss, expected):
     assert_close(found_best_logits(loss), expected, atol=0.006, rtol=0)  # the step of the grid is 0.005
 
 
-def test_the_best_logit_with_wasserstein_and_a_logit_penalty_is_that_of_least_squares_over_the_coefficient():
+def test_best_logit_of_penalised_wasserstein():
     best = found_best_logits(lambda real, fake: wasserstein(real, fake) + 0.5 * logit_penalty(real, fake))
     assert_close(best, (P - Q) / (P + Q) / 0.5, atol=0.006, rtol=0)
 
@@ -141,27 +141,27 @@ SMOOTHED = {
 
 @pytest.mark.parametrize("eps", [0.1, 0.4])
 @pytest.mark.parametrize("name", sorted(SMOOTHABLE))
-def test_the_best_logit_with_smoothed_labels_is_that_of_the_docstring(name, eps):
+def test_best_logit_with_smoothed_labels(name, eps):
     """The best D is (1 - eps) p / (p + q); for least_squares D is (1 + logit) / 2."""
     best = found_best_logits(lambda real, fake: LOSSES[name](real, fake, label_smoothing=eps))
     assert_close(best, SMOOTHED[name](eps), atol=0.006, rtol=0)
     assert (best - found_best_logits(LOSSES[name])).abs().max() > 0.1
 
 
-def test_smoothed_bce_is_the_cross_entropy_of_the_smoothed_target():
+def test_smoothed_bce_known_value():
     # D = 3/4 on real text with target 0.9: -0.9 log(3/4) - 0.1 log(1/4) = 0.258914 + 0.138629; D = 1/4 on generated
     # text: -log(3/4) = 0.287682. Sum 0.685225.
     loss = bce(torch.tensor([math.log(3)]), torch.tensor([-math.log(3)]), label_smoothing=0.1)
     assert_close(loss, torch.tensor(0.685225), atol=1e-6, rtol=0)
 
 
-def test_smoothed_least_squares_has_the_target_one_minus_two_eps():
+def test_smoothed_least_squares_known_value():
     # eps = 0.1: real 1 is 0.2 from 0.8, fake 0 is 1 from -1: (0.04 + 1) / 2 = 0.52
     assert_close(least_squares(torch.ones(1), torch.zeros(1), label_smoothing=0.1), torch.tensor(0.52))
 
 
 @pytest.mark.parametrize("name", sorted(SMOOTHABLE))
-def test_smoothing_leaves_the_gradient_of_generated_text_alone(name):
+def test_smoothing_leaves_generated_text_alone(name):
     gradients = []
     for eps in (0.0, 0.3):
         real, fake = torch.tensor([0.5], requires_grad=True), torch.tensor([0.5], requires_grad=True)
@@ -172,7 +172,7 @@ def test_smoothing_leaves_the_gradient_of_generated_text_alone(name):
 
 
 @pytest.mark.parametrize("name", sorted(SMOOTHABLE))
-def test_a_smoothed_loss_drives_no_real_logit_to_infinity(name):
+def test_smoothed_loss_bounds_real_logits(name):
     real = torch.full((1,), 1e4, requires_grad=True)
     loss = LOSSES[name](real, torch.full((1,), -1e4), label_smoothing=0.1)
     loss.backward()
@@ -182,18 +182,18 @@ def test_a_smoothed_loss_drives_no_real_logit_to_infinity(name):
 
 @pytest.mark.parametrize("eps", [-0.1, 0.5, float("nan")])
 @pytest.mark.parametrize("name", sorted(SMOOTHABLE))
-def test_smoothing_out_of_range_is_refused(name, eps):
-    with pytest.raises(ValueError, match=rf"at least 0 and less than 0.5, got {eps}"):
+def test_label_smoothing_out_of_range(name, eps):
+    with pytest.raises(ValueError, match="label_smoothing"):
         LOSSES[name](torch.zeros(1), torch.zeros(1), label_smoothing=eps)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_the_smoothable_losses_and_no_others_take_smoothed_labels(name):
+def test_smoothable_losses_take_label_smoothing(name):
     assert ("label_smoothing" in inspect.signature(LOSSES[name]).parameters) == (name in SMOOTHABLE)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_descent_raises_real_and_lowers_fake_logits(name):
+def test_loss_gradient_signs(name):
     # within (-1, 1): beyond its target hinge has no gradient, and that of least_squares turns
     real, fake = (torch.randn(4).tanh().mul(0.9).requires_grad_() for _ in range(2))
     LOSSES[name](real, fake).backward()
@@ -202,7 +202,7 @@ def test_descent_raises_real_and_lowers_fake_logits(name):
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_extreme_logits_stay_finite(name):
+def test_loss_of_extreme_logits(name):
     real, fake = torch.full((2,), -1e4, requires_grad=True), torch.full((2,), 1e4, requires_grad=True)
     for sign in (1, -1):  # all wrong, then all right
         loss = LOSSES[name](sign * real, sign * fake)
@@ -213,26 +213,26 @@ def test_extreme_logits_stay_finite(name):
 
 # all logits right at 1e4: (1e4 - 1)^2 for least_squares, twice half of it; -1e4 - 1e4 for wasserstein
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_what_a_sure_and_right_discriminator_loses(name):
+def test_loss_of_a_confident_right_discriminator(name):
     expected = {"least_squares": (1e4 - 1) ** 2, "wasserstein": -2e4}.get(name, 0.0)
     assert_close(LOSSES[name](torch.full((2,), 1e4), torch.full((2,), -1e4)), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_a_loss_is_a_mean_over_texts(name):
+def test_loss_is_a_mean_over_texts(name):
     real, fake = torch.randn(4), torch.randn(4)
     assert LOSSES[name](real, fake).shape == ()
     assert_close(LOSSES[name](real.repeat(2), fake.repeat(2)), LOSSES[name](real, fake))
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - PAIRED))
-def test_each_side_of_an_unpaired_loss_has_its_own_mean(name):
+def test_unpaired_loss_is_a_mean_per_side(name):
     real, fake = torch.randn(4), torch.randn(4)
     assert_close(LOSSES[name](real, fake.repeat(3)), LOSSES[name](real, fake))
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_bfloat16_logits_give_a_float32_loss(name):
+def test_loss_in_bfloat16(name):
     # exact in bfloat16, while their distance from 1 and their means are not
     real, fake = torch.tensor([0.0157470703125, -3.0]), torch.tensor([0.0157470703125, 2.0])
     loss = LOSSES[name](real.bfloat16(), fake.bfloat16())
@@ -241,16 +241,16 @@ def test_bfloat16_logits_give_a_float32_loss(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - PAIRED))
-def test_unpaired_losses_do_not_depend_on_the_order(name):
+def test_unpaired_loss_order_of_texts(name):
     real, fake = torch.randn(5), torch.randn(7)
     assert_close(LOSSES[name](real.flip(0), fake.roll(2)), LOSSES[name](real, fake))
 
 
-def test_the_paired_loss_depends_on_the_order():
+def test_paired_loss_depends_on_the_pairs():
     real, fake = torch.tensor([3.0, -1.0]), torch.tensor([2.0, 0.0])
     assert bradley_terry(real.flip(0), fake) != bradley_terry(real, fake)
 
 
-def test_the_paired_loss_does_not_depend_on_the_order_of_the_pairs():
+def test_paired_loss_order_of_pairs():
     real, fake = torch.randn(5), torch.randn(5)
     assert_close(bradley_terry(real.flip(0), fake.flip(0)), bradley_terry(real, fake))

@@ -12,25 +12,25 @@ from hf_mgan.objectives import REWARDS, bce, log_d, logit, minimax, probability
     ("reward", "expected"),
     [(log_d, math.log(3 / 4)), (minimax, math.log(4)), (logit, math.log(3)), (probability, 0.75)],
 )
-def test_known_value(reward, expected):
+def test_reward_known_value(reward, expected):
     assert_close(reward(torch.tensor([math.log(3)])), torch.tensor([expected]))
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
-def test_more_real_text_earns_more(name):
+def test_reward_grows_with_the_logit(name):
     rewards = REWARDS[name](torch.tensor([-30.0, -3.0, 0.0, 3.0, 9.0]))
     assert (rewards.diff() > 0).all()
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
-def test_extreme_logits_stay_finite_and_shapes_are_kept(name):
+def test_reward_of_extreme_logits(name):
     rewards = REWARDS[name](torch.tensor([[-1e4, 1e4]]))
     assert rewards.isfinite().all()
     assert rewards.shape == (1, 2)
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
-def test_bfloat16_logits_give_float32_rewards(name):
+def test_reward_in_bfloat16(name):
     logits = torch.tensor([0.5, -2.0])
     assert REWARDS[name](logits.bfloat16()).dtype == torch.float32
     assert_close(REWARDS[name](logits.bfloat16()), REWARDS[name](logits))
@@ -57,7 +57,7 @@ def kl(p, q):
     ],
     ids=["minimax-bce-2JS", "logit-bce-reverse-KL", "logit-hinge-2TV", "logit-least_squares-2KL-of-the-mixture"],
 )
-def test_policy_gradient_against_the_best_discriminator_descends_the_divergence(reward, best_logit, divergence):
+def test_policy_gradient_descends_the_divergence(reward, best_logit, divergence):
     """E_q[reward * grad log q] = -grad divergence(p, q), with the best logit of the loss held fixed - worked on three
     outcomes by finite differences."""
     p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)

@@ -1,137 +1,210 @@
-"""What is refused of the discriminator while the trainer is made, and which of its settings arrive."""
+"""What is refused while the trainer is made, before any weights are loaded."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel
-from torch.testing import assert_close
-from transformers import AutoModelForSequenceClassification, BertModel, BitsAndBytesConfig, PreTrainedModel
+import transformers
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, EarlyStoppingCallback, GPT2LMHeadModel
+from trl import GRPOConfig
 
-from hf_mgan.discriminator import with_adapters
+from hf_mgan import SafetyGate
+from hf_mgan.training import build as build_module
+from hf_mgan.training.build import checked_args
 
-from ..conftest import bert_classifier
 
-
-LORA = LoraConfig(r=2, target_modules=["query", "value"])
-NO_ADAPTERS = r"quantised discriminator cannot be trained as it is.*no gradient.*discriminator_peft_config.*LoraConfig"
 BITS = {
-    "4-bit": {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.float32},
-    "8-bit": {"load_in_8bit": True},
+    "4-bit": BitsAndBytesConfig(load_in_4bit=True),
+    "8-bit": BitsAndBytesConfig(load_in_8bit=True),
 }
+NO_ADAPTERS = r"generator in 4 or 8 bits.*peft_config"
 
 
 @pytest.fixture
-def folder(pair_tokenizer, tmp_path):
-    model = bert_classifier()
-    model.config.hidden_size = 64  # bitsandbytes quantises blocks of 64 weights
-    torch.manual_seed(0)
-    type(model)(model.config).save_pretrained(tmp_path / "d")
-    pair_tokenizer.save_pretrained(tmp_path / "d")
-    return tmp_path / "d"
+def nothing_loads(monkeypatch):
+    """Fail the test if weights are loaded before the refusal."""
 
-
-def loaded(folder, bits, **settings):
-    pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
-    return AutoModelForSequenceClassification.from_pretrained(
-        folder, quantization_config=BitsAndBytesConfig(**BITS[bits], **settings)
-    )
-
-
-@pytest.mark.parametrize("bits", list(BITS))
-def test_quantisation_without_adapters_is_refused_before_anything_loads(make_trainer, folder, bits, monkeypatch):
     def load(*_, **__):
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr(PreTrainedModel, "from_pretrained", load)
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", load)
+    monkeypatch.setattr(build_module, "load_discriminator", load)
+
+
+@pytest.mark.parametrize("bits", list(BITS))
+@pytest.mark.parametrize("where", ["argument", "model_init_kwargs", "a dict among model_init_kwargs"])
+def test_quantised_generator_needs_adapters(
+    make_trainer, make_config, nothing_loads, bits, where
+):
+    config = BITS[bits]
+    if where == "argument":
+        settings, arguments = {}, {"quantization_config": config}
+    else:
+        given = config.to_dict() if "dict" in where else config
+        settings, arguments = {"model_init_kwargs": {"quantization_config": given}}, {}
     with pytest.raises(ValueError, match=NO_ADAPTERS):
-        make_trainer(discriminator=str(folder), discriminator_quantization_config=BitsAndBytesConfig(**BITS[bits]))
+        make_trainer(make_config(**settings), model="someone/generator", **arguments)
 
 
-@pytest.mark.parametrize("bits", list(BITS))
-def test_a_loaded_quantised_discriminator_without_adapters_is_refused(make_trainer, folder, bits):
+def test_generator_saved_quantised_needs_adapters(
+    make_trainer, make_config, generator, nothing_loads, tmp_path
+):
+    generator.config.quantization_config = BITS["4-bit"].to_dict()
+    generator.config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=NO_ADAPTERS):
-        make_trainer(discriminator=loaded(folder, bits))
+        make_trainer(model=str(tmp_path))
 
 
 @pytest.mark.parametrize("bits", list(BITS))
-def test_a_quantised_head_is_refused_with_what_to_skip(make_trainer, folder, bits):
-    """transformers quantises a last layer that has a bias, and PEFT's own words for it name no way out."""
-    with pytest.raises(
-        ValueError, match=r"head of the discriminator \(classifier\) is quantised.*skip_modules=\['classifier'\]"
-    ):
-        make_trainer(discriminator=loaded(folder, bits), discriminator_peft_config=LORA)
+def test_loaded_quantised_generator_needs_adapters(make_trainer, generator, tmp_path, bits):
+    pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
+    generator.config.n_embd = 64
+    type(generator)(generator.config).save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=BITS[bits])
+    with pytest.raises(ValueError, match=NO_ADAPTERS):
+        make_trainer(model=loaded)
 
 
 @pytest.mark.parametrize("bits", list(BITS))
-def test_a_loaded_quantised_discriminator_with_adapters_is_trained(make_trainer, folder, bits):
-    model = loaded(folder, bits, llm_int8_skip_modules=["classifier", "pooler"])
-    trainer = make_trainer(discriminator=model, discriminator_peft_config=LORA)
-    adapters = {n: p.detach().clone() for n, p in trainer.discriminator.model.named_parameters() if "lora_B" in n}
-    trainer.train()
-    now = dict(trainer.discriminator.model.named_parameters())
-    assert adapters
-    assert not any(torch.equal(value, now[name]) for name, value in adapters.items())
+def test_quantised_generator_refuses_vllm(make_trainer, make_config, nothing_loads, bits):
+    with pytest.raises(ValueError, match="use_vllm=False"):
+        make_trainer(
+            make_config(use_vllm=True),
+            model="someone/generator",
+            quantization_config=BITS[bits],
+            peft_config=LoraConfig(),
+        )
 
 
-def test_what_has_no_effect_on_a_loaded_discriminator_is_refused(make_trainer, make_config, classifier):
-    with pytest.raises(ValueError, match=r"discriminator_quantization_config has no effect.*Give its id"):
-        make_trainer(discriminator_quantization_config=BitsAndBytesConfig(load_in_4bit=True))
-    with pytest.raises(ValueError, match=r"discriminator_fresh_head has no effect.*ignore_mismatched_sizes=True"):
-        make_trainer(make_config(discriminator_fresh_head=True))
+def test_loaded_generator_ignores_quantization_config(make_trainer, generator):
+    """TRL warns that it ignores `quantization_config` beside a model that is loaded."""
+    assert isinstance(make_trainer(model=generator, quantization_config=BITS["4-bit"]).model, GPT2LMHeadModel)
 
 
-def test_a_frozen_discriminator_is_refused(make_trainer, classifier, pair_tokenizer, tmp_path):
-    with_adapters(classifier, LORA).save_pretrained(tmp_path / "adapters")
-    for_inference = PeftModel.from_pretrained(bert_classifier(), tmp_path / "adapters")
-    with pytest.raises(ValueError, match=r"frozen, so it cannot learn: load its adapters with is_trainable=True"):
-        make_trainer(discriminator=for_inference)
+TALK = [{"role": "user", "content": "the dog"}]
+ANSWER = [{"role": "assistant", "content": "runs ."}]
+CONVERSATIONS = {
+    "messages": {"messages": [TALK + ANSWER] * 8},
+    "prompt and completion": {"prompt": [TALK] * 8, "completion": [ANSWER] * 8},
+}
 
 
-def test_an_existing_peft_classifier_plays_as_an_instance_and_as_a_folder(make_trainer, folder, tmp_path):
-    existing = with_adapters(AutoModelForSequenceClassification.from_pretrained(folder), LORA)
-    existing.save_pretrained(tmp_path / "adapters")
-    for given in (existing, str(tmp_path / "adapters")):
-        trainer = make_trainer(discriminator=given)
-        trainer.train()
-        trainer.save_model(str(tmp_path / "saved"))
-        again = PeftModel.from_pretrained(
-            AutoModelForSequenceClassification.from_pretrained(folder), tmp_path / "saved" / "discriminator"
-        ).eval()
-        encoded = trainer.discriminator.encode(["the dog"], ["runs"])
-        with torch.no_grad():
-            assert_close(again(**encoded).logits[:, 0], trainer.discriminator.score(["the dog"], ["runs"]))
+@pytest.mark.parametrize("form", list(CONVERSATIONS))
+@pytest.mark.parametrize("split", ["train", "streamed", "evaluation", "one of several evaluations"])
+def test_conversations_need_a_chat_template(
+    make_trainer, nothing_loads, dataset, form, split
+):
+    talk = Dataset.from_dict(CONVERSATIONS[form])
+    arguments = {
+        "train": {"train_dataset": talk},
+        "streamed": {"train_dataset": talk.to_iterable_dataset(), "real_dataset": dataset},
+        "evaluation": {"eval_dataset": talk},
+        "one of several evaluations": {"eval_dataset": {"plain": dataset, "talk": talk}},
+    }[split]
+    with pytest.raises(ValueError, match=r"tokenizer\.chat_template"):
+        make_trainer(**arguments)
 
 
-def test_a_fresh_head_and_a_label_contradict_each_other(make_config):
-    with pytest.raises(ValueError, match=r"discriminator_label names.*discriminator_fresh_head replaces.*one of the"):
-        make_config(discriminator_fresh_head=True, discriminator_label="POSITIVE")
-
-
-def test_settings_of_the_discriminator_arrive(make_trainer, make_config, pair_tokenizer, tmp_path):
-    model = bert_classifier(num_labels=3)
-    model.save_pretrained(tmp_path / "three")
-    fresh = make_trainer(
-        make_config(discriminator_fresh_head=True, discriminator_gradient_checkpointing=True),
-        discriminator=str(tmp_path / "three"),
+def test_rollout_func_needs_no_chat_template(make_trainer):
+    trainer = make_trainer(
+        train_dataset=Dataset.from_dict(CONVERSATIONS["messages"]), rollout_func=lambda prompts, trainer: {}
     )
-    assert fresh.discriminator.model.config.num_labels == 1
-    calls = []
-    fresh.discriminator.model.bert.encoder.layer[0].attention.register_forward_hook(lambda *_: calls.append(1))
-    fresh.train()
-    assert len(calls) == 2 * 4  # a step runs the layer forward, and once more in the backward pass
-    assert make_trainer(make_config(fp16=True, bf16=False)).discriminator.fp16
-    assert make_trainer(make_config(bf16=True)).discriminator.bf16
-    assert not make_trainer().discriminator.fp16
+    assert trainer.processing_class.chat_template is None
 
 
-def test_an_encoder_gets_a_fresh_head_with_one_label(make_trainer, pair_tokenizer, tmp_path):
-    BertModel(bert_classifier().config).save_pretrained(tmp_path / "encoder")
-    trainer = make_trainer(discriminator=str(tmp_path / "encoder"))
-    assert trainer.discriminator.model.config.num_labels == 1
+@pytest.mark.parametrize("form", list(CONVERSATIONS))
+def test_discriminator_needs_no_chat_template(make_trainer, tokenizer, form):
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}"
+    trainer = make_trainer(train_dataset=Dataset.from_dict(CONVERSATIONS[form]), processing_class=tokenizer)
+    assert trainer.discriminator.processing_class.chat_template is None
+    seen = []
+    update = trainer.discriminator.update
+    trainer.discriminator.update = lambda *args, **kwargs: seen.append(args) or update(*args, **kwargs)
     trainer.train()
+    prompts, _, references, real_prompts = seen[0]
+    assert set(prompts) == set(real_prompts) == {"the dog"}  # plain text, no role and no template
+    assert set(references) == {"runs ."}
+    assert torch.isfinite(torch.tensor(trainer.state.log_history[0]["discriminator/loss"]))
 
 
-def test_what_does_not_fit_the_discriminator_is_said_once_a_trainer(make_trainer, make_config):
-    trainer = make_trainer(make_config(discriminator_max_length=4, max_completion_length=6))
-    with pytest.warns(UserWarning, match=r"texts \(\d+%\) did not fit into the discriminator's 4 tokens") as caught:
-        trainer.train()
-    assert len([warning for warning in caught if "did not fit" in str(warning.message)]) == 1
+def length_reward(completions, **kwargs):
+    return [float(len(completion)) for completion in completions]
+
+
+def test_missing_discriminator_is_refused(make_trainer, nothing_loads):
+    with pytest.raises(ValueError, match="discriminator="):
+        make_trainer(discriminator=None)
+
+
+def test_args_of_another_trainer_are_refused(make_trainer, nothing_loads, tmp_path):
+    with pytest.raises(TypeError, match="AdversarialConfig, got GRPOConfig"):
+        make_trainer(GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none"))
+
+
+def test_args_default_to_a_folder_named_after_the_model(monkeypatch):
+    monkeypatch.setattr(build_module, "AdversarialConfig", lambda output_dir: output_dir)
+    assert checked_args(None, "someone/generator/") == "generator-GAN"
+
+
+@pytest.mark.parametrize("name", ["reward_weights", "reward_processing_classes"])
+def test_unequal_reward_lists_are_refused(make_trainer, make_config, nothing_loads, tokenizer, name):
+    """The discriminator's own weight is no part of the user's list."""
+    weights = {"reward_weights": [1.0, 2.0]} if name == "reward_weights" else {}
+    arguments = {name: [tokenizer, tokenizer]} if name != "reward_weights" else {}
+    with pytest.raises(ValueError, match=rf"Number of {name.replace('_', ' ')} \(2\) must match .* \(1\)"):
+        make_trainer(make_config(**weights), reward_funcs=length_reward, **arguments)
+
+
+def test_rewards_given_stand_before_the_discriminators(make_trainer, make_config, tokenizer):
+    """Further rewards without weights weigh 1 each; the gate's verdicts come last."""
+    trainer = make_trainer(
+        make_config(discriminator_weight=2.0),
+        reward_funcs=[length_reward],
+        safety_gate=lambda completions: [False] * len(completions),
+    )
+    assert trainer.reward_func_names == ["length_reward", "discriminator", "safety_gate"]
+    assert trainer.reward_weights.tolist() == [1.0, 2.0, 1.0]
+    assert trainer.args.reward_weights is None
+    assert len(trainer.reward_processing_classes) == 3
+
+
+@pytest.mark.parametrize("name", ["discriminator", "safety_gate"])
+def test_reward_of_a_taken_name_is_refused(make_trainer, name):
+    def reward(**kwargs):
+        return [0.0]
+
+    reward.__name__ = name
+    with pytest.raises(ValueError, match=f"A reward function is called '{name}'"):
+        make_trainer(reward_funcs=reward, safety_gate=lambda completions: [False] * len(completions))
+
+
+def test_safety_gate_refuses_the_discriminator_itself(make_trainer, nothing_loads, classifier, pair_tokenizer):
+    gate = SafetyGate(classifier, label=0, processing_class=pair_tokenizer)
+    with pytest.raises(ValueError, match="safety gate and as discriminator"):
+        make_trainer(discriminator=classifier, safety_gate=gate)
+
+
+@pytest.mark.parametrize("name", ["tools", "rollout_func", "environment_factory"])
+def test_evaluator_refuses_text_of_others(make_trainer, nothing_loads, name):
+    """What puts its own text into completions is nothing that an evaluator's samples could have."""
+    given = {"tools": [length_reward]}.get(name, length_reward)
+    with pytest.raises(ValueError, match=rf"evaluator=.*{name}"):
+        make_trainer(evaluator=SimpleNamespace(prepare=lambda *_: None), **{name: given})
+
+
+def test_missing_references_are_refused(make_trainer, nothing_loads):
+    with pytest.raises(ValueError, match="`completion` column"):
+        make_trainer(train_dataset=Dataset.from_dict({"prompt": ["a"] * 8}))
+
+
+def test_real_text_coef_needs_plain_text(make_trainer, make_config, nothing_loads):
+    with pytest.raises(ValueError, match="real_text_coef"):
+        make_trainer(make_config(real_text_coef=0.1), environment_factory=object)
+
+
+def test_best_model_is_checked_before_anything_loads(make_trainer, make_config, nothing_loads):
+    stopping = [EarlyStoppingCallback()]
+    with pytest.raises(ValueError, match="metric_for_best_model"):
+        make_trainer(make_config(eval_strategy="steps", eval_steps=1), callbacks=stopping)
