@@ -212,7 +212,7 @@ class AdversarialConfig(GRPOConfig):
         optim_args = self.discriminator_training_args()
         if _is_of_bitsandbytes(optim_args.optim) and not is_bitsandbytes_available():
             raise ImportError(
-                f"discriminator_optim_kwargs has optim={str(optim_args.optim)!r}, an optimizer of bitsandbytes, which "
+                f"discriminator_optim_kwargs has optim={optim_args.optim.value!r}, an optimizer of bitsandbytes, which "
                 "is not installed: pip install 'hf-mgan[quantization]'."
             )
         if not optim_args.max_grad_norm > 0:
