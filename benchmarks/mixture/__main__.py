@@ -2,21 +2,19 @@
 
     python -m benchmarks.mixture
 
-The smallest game in which modes can be lost: a real text is one of ten words, each as likely as any other; a
+The smallest training in which modes can be lost: a real text is one of ten words, each as likely as any other; a
 completion is one word. The generator is a GPT-2 that begins with nearly all of its mass on one word (`one`) or, to see
-whether a game holds what it has, equally on all of them (`all`); the discriminator is a BERT that starts from nothing.
-Both play with `AdversarialTrainer`, so losses, rewards, anchors and replay are those of every other run. What the
-generator gives to each word can be read off its softmax, so the Jensen-Shannon divergence is exact. A mode is covered
-if the generator gives it at least a fifth of its share. A game takes a few seconds.
+whether training holds what it has, equally on all of them (`all`); the discriminator is a BERT with random weights.
+Both are trained with `AdversarialTrainer`, so losses, rewards, anchors and replay are those of every other run. What
+the generator gives to each word can be read off its softmax, so the Jensen-Shannon divergence is exact. A mode is
+covered if the generator gives it at least a fifth of its share. A run takes a few seconds. The results go to
+benchmarks/results/mixture.jsonl, one run per line.
 """
 
 import argparse
-import json
 import math
-import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,10 @@ from transformers import (
 from transformers.utils import logging
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer
-from hf_mgan.objectives import LOSSES, NEEDS_PENALTY
+
+from ..sweep import RESULTS, write_lines
+from ..testbed import versions
+from .tables import ANCHORS, LOSS_NAMES, STARTS
 
 
 MODES = ["red", "orange", "yellow", "green", "blue", "indigo", "violet", "white", "grey", "black"]
@@ -43,16 +44,14 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "[MASK]"]
 STEPS, BATCH_SIZE = 120, 64
 # The mass of the other modes where the generator starts on one.
 REMAINDER = 0.02
-ANCHORS: dict[str, dict[str, Any]] = {
+MODULE = "benchmarks.mixture"
+COMMITTED = RESULTS / "mixture.jsonl"
+SETTINGS: dict[str, dict[str, Any]] = {
     "none": {},
-    "real-text cross-entropy 0.1": {"real_text_coef": 0.1},
-    "KL to the start 0.1": {"beta": 0.1},
-    "average of weights 0.95": {"ema_decay": 0.95},
-    "replay 0.5": {"discriminator_replay_fraction": 0.5, "discriminator_replay_size": 512},
+    "real text": {"real_text_coef": 0.1},
+    "KL": {"beta": 0.1},
+    "replay": {"discriminator_replay_fraction": 0.5},
 }
-REPOSITORY = Path(__file__).parents[1]
-RESULT = REPOSITORY / "benchmarks" / "results" / "mixture.json"
-PACKAGES = ("torch", "transformers", "trl", "peft", "hf-mgan")
 
 
 def make_tokenizer(adds_ends: bool) -> PreTrainedTokenizerFast:
@@ -114,8 +113,8 @@ def measure(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast) -> dict[
     return {"divergence": round(float(divergence), 4), "modes": int(covered)}
 
 
-def play(loss: str, anchor: dict[str, Any], start: str, seed: int, steps: int = STEPS) -> dict[str, Any]:
-    """Play a game and measure the generator before and after it."""
+def train(loss: str, anchor: dict[str, Any], start: str, seed: int, steps: int = STEPS) -> dict[str, Any]:
+    """Train and measure the generator before and after it."""
     set_seed(seed)
     tokenizer = make_tokenizer(adds_ends=False)
     generator = make_generator(tokenizer, start)
@@ -147,7 +146,6 @@ def play(loss: str, anchor: dict[str, Any], start: str, seed: int, steps: int = 
             discriminator_loss=loss,
             discriminator_learning_rate=1e-2,
             discriminator_warmup_steps=20,
-            discriminator_gradient_penalty=1.0 if loss in NEEDS_PENALTY else 0.0,
             model_init_kwargs={"dtype": "float32"},
             gradient_checkpointing=False,
             bf16=False,
@@ -174,39 +172,32 @@ def play(loss: str, anchor: dict[str, Any], start: str, seed: int, steps: int = 
     return {"seed": seed, "before": before, "after": measure(trainer.model.eval(), tokenizer), "seconds": seconds}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--losses", nargs="+", default=list(LOSS_NAMES), choices=list(LOSS_NAMES))
     parser.add_argument("--anchors", nargs="+", default=list(ANCHORS), choices=list(ANCHORS))
-    parser.add_argument("--starts", nargs="+", default=["one", "all"], choices=["one", "all"])
+    parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--output", type=Path, default=COMMITTED)
+    arguments = parser.parse_args(words)
     torch.set_num_threads(1)
     logging.set_verbosity_error()
-    games = []
-    print(f"{'start':<6}{'loss':<22}{'anchor':<30}{'JS (bits)':>16}{'modes':>8}{'seconds':>9}")
+    results = []
     for start in arguments.starts:
         for loss in arguments.losses:
             for anchor in arguments.anchors:
-                runs = [play(loss, ANCHORS[anchor], start, seed) for seed in arguments.seeds]
-                games.append({"start": start, "loss": loss, "anchor": anchor, "runs": runs})
-                divergence, modes = (
-                    statistics.mean(run["after"][key] for run in runs) for key in ("divergence", "modes")
-                )
-                before = statistics.mean(run["before"]["divergence"] for run in runs)
-                seconds = statistics.mean(run["seconds"] for run in runs)
-                print(f"{start:<6}{loss:<22}{anchor:<30}{before:>7.3f} > {divergence:.3f}{modes:>8.1f}{seconds:>9.1f}")
-    result = {
-        "command": "python -m benchmarks.mixture",
-        "arguments": {key: str(value) if key == "output" else value for key, value in vars(arguments).items()},
-        "steps": STEPS,
-        "batch_size": BATCH_SIZE,
-        "versions": {name: version(name) for name in PACKAGES},
-        "games": games,
-    }
-    result["arguments"].pop("output")
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+                for seed in arguments.seeds:
+                    measured = train(loss, SETTINGS[anchor], start, seed, arguments.steps)
+                    about = {"start": start, "loss": loss, "anchor": anchor, "steps": arguments.steps}
+                    results.append({**about, **measured, "versions": versions()})
+                    after = measured["after"]
+                    print(
+                        f"{start}, {loss}, {anchor}, seed {seed}: {after['divergence']} bits, {after['modes']} modes"
+                    )
+                    write_lines(arguments.output, results)
 
 
 if __name__ == "__main__":

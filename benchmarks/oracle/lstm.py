@@ -303,8 +303,8 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
 
     Returns:
         `dict`: `references`, see [`OracleMetrics.references`]; `likelihood`, `adversarial` and, with the demo's
-        learning rate, `fast`: the metrics at every temperature; `fits`, what became of maximum likelihood; `training` and
-        `fast_training`, the trainer's metrics over the last steps of both runs; `discriminator_aucs`, what the
+        learning rate, `fast`: the metrics at every temperature; `fits`, what became of maximum likelihood; `training`
+        and `fast_training`, the trainer's metrics over the last steps of both runs; `discriminator_aucs`, what the
         discriminator has learnt ([`~oracle.training.discriminator_aucs`]) after its warm-up and after either run;
         `seconds` of the processor.
     """

@@ -1,55 +1,41 @@
-"""Runs the README's first Python block on local copies of the models it names, and prints what it prints.
+"""Runs the README's first Python block, and prints what it prints.
 
-    python ../shared/tools/real_models.py MODELS
-    python benchmarks/readme_snippet.py --models MODELS --texts ../shared/data/wordnet_examples.train.jsonl
+    python -m benchmarks.readme_snippet                        # models and texts from the Hub
+    python -m benchmarks.readme_snippet --generator FOLDER --discriminator FOLDER --data FOLDER
 
-The first 5,000 texts are taken. The block is run as it stands but for the ids, the name of the data file and, on a
-machine without an accelerator, `use_cpu=True`, which transformers asks for there.
+The block is run as it stands but for the names that are given, for its data file, which becomes the first 5,000 texts
+of --data, and, on a machine without an accelerator, for `use_cpu=True`, which transformers asks for there.
 """
 
 import argparse
+import json
 import os
-import re
 import tempfile
 from pathlib import Path
 
-import torch
+from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP, load_texts
+from .block import DATA_FILE, for_this_machine, snippet
 
 
-README = Path(__file__).parents[1] / "README.md"
+MODULE = "benchmarks.readme_snippet"
 
 
-def snippet() -> str:
-    """Return the README's first Python block."""
-    match = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    if match is None:
-        raise ValueError(f"{README} has no Python block.")
-    return match.group(1)
-
-
-def for_this_machine(code: str, names: dict[str, Path]) -> str:
-    """Return the code for this machine, with local paths for the quoted names; a name that is missing is an error."""
-    for name, path in names.items():
-        if f'"{name}"' not in code:
-            raise ValueError(f"The README's block does not name {name}.")
-        code = code.replace(f'"{name}"', repr(str(path.resolve())))
-    return code if torch.accelerator.is_available() else code.replace('("out",', '("out", use_cpu=True,')
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, required=True, help="folder with the two models")
-    parser.add_argument("--texts", type=Path, required=True, help="JSON lines with a `text`")
-    arguments = parser.parse_args()
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--generator", default=GENERATOR, help="id on the Hub, or folder")
+    parser.add_argument("--discriminator", default=ENCODER, help="id on the Hub, or folder")
+    parser.add_argument("--data", default=TEXTS, help=TEXTS_HELP)
+    parser.add_argument("--max_texts", type=int, default=5000)
+    arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "texts.jsonl"
-        data.write_text("".join(arguments.texts.read_text().splitlines(keepends=True)[:5000]))
-        names = {
-            "HuggingFaceTB/SmolLM2-135M-Instruct": arguments.models / "SmolLM2-135M-Instruct",
-            "sentence-transformers/all-MiniLM-L6-v2": arguments.models / "all-MiniLM-L6-v2",
-            "texts.jsonl": data,
-        }
-        code = for_this_machine(snippet(), names)
+        data = Path(folder) / DATA_FILE
+        texts = load_texts(arguments.data, arguments.max_texts)["train"]["text"]
+        data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        given = {GENERATOR: arguments.generator, ENCODER: arguments.discriminator}
+        paths = {name: str(Path(path).resolve()) if Path(path).exists() else path for name, path in given.items()}
+        code = for_this_machine(snippet(), {**paths, DATA_FILE: str(data)})
         os.chdir(folder)
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 

@@ -81,8 +81,8 @@ def against_perfect(
 
     Returns:
         `dict[str, float]`: [`classification_metrics`], those of the perfect one with the prefix `best_`, and the rank
-        correlation with the true log-ratio: `spearman` over the sentences where it is finite, `spearman_generated` over
-        the generated ones among them.
+        correlation with the true log-ratio: `spearman` over the sentences where it is finite, `spearman_generated`
+        over the generated ones among them.
     """
     of_both = torch.cat([real_logits, fake_logits]), torch.cat([real_ratios, fake_ratios])
     compared = {"": of_both, "_generated": (fake_logits, fake_ratios)}

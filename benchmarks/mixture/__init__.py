@@ -1,0 +1,1 @@
+"""Which losses and anchors find lost modes."""

@@ -1,0 +1,69 @@
+"""Writes every page of the documentation that is made of committed results.
+
+    python -m benchmarks.pages           # write them
+    python -m benchmarks.pages --check   # fail if one is not what the committed results make of it
+    python -m benchmarks.pages --demo demo/demo.json --evaluation OUT/report.json   # take in what these commands found
+
+The pages are recipe, oracle, real_text, architectures, memory and results; each is made of a template beside its
+benchmark and of benchmarks/results.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..hardware.architectures import page as architectures_page
+from ..hardware.memory_page import page as memory_page
+from ..oracle.tables import page as oracle_page
+from ..real_text.tables import page as real_text_page
+from ..recipe.tables import page as recipe_page
+from ..sweep import PAGES, RESULTS, read_lines, write_lines
+from .results import demo_lines, evaluation_lines
+from .results import page as results_page
+
+
+def _results(name: str) -> list[dict]:
+    return read_lines(RESULTS / f"{name}.jsonl")
+
+
+WRITTEN: dict[str, Callable[[], str]] = {
+    "architectures": lambda: architectures_page(_results("architectures")),
+    "memory": lambda: memory_page(_results("memory"), _results("gpu")),
+    "oracle": lambda: oracle_page(_results("oracle")),
+    "real_text": lambda: real_text_page(_results("real_text")),
+    "recipe": lambda: recipe_page(_results("recipe")),
+    "results": lambda: results_page(_results),
+}
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pages", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page differs")
+    parser.add_argument("--demo", type=Path, help="demo.json of `hf-mgan demo`, to become committed results")
+    parser.add_argument(
+        "--evaluation", type=Path, help="report.json of `hf-mgan evaluate`, to become committed results"
+    )
+    arguments = parser.parse_args(words)
+    for name, lines in {"demo": demo_lines, "evaluation": evaluation_lines}.items():
+        if (path := getattr(arguments, name)) is not None:
+            write_lines(RESULTS / f"{name}.jsonl", lines(json.loads(path.read_text())))
+    different = []
+    for name, written in WRITTEN.items():
+        path = PAGES / f"{name}.md"
+        if path.read_text() != (text := written()):
+            different.append(f"docs/{path.name}")
+            if not arguments.check:
+                path.write_text(text)
+    if arguments.check and different:
+        sys.exit(
+            f"Not what the committed results make of them: {', '.join(different)}. Run python -m benchmarks.pages"
+        )
+    print(f"{len(WRITTEN)} pages, {len(different)} {'different' if arguments.check else 'rewritten'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the safety gate keeps out of the generator's texts."""
