@@ -10,11 +10,11 @@ ARGS ?=
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: .venv/.demo ## Set up and run the demo: a game on a small formal language, a few minutes on a CPU
+demo: .venv/.demo ## Set up and run the demo: adversarial training on a small formal language, a few minutes on a CPU
 	$(BIN)/hf-mgan demo $(ARGS)
 
 test: .venv/.test ## Set up and run the tests (offline, CPU)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
 
 check: .venv/.test ## Lint, format, types and layers
 	$(BIN)/ruff check .
