@@ -1,6 +1,5 @@
-"""The benchmark with oracles: densities and divergences by hand, players, tables, and jobs that go on."""
+"""The benchmark with oracles: densities and divergences by hand, training, tables, and the command."""
 
-import json
 import math
 from itertools import product
 from types import SimpleNamespace
@@ -10,10 +9,14 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from benchmarks import oracle, oracle_language, oracle_lstm, oracle_players, oracle_tables
-from benchmarks.oracle_lstm import Oracle, draw, make_generator, token_logps, with_start
-from benchmarks.oracle_measures import PREFIXES, best_value, compare, diversity
-from benchmarks.recipe import Job, known, write
+from benchmarks.oracle import __main__ as oracle
+from benchmarks.oracle import language as oracle_language
+from benchmarks.oracle import lstm as oracle_lstm
+from benchmarks.oracle import tables as oracle_tables
+from benchmarks.oracle import training as oracle_training
+from benchmarks.oracle.lstm import Oracle, draw, make_generator, token_logps, with_start
+from benchmarks.oracle.metrics import PREFIXES, best_value, compare, diversity
+from benchmarks.sweep import Job, read_folder, read_lines, write_file
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import SPECIAL_TOKENS, make_tokenizer
 
@@ -41,13 +44,13 @@ def small_oracle():
 # The oracle
 
 
-def test_the_oracle_samples_what_its_density_says(small_oracle):
+def test_oracle_samples_what_its_density_says(small_oracle):
     probs = small_oracle.token_logps(EVERY_TEXT).sum(1).exp()
     assert probs.min() < 0.6 * probs.max()  # so that the test can tell
     check_density(probs, small_oracle.sample(20_000, seed=1))
 
 
-def test_the_oracle_is_the_published_cell(small_oracle):
+def test_oracle_is_the_published_cell(small_oracle):
     """One step by hand from a state of zeros, after the embedding of word 0: c = i * g, h = o * tanh(c)."""
     weights = dict(small_oracle.named_parameters())
     gates = weights["recurrent.weight_ih_l0"] @ weights["embedding.weight"][0] + weights["recurrent.bias_ih_l0"]
@@ -58,7 +61,7 @@ def test_the_oracle_is_the_published_cell(small_oracle):
     torch.testing.assert_close(logps, expected[EVERY_TEXT[:, 0]].double())
 
 
-def test_the_oracles_weights_are_standard_normal_and_its_own_by_seed():
+def test_oracle_has_standard_normal_weights_by_seed():
     one, other = (Oracle(2000, width=32, length=2, seed=seed) for seed in (0, 1))
     for name, weight in one.named_parameters():
         if name == "recurrent.bias_hh_l0":  # torch adds two biases where the original has one
@@ -72,7 +75,7 @@ def test_the_oracles_weights_are_standard_normal_and_its_own_by_seed():
     assert not torch.equal(one.sample(3, seed=5), one.sample(3, seed=6))
 
 
-def test_the_oracles_text_does_not_depend_on_chunks(small_oracle, monkeypatch):
+def test_oracle_does_not_depend_on_chunks(small_oracle, monkeypatch):
     whole = small_oracle.token_logps(EVERY_TEXT)
     monkeypatch.setattr(oracle_lstm, "CHUNK", 2)
     torch.testing.assert_close(small_oracle.token_logps(EVERY_TEXT), whole)
@@ -95,13 +98,13 @@ def small_generator():
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_the_generator_samples_what_its_density_says(small_generator, temperature):
+def test_generator_samples_what_its_density_says(small_generator, temperature):
     probs = token_logps(small_generator, EVERY_TEXT, temperature).sum(1).exp()
     assert probs.min() < 0.5 * probs.max()
     check_density(probs, draw(small_generator, 5000, 2, temperature, seed=1))
 
 
-def test_the_generator_writes_words_alone(small_generator):
+def test_generator_writes_words_alone(small_generator):
     """All mass is on the words, and the special tokens get no gradient that could change that."""
     logits = small_generator(input_ids=torch.tensor([[small_generator.config.bos_token_id]])).logits[0, 0]
     assert logits.softmax(0)[: len(SPECIAL_TOKENS)].tolist() == [0] * len(SPECIAL_TOKENS)
@@ -126,9 +129,9 @@ class Fixed(nn.Module):
         return SimpleNamespace(logits=logits)
 
 
-def test_a_tempered_nll_has_its_hand_computed_value():
-    """At temperature 1/2 probabilities are squared: 0.25, 0.09 and 0.04 of 0.38. Texts 0 1 and 2 2, so -log q a word
-    is -(log 0.25 + log 0.09 + 2 log 0.04 - 4 log 0.38) / 4.
+def test_token_logps_with_temperature_are_right_by_hand():
+    """At temperature 1/2 probabilities are squared: 0.25, 0.09 and 0.04 of 0.38. Texts 0 1 and 2 2, so -log q per
+    word is -(log 0.25 + log 0.09 + 2 log 0.04 - 4 log 0.38) / 4.
     """
     texts = torch.tensor([[0, 1], [2, 2]])
     logps = token_logps(Fixed(), texts, 0.5)
@@ -138,10 +141,10 @@ def test_a_tempered_nll_has_its_hand_computed_value():
     torch.testing.assert_close(token_logps(Fixed(), texts).float(), torch.tensor([[0.5, 0.3], [0.2, 0.2]]).log())
 
 
-# Measures
+# Metrics
 
 
-def test_the_measures_have_their_hand_computed_values():
+def test_compare_has_its_hand_computed_values():
     """One word, 0 or 1: p = 3/4, 1/4 and q the other way round; samples in these proportions.
 
     Both KL are 1/2 log 3. M is 1/2, 1/2, so JS = 1 - H(1/4) = 0.18872 bits, and V = 2 JS ln 2 - log 4 = -1.12467. The
@@ -149,19 +152,19 @@ def test_the_measures_have_their_hand_computed_values():
     """
     p, q = torch.tensor([0.75, 0.25]).log().double(), torch.tensor([0.25, 0.75]).log().double()
     real, fake = torch.tensor([[0], [0], [0], [1]]), torch.tensor([[1], [1], [1], [0]])
-    figures = compare(p[real], q[real], p[fake], q[fake])
+    measured = compare(p[real], q[real], p[fake], q[fake])
     cross = -(0.75 * math.log(0.25) + 0.25 * math.log(0.75))
-    assert figures["nll_oracle"] == figures["nll_gen"] == pytest.approx(cross)
-    assert figures["entropy"] == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
-    assert figures["forward_kl"] == figures["reverse_kl"] == pytest.approx(math.log(3) / 2)
-    assert figures["forward_kl_error"] == pytest.approx(math.log(3) / 2)
-    assert figures["divergence"] == pytest.approx(0.188722, abs=1e-6)
-    assert figures["best_value"] == pytest.approx(-1.124670, abs=1e-5)
-    assert not any(f"divergence_of_{k}" in figures for k in PREFIXES)  # no text is longer
+    assert measured["nll_oracle"] == measured["nll_gen"] == pytest.approx(cross)
+    assert measured["entropy"] == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert measured["forward_kl"] == measured["reverse_kl"] == pytest.approx(math.log(3) / 2)
+    assert measured["forward_kl_error"] == pytest.approx(math.log(3) / 2)
+    assert measured["divergence"] == pytest.approx(0.188722, abs=1e-6)
+    assert measured["best_value"] == pytest.approx(-1.124670, abs=1e-5)
+    assert not any(f"divergence_of_{k}" in measured for k in PREFIXES)  # no text is longer
 
 
-def test_figures_are_a_word_or_a_text_as_they_say():
-    """Each word twice: NLL a word stays and KL a text doubles; the first word alone has the divergence of one.
+def test_compare_is_per_word_or_per_text_as_it_says():
+    """Each word twice: NLL per word stays and KL per text doubles; the first word alone has the divergence of one.
 
     In whole texts q/p is then 1/9 three times and 9 once: 1 - (3 log2(10/9) + log2(10)) / 4 = 0.055516 bits.
     """
@@ -176,30 +179,30 @@ def test_figures_are_a_word_or_a_text_as_they_say():
     assert two["divergence"] == pytest.approx(0.055516, abs=1e-6)
 
 
-def test_the_best_value_goes_from_minus_log_4_to_0():
+def test_best_value_goes_from_minus_log_4_to_0():
     assert best_value(0.0) == pytest.approx(-math.log(4))
     assert best_value(1.0) == pytest.approx(0.0)
 
 
 def test_diversity_is_of_texts_as_words():
     """0 1 twice and 0 2: 3 of 6 words, 2 of 3 pairs, and one text of three is a duplicate."""
-    figures = diversity(torch.tensor([[0, 1], [0, 1], [0, 2]]))
-    assert figures["distinct_1"] == pytest.approx(3 / 6)
-    assert figures["distinct_2"] == pytest.approx(2 / 3)
-    assert figures["duplicates"] == pytest.approx(1 / 3)
+    measured = diversity(torch.tensor([[0, 1], [0, 1], [0, 2]]))
+    assert measured["distinct_1"] == pytest.approx(3 / 6)
+    assert measured["distinct_2"] == pytest.approx(2 / 3)
+    assert measured["duplicates"] == pytest.approx(1 / 3)
 
 
-def test_words_are_drawn_each_for_itself_as_often_as_they_were_learnt_or_all_alike(small_oracle):
+def test_references_are_words_drawn_each_for_itself(small_oracle):
     """With one more of each, the words 0, 1 and 2 of two texts 0 0 and 0 1 have the weights 4, 2 and 1."""
     learnt = torch.tensor([[0, 0], [0, 1]])
-    fresh = torch.tensor([[0, 1], [1, 1], [2, 0], [0, 0]])
-    references = oracle_lstm.Measure(small_oracle, fresh, learnt, 0).references()
+    held_out = torch.tensor([[0, 1], [1, 1], [2, 0], [0, 0]])
+    references = oracle_lstm.OracleMetrics(small_oracle, held_out, learnt, 0).references()
     expected = -(4 * math.log(4 / 7) + 3 * math.log(2 / 7) + math.log(1 / 7)) / 8
     assert references["unigram"]["nll_gen"] == pytest.approx(expected)
     assert references["uniform"]["nll_gen"] == references["uniform"]["entropy"] == pytest.approx(math.log(3))
     assert references["oracle"]["divergence"] == 0
-    many = fresh.repeat(2000, 1)
-    drawn = oracle_lstm.Measure(small_oracle, many, learnt, 0).references()["unigram"]
+    many = held_out.repeat(2000, 1)
+    drawn = oracle_lstm.OracleMetrics(small_oracle, many, learnt, 0).references()["unigram"]
     entropy = -sum(weight / 7 * math.log(weight / 7) for weight in (4, 2, 1))
     assert drawn["entropy"] == pytest.approx(entropy, abs=0.02)
 
@@ -207,14 +210,14 @@ def test_words_are_drawn_each_for_itself_as_often_as_they_were_learnt_or_all_ali
 # Maximum likelihood
 
 
-def test_maximum_likelihood_is_kept_where_held_out_texts_are_likeliest(tmp_path):
+def test_fit_keeps_the_model_that_is_best_on_held_out_texts(tmp_path):
     """Forty texts at a great learning rate are soon learnt by heart, and one or two steps are too few: the best is the
     second schedule, before its end.
     """
     tokenizer = make_tokenizer([f"w{word}" for word in range(8)], adds_ends=False)
     source = Oracle(8, width=4, length=4, seed=0)
     learnt, held_out = source.sample(40, seed=1), source.sample(60, seed=2)
-    model, fits = oracle_players.fit(
+    model, fits = oracle_training.fit(
         lambda: make_generator(tokenizer, 8),
         with_start(learnt, tokenizer),
         with_start(held_out, tokenizer),
@@ -236,9 +239,9 @@ def test_maximum_likelihood_is_kept_where_held_out_texts_are_likeliest(tmp_path)
     torch.testing.assert_close(token_logps(saved, held_out), token_logps(model, held_out))
 
 
-def test_the_languages_generator_is_the_demos_at_its_width(monkeypatch, tmp_path):
+def test_language_generator_is_the_demos_at_its_width(monkeypatch, tmp_path):
     """The demo makes its own within its training, which is stopped here as soon as it has it."""
-    from hf_mgan.demo import players
+    from hf_mgan.demo import models
 
     made = []
 
@@ -249,10 +252,10 @@ def test_the_languages_generator_is_the_demos_at_its_width(monkeypatch, tmp_path
         made.append(model)
         raise Stop
 
-    monkeypatch.setattr(players, "SFTTrainer", stop)
+    monkeypatch.setattr(models, "SFTTrainer", stop)
     tokenizer = make_tokenizer(Language().words, adds_ends=False)
     with pytest.raises(Stop):
-        players.train_generator(["the dog"], tokenizer, tmp_path, 1, 1, 0, callback=None)
+        models.train_generator(["the dog"], tokenizer, tmp_path, 1, 1, 0, callback=None)
     ours = oracle_language.make_generator(tokenizer, 24)
     assert ours.config.to_diff_dict() == made[0].config.to_diff_dict()
 
@@ -283,64 +286,62 @@ def results(drawn):
         return [oracle.do(job, tiny=True) for job in jobs]
 
 
-def test_every_seed_has_its_own_oracle_and_every_use_its_own_texts(results, drawn):
+def test_seeds_have_their_own_oracle_and_texts(results, drawn):
     """To learn from, to stop at, to measure with, and to measure the oracle itself."""
     assert drawn["oracles"] == [0, 1]
     assert len(drawn["texts"]) == len(set(drawn["texts"])) == 8
 
 
-def test_a_tiny_run_measures_both_generators_at_every_temperature(results):
+def test_do_measures_both_generators_at_every_temperature(results):
     assert not any("error" in one for one in results)
     for result in results[:2]:
         for name in ("likelihood", "adversarial", "fast"):
             assert [one["temperature"] for one in result[name]] == list(oracle_lstm.TINY.temperatures)
-            # A colder softmax is surer.
+            # A colder softmax is more confident.
             cold, warm = result[name]
             assert cold["entropy"] < warm["entropy"]
         assert result["likelihood"] != result["adversarial"]
         assert result["references"]["oracle"]["divergence"] == 0
         assert result["references"]["uniform"]["nll_gen"] == pytest.approx(math.log(30), abs=1e-4)
         assert result["adversarial"] != result["fast"]
-        assert result["areas"].keys() == {"warmup", "adversarial", "fast"}
-        assert all(0 < area < 1 for areas in result["areas"].values() for area in areas.values())
-        assert result["fast_training"]["length"] == oracle_lstm.TINY.length
-        assert result["training"]["length"] == oracle_lstm.TINY.length  # no text of the game ends early
+        assert result["discriminator_aucs"].keys() == {"warmup", "adversarial", "fast"}
+        assert all(0 < auc < 1 for aucs in result["discriminator_aucs"].values() for auc in aucs.values())
+        assert result["training"].keys() == result["fast_training"].keys() == {"real_prob", "fake_prob", "value"}
     language = results[2]
     assert len(language["adversarial"]) == len(language["likelihood"]) == 5
     assert language["adversarial"] != language["likelihood"]
 
 
-def test_the_second_game_meets_the_same_discriminator_after_the_same_warm_up(monkeypatch, tmp_path):
+def test_second_run_has_the_same_discriminator_at_its_start(monkeypatch, tmp_path):
     seen = []
 
-    def areas(trainer, *texts):
+    def aucs(trainer, *texts):
         weights = [value.sum().item() for value in trainer.discriminator.model.parameters()]
         seen.append((trainer.state.global_step, trainer.args.learning_rate, weights, texts))
-        return {"auc_learnt": 0.5, "auc_fresh": 0.5}
+        return {"auc_learnt": 0.5, "auc_held_out": 0.5}
 
-    monkeypatch.setattr(oracle_lstm, "discriminator_areas", areas)
+    monkeypatch.setattr(oracle_lstm, "discriminator_aucs", aucs)
     oracle_lstm.measure(oracle_lstm.TINY, 0)
     assert [step for step, *_ in seen] == [1, 10, 1, 10]
     assert [rate for _, rate, *_ in seen] == [1e-4, 1e-4, 7e-4, 7e-4]
     assert seen[0][2:] == seen[2][2:]  # the generator has not moved either: its texts are the same
 
 
-def test_what_the_discriminator_has_learnt_is_told_from_what_holds_for_other_texts():
+def test_discriminator_aucs_tell_learnt_from_held_out_texts():
     def score(prompts, texts):
         assert set(prompts) == {""}
         return torch.tensor([float(text) for text in texts])
 
     trainer = SimpleNamespace(discriminator=SimpleNamespace(score=score))
-    areas = oracle_players.discriminator_areas(trainer, ["3", "4"], ["0", "2", "3", "-1"], ["1", "1"])
-    assert areas == {"auc_learnt": 1.0, "auc_fresh": 0.5}
+    aucs = oracle_training.discriminator_aucs(trainer, ["3", "4"], ["0", "2", "3", "-1"], ["1", "1"])
+    assert aucs == {"auc_learnt": 1.0, "auc_held_out": 0.5}
 
 
-def test_the_page_holds_what_was_measured_beside_what_was_published(results):
+def test_page_holds_ours_beside_what_was_published(results):
     page = oracle_tables.page(results)
     assert "| RelGAN | 6.680 | - |" in page
     real = [one["references"]["oracle"]["nll_oracle"] for one in results[:2]]
     assert f"| real text | 5.750 | {sum(real) / 2:.3f} ±" in page
-    assert "| adversarial | 0.4 |" in page
     assert "| 10,000 | 24 | adversarial | not run |" in page
     assert "Every job ended well." in page
     assert "takes NLL_oracle from" in page
@@ -349,8 +350,8 @@ def test_the_page_holds_what_was_measured_beside_what_was_published(results):
     oracle_tables.page([])  # nothing yet
 
 
-def test_each_generator_is_compared_at_its_own_best_temperature():
-    """Likelihood 0.5 and 0.4 at best, the game 0.3 and 0.1: -0.2 and -0.3, mean -0.25, error 0.05."""
+def test_difference_is_at_each_generators_best_temperature():
+    """Likelihood 0.5 and 0.4 at best, adversarial 0.3 and 0.1: -0.2 and -0.3, mean -0.25, error 0.05."""
 
     def result(likelihood, adversarial):
         return {
@@ -365,48 +366,39 @@ def test_each_generator_is_compared_at_its_own_best_temperature():
     assert oracle_tables.at(ones[0]["likelihood"], 1)["divergence"] == 0.6
 
 
-def test_a_run_goes_on_where_it_stopped(results, tmp_path, monkeypatch, capsys):
+def test_main_goes_on_where_it_stopped(results, tmp_path, monkeypatch, capsys):
     started = []
 
-    def leave(job, arguments):
+    def leave(job, module, options, folder, settings):
         started.append(job)
         error = {"error": "Traceback\nValueError: no luck"} if job.seed == 1 and len(started) < 3 else {}
-        write(job.path(arguments.output), {**results[0], **error, "condition": job.name, "seed": job.seed})
+        write_file(job.path(folder), {**results[0], **error, "condition": job.name, "seed": job.seed})
 
-    monkeypatch.setattr(oracle, "in_a_process", leave)
-    words = ["--output", str(tmp_path), "--tiny", "--only", "lstm", "--seeds", "0", "1"]
+    monkeypatch.setattr(oracle, "do_in_process", leave)
+    words = ["--output", str(tmp_path), "--tiny", "--conditions", "lstm", "--seeds", "0", "1"]
     oracle.main(words)
     assert started == [Job("lstm", 0), Job("lstm", 1)]
-    out = capsys.readouterr().out
-    assert "2 of 2 jobs to do" in out
-    assert "lstm.1: failed: ValueError: no luck" in out
-    assert "# Oracles" in out
+    assert "lstm.1: failed: ValueError: no luck" in capsys.readouterr().out
     oracle.main(words)
     assert len(started) == 2
     oracle.main([*words, "--retry"])
     assert started[2:] == [Job("lstm", 1)]
-    assert not any("error" in one for one in known(tmp_path).values())
-    assert len(json.loads((tmp_path / "oracle.json").read_text())["results"]) == 2
+    assert not any("error" in one for one in read_folder(tmp_path).values())
+    assert len(read_lines(tmp_path / "oracle.jsonl")) == 2
     with pytest.raises(ValueError, match="different sizes"):
         oracle.main(words[:2])
 
 
-def test_the_command_leaves_a_table(tmp_path, capsys):
+def test_main_in_a_process_leaves_a_table(tmp_path):
     """In a process of its own, as a long run does it."""
-    oracle.main(["--output", str(tmp_path), "--tiny", "--only", "lstm", "--seeds", "0"])
-    assert "error" not in known(tmp_path)[Job("lstm", 0)]
-    assert "| maximum likelihood | 0.4 |" in capsys.readouterr().out
-    assert (tmp_path / "oracle.md").read_text().startswith("# Oracles")
+    oracle.main(["--output", str(tmp_path), "--tiny", "--conditions", "lstm", "--seeds", "0"])
+    assert "error" not in read_folder(tmp_path)[Job("lstm", 0)]
+    page = (tmp_path / "oracle.md").read_text()
+    assert page.startswith("# Oracles")
+    assert "| maximum likelihood | " in page
 
 
-def test_a_process_that_dies_leaves_its_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(oracle.sys, "executable", "false")
-    arguments = oracle.parsed_arguments(["--output", str(tmp_path), "--tiny"])
-    oracle.in_a_process(Job("lstm", 0), arguments)
-    assert known(tmp_path)[Job("lstm", 0)]["error"].startswith("The process ended with 1")
-
-
-def test_an_error_becomes_the_result():
+def test_do_returns_an_error_as_the_result():
     assert "KeyError" in oracle.do(Job("language-1-1", 0), tiny=True)["error"]
 
 
@@ -417,17 +409,5 @@ def test_jobs_go_seed_by_seed():
         *["lstm.1", "language-2000-24.1"],
     ]
     assert len(oracle.jobs_of(["language"], [0])) == len(oracle_language.CONDITIONS)
-    with pytest.raises(ValueError, match="no condition"):
+    with pytest.raises(ValueError, match="--conditions"):
         oracle.jobs_of(["ltsm"], [0])
-
-
-def test_a_dry_run_is_not_published(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        oracle.parsed_arguments(["--output", str(tmp_path), "--tiny", "--publish"])
-    assert "nothing to publish" in capsys.readouterr().err
-
-
-def test_the_page_is_made_of_the_results():
-    if not oracle.RESULTS.exists():
-        pytest.skip("nothing is published yet")
-    assert oracle.PAGE.read_text() == oracle_tables.page(json.loads(oracle.RESULTS.read_text())["results"])
