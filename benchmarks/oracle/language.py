@@ -17,10 +17,10 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM, PreTrainedTokenizerBas
 
 from hf_mgan.demo.models import MAX_TOKENS, make_tokenizer
 from hf_mgan.demo.run import TEMPERATURES, DemoArguments
+from hf_mgan.metrics import best_value
 
 from ..recipe.initial_models import RealSentences
 from ..sweep.stopwatch import Stopwatch
-from .metrics import best_value
 from .training import described, fit, last_steps, train_adversarially
 
 

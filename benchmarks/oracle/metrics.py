@@ -7,7 +7,7 @@ import math
 
 from torch import Tensor
 
-from hf_mgan.metrics import distinct_n, duplicates, jensen_shannon, self_bleu
+from hf_mgan.metrics import best_value, distinct_n, duplicates, jensen_shannon, self_bleu
 
 
 # The divergence of whole texts of 20 words is near its bound of 1 bit. That of their beginnings still tells how far.
@@ -19,20 +19,6 @@ SELF_BLEU_TEXTS = 1000
 def mean_and_error(values: Tensor) -> tuple[float, float]:
     """Return the mean of independent values, of shape `(N,)`, and its standard error."""
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
-
-
-def best_value(divergence: float) -> float:
-    """Return V(D, G) of the best discriminator in nats, 2 JS ln 2 - log 4.
-
-    Goodfellow et al. 2014 ([1406.2661](https://huggingface.co/papers/1406.2661)), theorem 1, which has JS in nats.
-
-    Args:
-        divergence (`float`): JS in bits, [0, 1].
-
-    Returns:
-        `float`: From -log 4 = -1.386, where nothing tells the two apart, to 0.
-    """
-    return 2 * divergence * math.log(2) - math.log(4)
 
 
 def compare(real_p: Tensor, real_q: Tensor, fake_p: Tensor, fake_q: Tensor) -> dict[str, float]:
@@ -48,7 +34,7 @@ def compare(real_p: Tensor, real_q: Tensor, fake_p: Tensor, fake_q: Tensor) -> d
         `dict[str, float]`: In nats per word `nll_oracle` = -E_q[log p] / T, `nll_gen` = -E_p[log q] / T and `entropy`
         = -E_q[log q] / T; in nats per text `forward_kl` = KL(p, q) and `reverse_kl` = KL(q, p); in bits per text
         `divergence` = JS(p, q), and `divergence_of_k` for the first k words alone; in nats `best_value`, see
-        [`best_value`]. All but the last have a standard error, under the same name with `_error`.
+        [`~metrics.best_value`]. All but the last have a standard error, under the same name with `_error`.
     """
     measured = {
         "nll_oracle": mean_and_error(-fake_p.mean(1)),

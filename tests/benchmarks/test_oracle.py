@@ -15,7 +15,7 @@ from benchmarks.oracle import lstm as oracle_lstm
 from benchmarks.oracle import tables as oracle_tables
 from benchmarks.oracle import training as oracle_training
 from benchmarks.oracle.lstm import Oracle, draw, make_generator, token_logps, with_start
-from benchmarks.oracle.metrics import PREFIXES, best_value, compare, diversity
+from benchmarks.oracle.metrics import PREFIXES, compare, diversity
 from benchmarks.sweep import Job, read_folder, read_lines, write_file
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import SPECIAL_TOKENS, make_tokenizer
@@ -177,11 +177,6 @@ def test_compare_is_per_word_or_per_text_as_it_says():
         assert two[name] == pytest.approx(2 * one[name])
     assert two["divergence_of_1"] == pytest.approx(one["divergence"])
     assert two["divergence"] == pytest.approx(0.055516, abs=1e-6)
-
-
-def test_best_value_goes_from_minus_log_4_to_0():
-    assert best_value(0.0) == pytest.approx(-math.log(4))
-    assert best_value(1.0) == pytest.approx(0.0)
 
 
 def test_diversity_is_of_texts_as_words():
