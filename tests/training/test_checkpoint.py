@@ -1,4 +1,4 @@
-"""A run on quantised players goes on from a checkpoint in the precision, and bit for bit in the state, that it had."""
+"""A run on quantised models goes on from a checkpoint in the precision, and bit for bit in the state, that it had."""
 
 import pytest
 import torch
@@ -10,17 +10,17 @@ from hf_mgan.training.checkpoint import dtypes_kept
 
 
 def adapters(trainer):
-    players = {"G": trainer.model, "D": trainer.discriminator.model}
+    models = {"G": trainer.model, "D": trainer.discriminator.model}
     return {
-        f"{player}.{name}": parameter.detach().clone()
-        for player, model in players.items()
+        f"{letter}.{name}": parameter.detach().clone()
+        for letter, model in models.items()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
 
 
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
-def test_a_resumed_run_on_quantised_players_equals_the_uninterrupted_one_bit_for_bit(
+def test_resumed_quantised_run_is_bitwise_identical(
     tmp_path, generator, tokenizer, classifier, pair_tokenizer, dataset, make_config, dora
 ):
     pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
@@ -59,7 +59,7 @@ def test_a_resumed_run_on_quantised_players_equals_the_uninterrupted_one_bit_for
         assert not torch.equal(value, at_start[name]), name
 
 
-def test_parameters_loaded_in_another_dtype_get_their_own_back():
+def test_dtypes_kept_restores_dtypes():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2, dtype=torch.bfloat16), torch.nn.Linear(2, 2))
     parameters = list(model.parameters())
     with dtypes_kept(model):

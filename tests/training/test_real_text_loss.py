@@ -9,34 +9,34 @@ from hf_mgan.training.real_text_loss import real_text_batch, real_text_nll, refe
 from ..test_trainer import moved, weights
 
 
-def test_references_end_unless_they_are_cut(tokenizer):
+def test_reference_ids_end_unless_they_are_cut(tokenizer):
     """ "a dog" has the ids 6 and 8, the end token 2."""
     assert reference_ids(["a dog"], tokenizer, None) == [[6, 8, 2]]
     assert reference_ids(["a dog"], tokenizer, 3) == [[6, 8, 2]]
     assert reference_ids(["a dog"], tokenizer, 2) == [[6, 8]]
 
 
-def test_the_batch_has_labels_for_the_real_texts_alone():
+def test_real_text_batch_labels_real_texts_alone():
     batch = real_text_batch([[1], [1, 5]], [[6, 8, 2], [7]])
     assert batch["real_ids"].tolist() == [[1, 6, 8, 2], [1, 5, 7, 0]]
     assert batch["real_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
     assert batch["real_labels"].tolist() == [[-100, 6, 8, 2], [-100, -100, 7, -100]]
 
 
-def test_the_loss_is_the_mean_over_all_tokens_of_minus_log_q(generator):
+def test_real_text_nll_is_a_mean_over_tokens(generator):
     generator.eval()
     prompts, texts = [[1], [1, 5]], [[6, 8, 2], [7]]
     total = sequence_logps(generator, prompts, texts).sum()
     assert_close(real_text_nll(generator, real_text_batch(prompts, texts)), -total / 4)
 
 
-def test_a_uniform_generator_pays_log_of_the_vocabulary(generator):
+def test_real_text_nll_of_a_uniform_generator(generator):
     generator.lm_head.weight.data.zero_()
     batch = real_text_batch([[1]], [[6, 8, 2]])
     assert_close(real_text_nll(generator, batch), torch.tensor(math.log(generator.config.vocab_size)))
 
 
-def test_with_no_reward_at_all_the_anchor_alone_fits_the_real_texts(make_trainer, make_config):
+def test_real_text_coef_alone_fits_the_real_texts(make_trainer, make_config):
     config = make_config(real_text_coef=1.0, discriminator_weight=0.0, max_steps=60, learning_rate=1e-2)
     trainer = make_trainer(config)
     trainer.train()
@@ -47,7 +47,7 @@ def test_with_no_reward_at_all_the_anchor_alone_fits_the_real_texts(make_trainer
     assert nll[-1] < 2.95
 
 
-def test_without_the_anchor_and_without_a_reward_the_generator_stands_still(make_trainer, make_config):
+def test_generator_stands_still_without_any_loss(make_trainer, make_config):
     trainer = make_trainer(make_config(discriminator_weight=0.0))
     before = weights(trainer.model)
     trainer.train()
@@ -55,7 +55,7 @@ def test_without_the_anchor_and_without_a_reward_the_generator_stands_still(make
     assert not any("generator/real_nll" in entry for entry in trainer.state.log_history)
 
 
-def test_accumulated_steps_give_the_gradient_of_one_large_batch(make_trainer, make_config, generator):
+def test_real_text_gradient_with_accumulated_steps(make_trainer, make_config, generator):
     """The rows of a generation batch are shuffled into micro-batches of equal numbers of tokens, so means agree."""
     for module in generator.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -77,7 +77,7 @@ def test_accumulated_steps_give_the_gradient_of_one_large_batch(make_trainer, ma
     assert_close(gradients[0], gradients[1], rtol=1e-4, atol=0)
 
 
-def test_evaluation_measures_held_out_texts_without_moving_anything(make_trainer, make_config, dataset):
+def test_evaluation_measures_real_nll(make_trainer, make_config, dataset):
     trainer = make_trainer(make_config(per_device_eval_batch_size=4), eval_dataset=dataset.select(range(4)))
     before = weights(trainer.model)
     metrics = trainer.evaluate()
