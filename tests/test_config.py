@@ -203,7 +203,13 @@ def test_optim_kwargs_reach_the_discriminator_alone(make_config, key):
 def test_optim_kwargs_default_apart_from_the_generators(make_config):
     """The generator's weight decay, clipping and schedule are its own; the moments of Adam are those of both."""
     config = make_config(
-        weight_decay=0.3, max_grad_norm=7.0, warmup_steps=5, optim="sgd", adam_beta1=0.5, lr_scheduler_type="cosine", learning_rate=1e-3
+        weight_decay=0.3,
+        max_grad_norm=7.0,
+        warmup_steps=5,
+        optim="sgd",
+        adam_beta1=0.5,
+        lr_scheduler_type="cosine",
+        learning_rate=1e-3,
     )
     theirs = config.discriminator_training_args()
     assert (theirs.weight_decay, theirs.max_grad_norm, theirs.warmup_steps) == (0.0, 1.0, 0)

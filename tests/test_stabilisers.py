@@ -73,9 +73,7 @@ def test_label_smoothing_in_training_and_evaluation(make_trainer, make_config, d
     assert metrics["eval_discriminator/loss"] == pytest.approx(mean, abs=1e-5)
 
 
-def test_logit_penalty_keeps_logits_small(
-    make_trainer, make_config, generator, classifier
-):
+def test_logit_penalty_keeps_logits_small(make_trainer, make_config, generator, classifier):
     ends = []
     for coefficient in (0.0, 3.0):
         trainer = make_trainer(
@@ -119,9 +117,7 @@ def test_logit_penalty_bounds_the_wasserstein_loss(make_trainer, make_config, ge
     assert ends[1] < 1 / 4 + 0.1
 
 
-def test_token_dropout_keeps_accuracy_down(
-    make_trainer, make_config, generator, classifier
-):
+def test_token_dropout_keeps_accuracy_down(make_trainer, make_config, generator, classifier):
     """Real texts hold "dog" alone, six times. With 90 % of the words drawn anew, 0.9^6 = 53 % of them keep none, so
     even the best discriminator is wrong on a quarter of all texts."""
     trained = []
@@ -195,9 +191,7 @@ def test_replay_keeps_and_shows_the_newest_completions(make_trainer, make_config
     assert all(0 < value < 1 for value in replayed[1:])
 
 
-def test_checkpoint_holds_past_completions(
-    make_trainer, make_config, generator, classifier, tmp_path
-):
+def test_checkpoint_holds_past_completions(make_trainer, make_config, generator, classifier, tmp_path):
     args = {"discriminator_replay_fraction": 0.5, "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
 
     def fresh():

@@ -47,9 +47,7 @@ def test_optimizers_share_no_parameters(make_trainer):
 
 
 @pytest.mark.parametrize("discriminator_steps", [1, 3])
-def test_discriminator_updates_per_generation_batch(
-    make_trainer, make_config, dataset, discriminator_steps
-):
+def test_discriminator_updates_per_generation_batch(make_trainer, make_config, dataset, discriminator_steps):
     """accumulation 2, steps_per_generation 4, iterations 2: a generation batch serves 8 micro-steps = 4 optimizer
     steps.
 
@@ -364,7 +362,9 @@ def test_remove_unused_columns_keeps_references(make_trainer, make_config):
 def test_discriminator_batch_size_gives_the_same_run(make_trainer, make_config, classifier, generator):
     histories = []
     for batch_size in (None, 3):
-        config = make_config(discriminator_batch_size=batch_size, discriminator_optim_kwargs={"optim": "sgd"}, max_steps=3)
+        config = make_config(
+            discriminator_batch_size=batch_size, discriminator_optim_kwargs={"optim": "sgd"}, max_steps=3
+        )
         trainer = make_trainer(config, model=copy.deepcopy(generator), discriminator=copy.deepcopy(classifier))
         trainer.train()
         histories.append([entry["discriminator/value"] for entry in trainer.state.log_history if "loss" in entry])
@@ -475,9 +475,7 @@ def states(trainer):
 
 
 @pytest.mark.parametrize("adapters", [False, True], ids=["whole", "lora"])
-def test_resumed_run_is_bitwise_identical(
-    make_trainer, make_config, generator, classifier, tmp_path, adapters
-):
+def test_resumed_run_is_bitwise_identical(make_trainer, make_config, generator, classifier, tmp_path, adapters):
     """12 texts, 4 a generation batch of 2 prompts... 12 steps cross an epoch before and after the checkpoint at step
     8."""
     data = Dataset.from_dict({"text": texts(6)})

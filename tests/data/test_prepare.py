@@ -14,21 +14,21 @@ def test_whole_texts_start_from_the_bos_token(tokenizer):
     assert prepared.column_names == ["source", "prompt", "completion"]
 
 
-def test_the_start_token_stands_once_in_the_prompt(tokenizer, pair_tokenizer):
+def test_start_of_sequence_stands_once_in_the_prompt(tokenizer, pair_tokenizer):
     assert tokenizer(start_of_sequence(tokenizer))["input_ids"] == [tokenizer.bos_token_id]
     # A tokenizer that adds its start token by itself must not get a second one.
     assert start_of_sequence(pair_tokenizer) == ""
 
 
-def test_a_tokenizer_without_start_takes_eos_and_without_both_says_so(tokenizer):
+def test_start_of_sequence_without_bos(tokenizer):
     tokenizer.bos_token = None
     assert start_of_sequence(tokenizer) == "</s>"
     tokenizer.eos_token = None
-    with pytest.raises(ValueError, match=r"neither.*`prompt` column"):
+    with pytest.raises(ValueError, match="`prompt` column"):
         start_of_sequence(tokenizer)
 
 
-def test_prompts_take_from_least_to_greatest_tokens_and_nothing_is_lost(tokenizer):
+def test_prompt_tokens_from_least_to_greatest(tokenizer):
     dataset = Dataset.from_dict({"text": ["the dog sees a cat ."] * 200})
     prepared = prepare_dataset(dataset, tokenizer, prompt_tokens=(1, 3))
     lengths = [len(prompt.removeprefix("<s>").split()) for prompt in prepared["prompt"]]
@@ -37,14 +37,14 @@ def test_prompts_take_from_least_to_greatest_tokens_and_nothing_is_lost(tokenize
         assert f"{row['prompt']} {row['completion']}" == "<s>the dog sees a cat ."
 
 
-def test_prompts_are_drawn_anew_with_another_seed_and_alike_with_the_same(tokenizer):
+def test_prompt_tokens_are_drawn_by_seed(tokenizer):
     dataset = Dataset.from_dict({"text": ["the dog sees a cat ."] * 50})
     first, again, other = (prepare_dataset(dataset, tokenizer, (0, 4), seed=seed)["prompt"][:] for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
-def test_a_short_text_keeps_one_token_for_the_completion(tokenizer):
+def test_short_text_keeps_one_token_for_the_completion(tokenizer):
     prepared = prepare_dataset(Dataset.from_dict({"text": ["the dog"]}), tokenizer, prompt_tokens=(5, 5))
     assert prepared[0] == {"prompt": "<s>the", "completion": "dog"}
 
@@ -54,7 +54,7 @@ def test_prompt_and_completion_are_returned_as_they_are(tokenizer):
     assert prepare_dataset(dataset, tokenizer) is dataset
 
 
-def test_the_last_answer_of_a_conversation_is_the_completion(tokenizer):
+def test_last_answer_of_a_conversation_is_the_completion(tokenizer):
     talk = [
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "two"},
@@ -66,32 +66,32 @@ def test_the_last_answer_of_a_conversation_is_the_completion(tokenizer):
 
 
 @pytest.mark.parametrize("roles", [["assistant"], ["user", "assistant", "user"]])
-def test_a_conversation_without_a_last_answer_is_refused(tokenizer, roles):
+def test_conversation_without_a_last_answer_is_refused(tokenizer, roles):
     talk = [{"role": role, "content": "x"} for role in roles]
-    with pytest.raises(ValueError, match=r"Row 0 must be a conversation that ends in the assistant's answer"):
+    with pytest.raises(ValueError, match="Row 0 must be a conversation"):
         prepare_dataset(Dataset.from_dict({"messages": [talk]}), tokenizer)
 
 
-def test_translation_goes_from_the_first_language_to_the_second_or_as_told(tokenizer):
+def test_translation_languages(tokenizer):
     dataset = Dataset.from_dict({"translation": [{"en": "the dog", "es": "el perro"}]})
     row = prepare_dataset(dataset, tokenizer)[0]
     assert row == {"prompt": "Translate from en to es.\nthe dog\n", "completion": "el perro"}
     row = prepare_dataset(dataset, tokenizer, source_lang="es", target_lang="en", translation_template="{source} =")[0]
     assert row == {"prompt": "el perro =", "completion": "the dog"}
-    with pytest.raises(ValueError, match=r"languages \['en', 'es'\].*from 'en' to 'fr'"):
+    with pytest.raises(ValueError, match="from 'en' to 'fr'"):
         prepare_dataset(dataset, tokenizer, target_lang="fr")
 
 
-def test_streaming_rows_come_out_as_map_style_rows_do(tokenizer):
+def test_streamed_rows_equal_map_style_rows(tokenizer):
     dataset = Dataset.from_dict({"text": ["the dog sees a cat", "a king runs near this dog"]})
     stream = IterableDataset.from_generator(lambda: iter(dataset))
     assert list(prepare_dataset(stream, tokenizer, (0, 3))) == list(prepare_dataset(dataset, tokenizer, (0, 3)))
 
 
-def test_bad_input_names_what_was_given_and_what_to_do(tokenizer):
-    with pytest.raises(ValueError, match=r"columns \['story'\].*rename_column"):
+def test_bad_datasets_are_refused(tokenizer):
+    with pytest.raises(ValueError, match=r"columns \['story'\]"):
         prepare_dataset(Dataset.from_dict({"story": ["x"]}), tokenizer)
-    with pytest.raises(ValueError, match=r"Row 1 has an empty text.*filter"):
+    with pytest.raises(ValueError, match="Row 1 has an empty text"):
         prepare_dataset(Dataset.from_dict({"text": ["a", ""]}), tokenizer)
-    with pytest.raises(ValueError, match=r"0 <= least <= greatest, got \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"got \(3, 2\)"):
         prepare_dataset(Dataset.from_dict({"text": ["a"]}), tokenizer, prompt_tokens=(3, 2))

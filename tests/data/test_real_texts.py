@@ -4,13 +4,13 @@ from datasets import Dataset, IterableDataset
 from hf_mgan.data import RealSampler, RealTexts, as_completions, as_prompts, plain_text
 
 
-def test_a_reference_is_written_as_the_generator_would_write_it(tokenizer):
+def test_as_completions_cuts_and_drops_special_tokens(tokenizer):
     # Unknown words become <unk>, which is a special token and drops out; three tokens are left of five.
     assert as_completions(["the unknown dog sees a cat"], tokenizer, 4) == ["the dog sees"]
     assert as_completions([[{"role": "assistant", "content": "a cat"}]], tokenizer, None) == ["a cat"]
 
 
-def test_a_bare_start_of_sequence_is_no_prompt(tokenizer):
+def test_as_prompts_of_a_bare_start_of_sequence(tokenizer):
     assert as_prompts(["<s>", "<s>the dog"], tokenizer) == ["", "the dog"]
 
 
@@ -21,7 +21,7 @@ def test_plain_text_of_messages():
     assert plain_text(talk) == "user: hi\nassistant: "
 
 
-def test_an_epoch_of_draws_meets_every_row_once_and_ranks_share_it():
+def test_real_sampler_epoch_is_shared_by_ranks():
     samplers = [RealSampler(12, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
     drawn = [index for _ in range(2) for sampler in samplers for index in sampler.draw(3)]
     assert sorted(drawn) == list(range(12))
@@ -30,7 +30,7 @@ def test_an_epoch_of_draws_meets_every_row_once_and_ranks_share_it():
     assert following != drawn
 
 
-def test_the_number_of_rows_drawn_is_the_whole_state():
+def test_real_sampler_state_is_the_rows_drawn():
     sampler = RealSampler(7, seed=0)
     sampler.draw(10)
     restored = RealSampler(7, seed=0)
@@ -43,46 +43,58 @@ def reals(tokenizer, train=None, real=None, paired=False):
     return RealTexts(train, real, paired, tokenizer, max_completion_length=8, seed=0)
 
 
-def test_a_paired_loss_meets_the_references_of_the_batch(tokenizer):
+def test_real_texts_of_a_paired_loss(tokenizer):
     train = Dataset.from_dict({"prompt": ["a", "the"], "completion": ["dog", "cat"]})
-    rows = [train[1], train[1], train[0]]
-    assert reals(tokenizer, train, paired=True).draw(rows) == (["cat", "cat", "dog"], ["the", "the", "a"])
+    texts = reals(tokenizer, train, paired=True)
+    prompts, references = ["the", "the", "a"], ["cat", "cat", "dog"]
+    assert texts.draw(prompts, references) == (references, prompts)
+    assert texts.are_references(training=True)
+    assert texts.drawn == 0
 
 
-def test_an_unpaired_loss_draws_from_the_whole_training_set(tokenizer):
+def test_real_texts_of_an_unpaired_loss(tokenizer):
     train = Dataset.from_dict({"prompt": ["<s>"] * 4, "completion": ["one", "two", "three", "four"]})
-    texts, prompts = reals(tokenizer, train).draw([train[0]] * 4)
+    real = reals(tokenizer, train)
+    texts, prompts = real.draw(["<s>"] * 4, ["one"] * 4)
     assert sorted(texts) == ["four", "one", "three", "two"]
     assert prompts == ["<s>"] * 4
+    assert not real.are_references(training=True)
+    assert real.are_references(training=False)
 
 
-def test_real_texts_of_no_prompt_hide_the_prompts_of_both_sides(tokenizer):
+def test_real_dataset_hides_prompts(tokenizer):
     train = Dataset.from_dict({"prompt": ["the dog"]})
     texts = reals(tokenizer, train, Dataset.from_dict({"text": ["a cat"]}))
-    assert texts.draw([train[0]]) == (["a cat"], [""])
+    assert texts.draw(["the dog"], None) == (["a cat"], [""])
+    assert not texts.are_references(training=False)
     assert texts.shown_prompts(["the dog"]) == [""]
 
 
-def test_evaluation_leaves_the_order_of_training_alone(tokenizer):
+def test_held_out_leaves_the_order_of_training_alone(tokenizer):
     train = Dataset.from_dict({"prompt": ["the dog"]})
     texts = reals(tokenizer, train, Dataset.from_dict({"text": ["one", "two", "three"]}))
     before = texts.drawn
-    assert len(texts.held_out([train[0]] * 2)[0]) == 2
+    assert len(texts.held_out(["the dog"] * 2, None)[0]) == 2
     assert texts.drawn == before
-    assert texts.held_out([{"prompt": "a", "completion": "king"}]) == (["king"], ["a"])
+    assert texts.held_out(["a"], ["king"]) == (["king"], ["a"])
 
 
-def test_missing_real_texts_are_reported_at_construction(tokenizer):
+def test_missing_real_texts_are_refused(tokenizer):
     prompts = Dataset.from_dict({"prompt": ["a"]})
-    with pytest.raises(ValueError, match=r"no `completion` column.*real_dataset="):
+    with pytest.raises(ValueError, match="train_dataset .*`completion` column"):
         reals(tokenizer, prompts)
-    with pytest.raises(ValueError, match=r"belong to no prompt.*'bce'"):
+    with pytest.raises(ValueError, match="real_dataset belong to no prompt"):
         reals(tokenizer, prompts, Dataset.from_dict({"text": ["x"]}), paired=True)
-    with pytest.raises(ValueError, match="map-style Dataset with a `text` column"):
+    with pytest.raises(ValueError, match="real_dataset must be"):
         reals(tokenizer, prompts, Dataset.from_dict({"body": ["x"]}))
-    with pytest.raises(ValueError, match=r"empty"):
+    with pytest.raises(ValueError, match="empty"):
         reals(tokenizer, prompts, Dataset.from_dict({"text": []}))
     stream = IterableDataset.from_generator(lambda: iter([{"prompt": "a", "completion": "b"}]))
-    with pytest.raises(ValueError, match=r"streaming.*bradley_terry"):
+    with pytest.raises(ValueError, match="discriminator_loss='bradley_terry'"):
         reals(tokenizer, stream)
-    assert reals(tokenizer, stream, paired=True).draw([{"prompt": "a", "completion": "cat"}]) == (["cat"], ["a"])
+    texts = reals(tokenizer, stream, paired=True)
+    assert texts.draw(["a"], ["cat"]) == (["cat"], ["a"])
+    with pytest.raises(ValueError, match="real_dataset="):
+        texts.draw(["a"], None)
+    with pytest.raises(ValueError, match="eval_dataset"):
+        texts.held_out(["a"], None)

@@ -21,10 +21,16 @@ def parameters(discriminator):
     return [parameter.detach().clone() for parameter in discriminator.model.parameters()]
 
 
-def with_optimizer(discriminator, tmp_path, **settings):
-    settings = {"discriminator_learning_rate": 1e-2, "discriminator_lr_scheduler_type": "linear", **settings}
-    args = AdversarialConfig(str(tmp_path), report_to="none", use_cpu=True, bf16=False, **settings)
-    discriminator.create_optimizer(args.discriminator_arguments(), 50)
+def with_optimizer(discriminator, tmp_path, learning_rate=1e-2, **optim_kwargs):
+    args = AdversarialConfig(
+        str(tmp_path),
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        discriminator_learning_rate=learning_rate,
+        discriminator_optim_kwargs={"lr_scheduler_type": "linear", **optim_kwargs},
+    )
+    discriminator.create_optimizer(args.discriminator_training_args(), 50)
     return discriminator
 
 
@@ -35,25 +41,25 @@ def discriminator(request, pair_tokenizer, tokenizer):
     return Discriminator(causal_classifier(), tokenizer)
 
 
-def test_prompt_and_completion_are_a_pair_where_the_tokenizer_has_pairs(pair_tokenizer):
+def test_encode_makes_a_pair_of_prompt_and_completion(pair_tokenizer):
     discriminator = Discriminator(bert_classifier(), pair_tokenizer)
     decoded = pair_tokenizer.batch_decode(discriminator.encode(PROMPTS[:2], COMPLETIONS[:2])["input_ids"])
     assert decoded[0] == "[CLS] the dog [SEP] sees a cat [SEP]"
     assert decoded[1].replace(" <pad>", "") == "[CLS] runs . [SEP]"
 
 
-def test_prompt_and_completion_are_one_text_with_an_end_where_it_has_none(tokenizer):
+def test_encode_makes_one_text_without_pairs(tokenizer):
     discriminator = Discriminator(causal_classifier(), tokenizer)
     row = discriminator.encode(["the dog "], ["sees"])["input_ids"][0]
     assert tokenizer.convert_ids_to_tokens(row) == ["the", "dog", "sees", "</s>"]
 
 
-def test_the_tokenizer_given_is_not_changed(tokenizer):
+def test_tokenizer_given_is_not_changed(tokenizer):
     Discriminator(causal_classifier(), tokenizer)
     assert tokenizer.padding_side == "left"
 
 
-def test_a_score_does_not_depend_on_its_neighbours_or_their_order(discriminator):
+def test_score_does_not_depend_on_the_batch(discriminator):
     together = discriminator.score(PROMPTS, COMPLETIONS)
     alone = torch.cat(
         [discriminator.score([prompt], [completion]) for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)]
@@ -73,7 +79,7 @@ def test_texts_that_occur_twice_are_run_through_once(discriminator):
     assert_close(scores[[0, 0, 1]], scores[[2, 3, 4]])
 
 
-def test_score_and_evaluate_change_nothing_and_update_does(discriminator, tmp_path):
+def test_update_alone_changes_parameters(discriminator, tmp_path):
     with_optimizer(discriminator, tmp_path)
     before = parameters(discriminator)
     discriminator.score(PROMPTS, COMPLETIONS)
@@ -85,7 +91,7 @@ def test_score_and_evaluate_change_nothing_and_update_does(discriminator, tmp_pa
     assert discriminator.num_updates == 1
 
 
-def test_the_logits_of_an_update_are_those_before_its_step(discriminator, tmp_path):
+def test_update_returns_logits_before_its_step(discriminator, tmp_path):
     with_optimizer(discriminator, tmp_path)
     before = discriminator.score(PROMPTS, COMPLETIONS)
     output = discriminator.update(PROMPTS, COMPLETIONS, texts(4))
@@ -103,7 +109,7 @@ def test_evaluate_and_update_agree(discriminator, tmp_path):
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
-def test_batches_give_the_same_step_as_the_whole(pair_tokenizer, tmp_path, loss):
+def test_batch_size_gives_the_same_update(pair_tokenizer, tmp_path, loss):
     model = bert_classifier()
     results = []
     for batch_size in (None, 3):
@@ -114,7 +120,7 @@ def test_batches_give_the_same_step_as_the_whole(pair_tokenizer, tmp_path, loss)
             batch_size=batch_size,
             regularization=Regularization(logit_penalty=0.1 if loss in NEEDS_PENALTY else 0.0),
         )
-        with_optimizer(one, tmp_path, discriminator_optim="sgd")  # Adam's first step has the size of the rate anyhow
+        with_optimizer(one, tmp_path, optim="sgd")  # Adam's first step has the size of the rate anyhow
         output = one.update(PROMPTS, COMPLETIONS, texts(4))
         results.append((output, parameters(one)))
     (whole, whole_weights), (parts, part_weights) = results
@@ -124,8 +130,8 @@ def test_batches_give_the_same_step_as_the_whole(pair_tokenizer, tmp_path, loss)
         assert_close(got, expected, atol=2e-4, rtol=1e-3)
 
 
-def test_updates_teach_it_to_tell_two_kinds_of_text_apart(discriminator, tmp_path):
-    with_optimizer(discriminator, tmp_path, discriminator_learning_rate=3e-3)
+def test_updates_tell_two_kinds_of_text_apart(discriminator, tmp_path):
+    with_optimizer(discriminator, tmp_path, learning_rate=3e-3)
     for seed in range(60):
         fake, real = texts(16, seed), texts(16, seed + 1000)
         discriminator.update([""] * 16, [f"{text} one" for text in fake], [f"{text} two" for text in real])
@@ -144,18 +150,18 @@ def test_dropout_is_off_during_an_update(pair_tokenizer, tmp_path):
     assert not any(module.training for module in discriminator.model.modules())
 
 
-def test_the_schedule_runs_over_the_updates(discriminator, tmp_path):
+def test_schedule_runs_over_the_updates(discriminator, tmp_path):
     with_optimizer(discriminator, tmp_path)
     rates = [discriminator.update(PROMPTS, COMPLETIONS, texts(4)).learning_rate for _ in range(3)]
     assert rates == pytest.approx([1e-2, 1e-2 * 49 / 50, 1e-2 * 48 / 50])
 
 
-def test_any_optimizer_of_transformers_can_be_named(discriminator, tmp_path):
-    with_optimizer(discriminator, tmp_path, discriminator_optim="sgd")
+def test_optimizer_by_name(discriminator, tmp_path):
+    with_optimizer(discriminator, tmp_path, optim="sgd")
     assert isinstance(discriminator.optimizer, torch.optim.SGD)
 
 
-def test_log_odds_of_the_label_that_means_real(pair_tokenizer):
+def test_score_is_the_log_odds_of_the_label(pair_tokenizer):
     model = bert_classifier(num_labels=3)
     model.config.id2label = {0: "machine", 1: "human", 2: "spam"}
     discriminator = Discriminator(model, pair_tokenizer, label="human")
@@ -170,29 +176,27 @@ def test_log_odds_of_the_label_that_means_real(pair_tokenizer):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, r"labels \['LABEL_0', 'LABEL_1'\].*discriminator_label"),
-        ({"label": "human"}, r"'human'.*labels \['LABEL_0', 'LABEL_1'\]"),
-        ({"label": 2}, r"is 2.*Give a name or an index"),
-        ({"label": 0, "loss": "hinged"}, r"one of \['bce'.*got 'hinged'"),
-        ({"label": 0, "max_length": 99}, r"between 1 and the model's limit of 48, got 99"),
-        ({"label": 0, "batch_size": 0}, r"at least 1, got 0"),
+        ({}, "discriminator_label"),
+        ({"label": "human"}, r"discriminator_label is 'human'"),
+        ({"label": 2}, "discriminator_label is 2"),
+        ({"label": 0, "loss": "hinged"}, "discriminator loss must be .* got 'hinged'"),
+        ({"label": 0, "max_length": 99}, "discriminator_max_length must .* got 99"),
+        ({"label": 0, "batch_size": 0}, "batch_size must be .* got 0"),
     ],
 )
-def test_bad_values_are_refused_at_construction(pair_tokenizer, settings, message):
+def test_values_out_of_range_are_refused(pair_tokenizer, settings, message):
     with pytest.raises(ValueError, match=message):
         Discriminator(bert_classifier(num_labels=2), pair_tokenizer, **settings)
 
 
 def test_wrong_types_are_refused(pair_tokenizer, generator):
-    with pytest.raises(
-        TypeError, match=r"sequence classifier, got GPT2LMHeadModel.*AutoModelForSequenceClassification"
-    ):
+    with pytest.raises(TypeError, match=r"sequence classifier, got GPT2LMHeadModel"):
         Discriminator(generator, pair_tokenizer)
     with pytest.raises(TypeError, match="must be a tokenizer, got str"):
         Discriminator(bert_classifier(), "bert")
 
 
-def test_long_texts_are_cut_and_a_causal_model_keeps_the_end(tokenizer, pair_tokenizer):
+def test_long_texts_are_cut(tokenizer, pair_tokenizer):
     causal = Discriminator(causal_classifier(), tokenizer, max_length=3)
     assert tokenizer.convert_ids_to_tokens(causal.encode(["the "], ["dog sees a cat"])["input_ids"][0]) == [
         "a",
@@ -203,7 +207,7 @@ def test_long_texts_are_cut_and_a_causal_model_keeps_the_end(tokenizer, pair_tok
     assert pairs.encode(["the dog sees a"], ["cat runs"])["input_ids"].shape == (1, 6)
 
 
-def test_a_saved_folder_is_an_ordinary_one_and_is_continued(discriminator, tmp_path):
+def test_saved_folder_is_an_ordinary_one(discriminator, tmp_path):
     discriminator.save_pretrained(tmp_path / "saved")
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
     encoded = discriminator.encode(PROMPTS, COMPLETIONS)
@@ -213,7 +217,7 @@ def test_a_saved_folder_is_an_ordinary_one_and_is_continued(discriminator, tmp_p
     assert_close(again.score(PROMPTS, COMPLETIONS), discriminator.score(PROMPTS, COMPLETIONS))
 
 
-def test_an_encoder_gets_a_fresh_head_with_one_label_in_float32(pair_tokenizer, tmp_path):
+def test_encoder_gets_a_fresh_head_in_float32(pair_tokenizer, tmp_path):
     BertForMaskedLM(bert_classifier().config).bfloat16().save_pretrained(tmp_path)
     pair_tokenizer.save_pretrained(tmp_path)
     discriminator = Discriminator.from_pretrained(tmp_path)
@@ -240,11 +244,11 @@ def test_adapters_train_with_the_head_and_load_with_peft(pair_tokenizer, tmp_pat
         assert_close(loaded(**encoded).logits[:, 0], discriminator.score(PROMPTS, COMPLETIONS), atol=1e-5, rtol=1e-5)
     again = Discriminator.from_pretrained(tmp_path / "adapters")
     assert_close(again.score(PROMPTS, COMPLETIONS), discriminator.score(PROMPTS, COMPLETIONS))
-    with pytest.raises(ValueError, match="holds adapters already"):
+    with pytest.raises(ValueError, match="discriminator_peft_config"):
         Discriminator.from_pretrained(tmp_path / "adapters", peft_config=config)
 
 
-def test_state_and_weights_restore_the_next_update_bit_for_bit(discriminator, tmp_path):
+def test_load_state_makes_the_next_update_identical(discriminator, tmp_path):
     with_optimizer(discriminator, tmp_path)
     discriminator.update(PROMPTS, COMPLETIONS, texts(4))
     discriminator.save_pretrained(tmp_path / "model")
@@ -259,24 +263,24 @@ def test_state_and_weights_restore_the_next_update_bit_for_bit(discriminator, tm
     assert other.num_updates == 2
 
 
-def test_a_loss_that_is_not_finite_stops_before_anything_moves(discriminator, tmp_path):
+def test_non_finite_loss_stops_before_anything_moves(discriminator, tmp_path):
     with_optimizer(discriminator, tmp_path)
     head = next(module for name, module in discriminator.model.named_modules() if name in ("classifier", "score"))
     with torch.no_grad():
         head.weight.fill_(float("nan"))
     before = parameters(discriminator)
-    with pytest.raises(FloatingPointError, match=r"nan at its update 0.*'sees a cat'.*discriminator_learning_rate"):
+    with pytest.raises(FloatingPointError, match="loss is nan at its update 0"):
         discriminator.update(PROMPTS, COMPLETIONS, texts(4))
     for old, new in zip(before, parameters(discriminator), strict=True):
         assert_close(old, new, equal_nan=True, atol=0, rtol=0)
 
 
-def test_an_update_without_an_optimizer_says_what_to_call(discriminator):
+def test_update_without_an_optimizer_is_refused(discriminator):
     with pytest.raises(RuntimeError, match="create_optimizer"):
         discriminator.update(PROMPTS, COMPLETIONS, texts(4))
 
 
-def test_accuracy_does_not_hang_on_a_shift_where_the_loss_does_not(pair_tokenizer):
+def test_accuracy_is_free_of_shifts_where_the_loss_is(pair_tokenizer):
     """A head whose bias is 50 takes everything for real and is right on half; about the middle nothing changes."""
     fakes, reals = ["dog dog dog", "dog dog", "dog"], ["king", "king king", "king king king"]
     accuracies = {}
@@ -285,7 +289,7 @@ def test_accuracy_does_not_hang_on_a_shift_where_the_loss_does_not(pair_tokenize
         for shift in (0.0, 50.0):
             torch.nn.init.constant_(discriminator.model.classifier.bias, shift)
             out = discriminator.evaluate(["", "", ""], fakes, reals)
-            accuracies[loss, shift] = out.figures()["accuracy"].item()
+            accuracies[loss, shift] = out.metrics()["accuracy"].item()
         middle = (out.fake_logits.mean() + out.real_logits.mean()) / 2
         expected = torch.cat([out.real_logits > middle, out.fake_logits <= middle]).float().mean().item()
         assert loss == "bce" or accuracies[loss, 50.0] == accuracies[loss, 0.0] == expected

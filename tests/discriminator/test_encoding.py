@@ -30,9 +30,7 @@ def tokens(tokenizer, encoded, row):
         (4, "[CLS] [SEP] a [SEP]"),
     ],
 )
-def test_of_a_pair_the_beginning_of_the_prompt_goes_first_then_the_end_of_the_completion(
-    pair_tokenizer, max_length, expected
-):
+def test_pair_loses_prompt_start_then_completion_end(pair_tokenizer, max_length, expected):
     pair_tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     encoded = encode(pair_tokenizer, max_length, ["the old dog sees"], ["a cat"])
     assert tokens(pair_tokenizer, encoded, 0) == expected
@@ -42,19 +40,19 @@ def test_of_a_pair_the_beginning_of_the_prompt_goes_first_then_the_end_of_the_co
     assert encoded["token_type_ids"][0].tolist() == [0] * first + [1] * (len(words) - first)
 
 
-def test_the_longer_of_the_two_is_not_spared(pair_tokenizer):
+def test_pair_is_not_cut_longest_first(pair_tokenizer):
     """The order "longest first" would take from the completion here and leave the prompt whole."""
     encoded = encode(pair_tokenizer, 8, ["the dog"], ["sees a small old cat"])
     assert tokens(pair_tokenizer, encoded, 0) == "[CLS] [SEP] sees a small old cat [SEP]"
 
 
-def test_a_completion_without_a_prompt_loses_its_end(pair_tokenizer):
+def test_completion_without_a_prompt_loses_its_end(pair_tokenizer):
     encoded = encode(pair_tokenizer, 4, ["", ""], ["sees a small cat", "runs"])
     assert tokens(pair_tokenizer, encoded, 0) == "[CLS] sees a [SEP]"
     assert tokens(pair_tokenizer, encoded, 1) == "[CLS] runs [SEP]"
 
 
-def test_only_rows_that_are_too_long_are_cut_and_a_row_is_encoded_alike_in_any_company(pair_tokenizer):
+def test_row_is_encoded_alike_in_any_batch(pair_tokenizer):
     prompts, completions = ["the dog", "", "near this old king"], ["runs", "a bird sees the small cat", "sleeps ."]
     together = encode(pair_tokenizer, 6, prompts, completions)
     assert together["input_ids"].shape == (3, 6)
@@ -66,7 +64,7 @@ def test_only_rows_that_are_too_long_are_cut_and_a_row_is_encoded_alike_in_any_c
             assert torch.equal(values[0], together[name][row, : values.size(1)]), name
 
 
-def test_a_text_without_pairs_loses_the_beginning_which_is_the_prompts(tokenizer):
+def test_single_text_loses_its_beginning(tokenizer):
     encoded = encode(tokenizer, 4, ["the old dog "], ["sees a cat"])
     assert tokens(tokenizer, encoded, 0) == "sees a cat </s>"
     encoded = encode(tokenizer, 3, ["the old dog "], ["sees a cat"])
@@ -74,9 +72,9 @@ def test_a_text_without_pairs_loses_the_beginning_which_is_the_prompts(tokenizer
 
 
 @pytest.mark.parametrize("family", [CanineTokenizer, ByT5Tokenizer])
-def test_a_tokenizer_in_python_is_cut_alike(family):
+def test_slow_tokenizer_is_cut_alike(family):
     """Neither can say which token belongs to which text. The first is [CLS] A [SEP] B [SEP], the second A </s> B </s>,
-    a token a character.
+    a token per character.
     """
     tokenizer = family()
     specials = tokenizer.num_special_tokens_to_add(pair=True)
@@ -86,7 +84,7 @@ def test_a_tokenizer_in_python_is_cut_alike(family):
     assert encoded["input_ids"].tolist() == [uncut, uncut]
 
 
-def test_what_fits_is_tokenised_in_a_single_call(pair_tokenizer, monkeypatch):
+def test_texts_that_fit_are_tokenised_in_one_call(pair_tokenizer, monkeypatch):
     encoder = TextEncoder(pair_tokenizer, 16)
     calls = []
     inner = type(pair_tokenizer).__call__
@@ -97,18 +95,18 @@ def test_what_fits_is_tokenised_in_a_single_call(pair_tokenizer, monkeypatch):
     assert len(calls) == 1
 
 
-def test_cutting_is_said_once_with_its_share_and_what_to_set(pair_tokenizer):
+def test_cut_texts_are_warned_of_once(pair_tokenizer):
     encoder = TextEncoder(pair_tokenizer, 6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encoder.encode(["the dog"] * 4, ["runs"] * 4)
-    with pytest.warns(UserWarning, match=r"1 of 4 texts \(25%\).*6 tokens.*Raise discriminator_max_length"):
+    with pytest.warns(UserWarning, match=r"1 of 4 texts \(25%\).*discriminator_max_length"):
         encoder.encode(["the dog"] * 4, ["runs", "sees a cat", "sleeps", "eats"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encoder.encode(["the dog"] * 2, ["sees a cat"] * 2)
 
 
-def test_a_length_that_leaves_no_room_for_text_is_refused(pair_tokenizer):
-    with pytest.raises(ValueError, match=r"discriminator_max_length is 3.*3 special tokens.*give a greater one"):
+def test_max_length_without_room_is_refused(pair_tokenizer):
+    with pytest.raises(ValueError, match="discriminator_max_length is 3"):
         TextEncoder(pair_tokenizer, 3)

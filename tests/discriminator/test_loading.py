@@ -35,15 +35,15 @@ def state(model):
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def test_a_classifier_trained_for_something_else_asks_which_of_its_labels_means_real(sentiment):
+def test_classifier_of_two_labels_needs_a_label(sentiment):
     with pytest.raises(
         ValueError,
-        match=r"labels \['NEGATIVE', 'POSITIVE'\]: say which.*discriminator_label.*discriminator_fresh_head=True",
+        match=r"\['NEGATIVE', 'POSITIVE'\].*discriminator_label.*fresh_head",
     ):
         Discriminator.from_pretrained(sentiment)
 
 
-def test_a_named_label_keeps_the_head(sentiment):
+def test_named_label_keeps_the_head(sentiment):
     saved = state(AutoModelForSequenceClassification.from_pretrained(sentiment))
     discriminator = Discriminator.from_pretrained(sentiment, label="POSITIVE")
     assert all(torch.equal(value, saved[name]) for name, value in state(discriminator.model).items())
@@ -53,7 +53,7 @@ def test_a_named_label_keeps_the_head(sentiment):
     assert_close(discriminator.score([""], ["the dog"]), logits[:, 1] - logits[:, 0])
 
 
-def test_a_fresh_head_is_new_in_all_its_layers_and_the_rest_is_kept(sentiment):
+def test_fresh_head_is_new_in_all_its_layers(sentiment):
     saved = state(AutoModelForSequenceClassification.from_pretrained(sentiment))
     fresh = Discriminator.from_pretrained(sentiment, fresh_head=True).model
     assert fresh.config.num_labels == 1
@@ -62,7 +62,7 @@ def test_a_fresh_head_is_new_in_all_its_layers_and_the_rest_is_kept(sentiment):
     assert changed == {"pre_classifier.weight", "classifier.weight", "classifier.bias"}
 
 
-def test_a_fresh_head_is_new_where_the_old_one_had_one_label_too(pair_tokenizer, tmp_path):
+def test_fresh_head_replaces_a_head_of_one_label(pair_tokenizer, tmp_path):
     bert_classifier().save_pretrained(tmp_path)
     pair_tokenizer.save_pretrained(tmp_path)
     kept = Discriminator.from_pretrained(tmp_path)
@@ -83,14 +83,14 @@ def test_adapters_beside_a_fresh_head_are_continued(sentiment, tmp_path):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("human", r"discriminator_label is 'human'.*labels \['LABEL_0', 'LABEL_1', 'LABEL_2'\].*name or an index"),
+        ("human", r"discriminator_label is 'human'.*\['LABEL_0', 'LABEL_1', 'LABEL_2'\]"),
         (3, r"discriminator_label is 3.*\['LABEL_0', 'LABEL_1', 'LABEL_2'\]"),
         ("3", r"discriminator_label is '3'"),
         (-1, r"discriminator_label is -1"),
-        (None, r"say which of them means real text with discriminator_label"),
+        (None, "discriminator_label"),
     ],
 )
-def test_a_label_that_is_missing_or_unknown_is_refused_with_the_labels(pair_tokenizer, label, message):
+def test_label_missing_or_unknown_is_refused(pair_tokenizer, label, message):
     with pytest.raises(ValueError, match=message):
         Discriminator(bert_classifier(num_labels=3), pair_tokenizer, label=label)
 
@@ -106,7 +106,7 @@ ADAPTERS = {
 
 @pytest.mark.parametrize("kind", list(ADAPTERS))
 @pytest.mark.parametrize("encoder", [False, True], ids=["classifier", "encoder"])
-def test_adapters_of_every_kind_train_save_and_reload_with_the_same_scores(pair_tokenizer, tmp_path, kind, encoder):
+def test_adapters_train_save_and_load(pair_tokenizer, tmp_path, kind, encoder):
     model = bert_classifier()
     (BertModel(model.config) if encoder else model).save_pretrained(tmp_path / "base")
     pair_tokenizer.save_pretrained(tmp_path / "base")
@@ -136,7 +136,7 @@ def test_adapters_of_every_kind_train_save_and_reload_with_the_same_scores(pair_
 
 
 @pytest.mark.parametrize("given", ["instance", "folder"])
-def test_an_existing_peft_classifier_is_trained_on(pair_tokenizer, tmp_path, given):
+def test_existing_peft_classifier_is_trained_on(pair_tokenizer, tmp_path, given):
     model = bert_classifier()
     model.save_pretrained(tmp_path / "base")
     lora = LoraConfig(r=4, target_modules=["query"], init_lora_weights=False)  # adapters that have learnt something
@@ -163,10 +163,10 @@ def test_adapters_on_top_of_saved_adapters_are_refused(pair_tokenizer, tmp_path)
     lora = LoraConfig(r=4, target_modules=["query"])
     model = with_adapters(AutoModelForSequenceClassification.from_pretrained(tmp_path / "base"), lora)
     model.save_pretrained(tmp_path / "adapters")
-    with pytest.raises(ValueError, match=r"holds adapters already.*Leave it out, or merge"):
+    with pytest.raises(ValueError, match="discriminator_peft_config"):
         Discriminator.from_pretrained(tmp_path / "adapters", pair_tokenizer, peft_config=lora)
 
 
 def test_adapters_of_another_task_are_refused():
-    with pytest.raises(ValueError, match=r"task type .*CAUSAL_LM.* use task_type='SEQ_CLS'"):
+    with pytest.raises(ValueError, match="task_type='SEQ_CLS'"):
         with_adapters(bert_classifier(), LoraConfig(task_type="CAUSAL_LM", target_modules=["query"]))

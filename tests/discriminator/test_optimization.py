@@ -7,7 +7,6 @@ import torch
 from peft import LoraConfig
 
 from hf_mgan import Discriminator
-from hf_mgan import config as config_module
 from hf_mgan.discriminator import Regularization, trainable_parameters, with_adapters
 from hf_mgan.objectives import LOSSES, NEEDS_PENALTY
 
@@ -23,13 +22,13 @@ def moved(before, discriminator):
     "name", ["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "adafactor"]
 )
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
-def test_optimizers_by_name_learn_and_go_on_from_their_saved_state(pair_tokenizer, tmp_path, name):
+def test_optimizers_by_name_learn_and_resume(pair_tokenizer, tmp_path, name):
     if name != "adafactor":
         pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
     runs = []
     for _ in range(2):
         discriminator = Discriminator(bert_classifier(), pair_tokenizer)
-        runs.append(with_optimizer(discriminator, tmp_path, discriminator_optim=name))
+        runs.append(with_optimizer(discriminator, tmp_path, optim=name))
     first, second = runs
     before = parameters(first)
     losses = [first.update(PROMPTS, COMPLETIONS, texts(4)).loss.item() for _ in range(8)]
@@ -43,16 +42,9 @@ def test_optimizers_by_name_learn_and_go_on_from_their_saved_state(pair_tokenize
     assert all(torch.equal(a, b) for a, b in zip(parameters(first), parameters(second), strict=True))
 
 
-def test_an_optimizer_of_bitsandbytes_without_it_names_the_extra(make_config, monkeypatch):
-    monkeypatch.setattr(config_module, "is_bitsandbytes_available", lambda: False)
-    with pytest.raises(ImportError, match=r"'paged_adamw_8bit' is an optimizer of bitsandbytes.*hf-mgan\[quantiz"):
-        make_config(discriminator_optim="paged_adamw_8bit")
-    make_config(discriminator_optim="adamw_torch_fused")
-
-
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "bf16 weights"])
-def test_logits_and_losses_are_float32_whatever_the_model_runs_in(pair_tokenizer, tmp_path, precision, loss):
+def test_logits_and_losses_are_float32(pair_tokenizer, tmp_path, precision, loss):
     model = bert_classifier(num_labels=2)
     if precision == "bf16 weights":
         model = model.bfloat16()
@@ -69,13 +61,13 @@ def test_logits_and_losses_are_float32_whatever_the_model_runs_in(pair_tokenizer
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
-def test_an_update_in_float16_is_nearly_that_in_float32(pair_tokenizer, tmp_path, batch_size):
+def test_update_in_float16_is_nearly_that_in_float32(pair_tokenizer, tmp_path, batch_size):
     """The clipped gradient must be that of the loss, not 65536 times as large: SGD shows it, Adam would not."""
     model = bert_classifier()
     results = []
     for fp16 in (False, True):
         one = Discriminator(copy.deepcopy(model), pair_tokenizer, batch_size=batch_size, fp16=fp16, max_grad_norm=0.5)
-        with_optimizer(one, tmp_path, discriminator_optim="sgd", discriminator_learning_rate=0.1)
+        with_optimizer(one, tmp_path, optim="sgd", learning_rate=0.1)
         before = parameters(one)
         output = one.update(PROMPTS, COMPLETIONS, texts(4))
         step = torch.cat([(new - old).flatten() for old, new in zip(before, parameters(one), strict=True)])
@@ -87,7 +79,7 @@ def test_an_update_in_float16_is_nearly_that_in_float32(pair_tokenizer, tmp_path
     assert torch.nn.functional.cosine_similarity(step, step16, dim=0) > 0.99
 
 
-def test_small_gradients_survive_float16_by_scaling(pair_tokenizer, tmp_path, monkeypatch):
+def test_small_gradients_survive_float16(pair_tokenizer, tmp_path, monkeypatch):
     """A logit's gradient of 1e-9 is below the least float16, 6e-8; times 65536 it is well above."""
     discriminator = Discriminator(bert_classifier(), pair_tokenizer, fp16=True)
     discriminator.loss = lambda real, fake: 1e-9 * (fake.sum() - real.sum())
@@ -95,7 +87,7 @@ def test_small_gradients_survive_float16_by_scaling(pair_tokenizer, tmp_path, mo
     assert discriminator.update(PROMPTS, COMPLETIONS, texts(4)).grad_norm > 0
 
 
-def test_an_overflow_skips_the_update_and_counts_nowhere(pair_tokenizer, tmp_path):
+def test_overflow_skips_the_update(pair_tokenizer, tmp_path):
     discriminator = with_optimizer(Discriminator(bert_classifier(), pair_tokenizer, fp16=True), tmp_path)
     inner = discriminator.loss
     discriminator.loss = lambda real, fake: 1e6 * inner(real, fake)  # times 65536 it is beyond float16's 65504
@@ -111,17 +103,17 @@ def test_an_overflow_skips_the_update_and_counts_nowhere(pair_tokenizer, tmp_pat
     assert any(moved(before, discriminator))
 
 
-def test_a_gradient_that_overflows_at_every_scale_stops_with_what_to_do(pair_tokenizer, tmp_path):
+def test_overflow_at_every_scale_stops(pair_tokenizer, tmp_path):
     discriminator = with_optimizer(Discriminator(bert_classifier(), pair_tokenizer, fp16=True), tmp_path)
     inner = discriminator.loss
     discriminator.loss = lambda real, fake: 1e20 * inner(real, fake)
-    with pytest.raises(FloatingPointError, match=r"not finite in float16.*Use bf16=True"):  # noqa: PT012
+    with pytest.raises(FloatingPointError, match="bf16=True"):  # noqa: PT012
         for _ in range(40):
             discriminator.update(PROMPTS, COMPLETIONS, texts(4))
     assert discriminator.num_updates == 0
 
 
-def test_the_scale_of_the_gradients_is_part_of_the_state(pair_tokenizer, tmp_path):
+def test_gradient_scale_is_part_of_the_state(pair_tokenizer, tmp_path):
     one, other = (
         with_optimizer(Discriminator(bert_classifier(), pair_tokenizer, fp16=True), tmp_path) for _ in range(2)
     )
@@ -134,15 +126,15 @@ def test_the_scale_of_the_gradients_is_part_of_the_state(pair_tokenizer, tmp_pat
     assert other._scaler.get_scale() == one._scaler.get_scale() == 65536 / 2
 
 
-def test_two_precisions_at_once_are_refused(pair_tokenizer):
+def test_two_precisions_are_refused(pair_tokenizer):
     with pytest.raises(ValueError, match="either bf16 or fp16"):
         Discriminator(bert_classifier(), pair_tokenizer, bf16=True, fp16=True)
 
 
-def test_what_cannot_learn_is_refused_with_the_reason(pair_tokenizer, tmp_path):
+def test_frozen_parameters_are_refused(pair_tokenizer, tmp_path):
     frozen = bert_classifier().requires_grad_(False)
-    with pytest.raises(ValueError, match=r"All parameters.*frozen.*requires_grad_\(\)"):
+    with pytest.raises(ValueError, match=r"requires_grad_\(\)"):
         with_optimizer(Discriminator(frozen, pair_tokenizer), tmp_path)
     for_inference = with_adapters(bert_classifier(), LoraConfig(target_modules=["query"], inference_mode=True))
-    with pytest.raises(ValueError, match=r"frozen.*is_trainable=True"):
+    with pytest.raises(ValueError, match="is_trainable=True"):
         trainable_parameters(for_inference)

@@ -127,7 +127,7 @@ def inputs(batch):
 
 
 @pytest.mark.parametrize("make", MODELS)
-def test_the_last_logit_is_the_models_own(make, tokenizer):
+def test_last_logit_is_the_models_own(make, tokenizer):
     model = make()
     scorer = PrefixScorer(model, tokenizer, 48)
     batch = encode(scorer)
@@ -137,7 +137,7 @@ def test_the_last_logit_is_the_models_own(make, tokenizer):
 
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("max_length", [48, 7])
-def test_every_logit_is_that_of_the_prefix_alone_and_a_text_that_ended_stays_ended(make, max_length, tokenizer):
+def test_every_logit_is_that_of_the_prefix_alone(make, max_length, tokenizer):
     model = make()
     scorer = PrefixScorer(model, tokenizer, max_length)
     batch = encode(scorer)
@@ -153,7 +153,7 @@ def test_every_logit_is_that_of_the_prefix_alone_and_a_text_that_ended_stays_end
                 assert_close(logits[row, time], alone, msg=lambda text, at=(row, time): f"{at}: {text}")
 
 
-def test_a_model_in_four_bits_is_read_and_keeps_its_gradient(tmp_path, tokenizer):
+def test_quantised_model_keeps_its_gradient(tmp_path, tokenizer):
     pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
     llama().save_pretrained(tmp_path)
     quantised = LlamaForSequenceClassification.from_pretrained(
@@ -175,7 +175,7 @@ def test_a_model_in_four_bits_is_read_and_keeps_its_gradient(tmp_path, tokenizer
             assert parameter.grad.abs().sum() > 0, name
 
 
-def test_tokens_end_after_the_characters_that_they_stand_for(tokenizer):
+def test_prefix_ends_count_characters(tokenizer):
     batch = encode(PrefixScorer(gpt2(), tokenizer, 48))
     assert batch["prefix_ends"].tolist() == [
         # "sees a cat" is 10 characters long, and its end comes after them.
@@ -188,15 +188,15 @@ def test_tokens_end_after_the_characters_that_they_stand_for(tokenizer):
     assert batch["prefix_positions"][0].tolist() == [2, 3, 4, 5, 5, 5, 5, 5, 5]
 
 
-def test_a_word_that_ends_where_the_completion_begins_is_the_prompts(tokenizer):
+def test_word_that_ends_with_the_prompt_is_the_prompts(tokenizer):
     batch = encode(PrefixScorer(gpt2(), tokenizer, 48), ["the dog"], [" sees"])
     assert batch["prefix_positions"].tolist() == [[2, 3]]
     assert batch["prefix_ends"].tolist() == [[5, 6]]
 
 
-def test_a_cut_text_keeps_its_end_and_the_characters_of_the_whole(tokenizer):
+def test_cut_text_keeps_its_end(tokenizer):
     scorer = PrefixScorer(gpt2(), tokenizer, 3)
-    with pytest.warns(UserWarning, match=r"1 of 2 texts \(50%\).*3 tokens.*Raise discriminator_max_length"):
+    with pytest.warns(UserWarning, match=r"1 of 2 texts \(50%\).*discriminator_max_length"):
         batch = scorer.encode(["the dog ", ""], ["sees a cat", "runs"])
     assert batch["prefix_ends"].tolist() == [[6, 10, 11], [4, 5, 5]]
     with warnings.catch_warnings():
@@ -204,7 +204,7 @@ def test_a_cut_text_keeps_its_end_and_the_characters_of_the_whole(tokenizer):
         scorer.encode(["the dog "], ["sees a cat"])
 
 
-def test_a_character_of_several_tokens_and_a_token_across_the_prompts_end():
+def test_prefix_ends_within_characters_and_prompts():
     own = byte_level_tokenizer(["the dog the dog"], model_max_length=48)
     model = GPT2ForSequenceClassification(GPT2Config(vocab_size=300, n_embd=8, n_layer=1, n_head=1, pad_token_id=1))
     scorer = PrefixScorer(model, own, 48)
@@ -217,7 +217,7 @@ def test_a_character_of_several_tokens_and_a_token_across_the_prompts_end():
 
 @pytest.mark.parametrize("max_length", [48, 9, 6, 4])
 @pytest.mark.parametrize("which", ["tokenizer", "pair_tokenizer"])
-def test_the_models_inputs_are_those_of_the_text_encoder(which, max_length, request):
+def test_inputs_are_those_of_the_text_encoder(which, max_length, request):
     own = request.getfixturevalue(which)
     scorer = PrefixScorer(gpt2(), own, max_length)
     with warnings.catch_warnings():
@@ -226,7 +226,7 @@ def test_the_models_inputs_are_those_of_the_text_encoder(which, max_length, requ
     assert_close(inputs(encode(scorer)), dict(expected))
 
 
-def test_without_an_end_token_the_padding_token_ends_a_text_as_in_the_text_encoder():
+def test_padding_token_ends_a_text_without_eos():
     own = PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(), pad_token="<pad>", unk_token="<unk>")
     own.model_input_names = ["input_ids", "attention_mask"]
     batch = encode(PrefixScorer(gpt2(), own, 48), ["", ""], ["", "the dog"])
@@ -234,11 +234,11 @@ def test_without_an_end_token_the_padding_token_ends_a_text_as_in_the_text_encod
     assert batch["prefix_ends"].tolist() == [[1, 1, 1], [3, 7, 8]]
 
 
-def test_ends_never_decrease():
+def test_prefix_ends_never_decrease():
     assert _row({"input_ids": [7, 8, 9]}, [3, 2, None], [0, 1, 2], 3).ends == [3, 3, 4]
 
 
-def test_of_a_pair_the_second_text_is_read(pair_tokenizer):
+def test_pair_reads_the_second_text(pair_tokenizer):
     scorer = PrefixScorer(gpt2(), pair_tokenizer, 7)
     batch = encode(scorer, ["the dog", "", "a"], ["sees a cat", "runs", ""])
     # [CLS] dog [SEP] sees a cat [SEP], [CLS] runs [SEP], [CLS] a [SEP] [SEP]
@@ -254,14 +254,14 @@ def test_of_a_pair_the_second_text_is_read(pair_tokenizer):
         (5, "<s> <s> sees a </s>", [4, 6, 11]),
     ],
 )
-def test_a_tokenizer_that_puts_nothing_behind_a_text_is_given_an_end(max_length, expected, ends):
+def test_tokenizer_without_an_end_is_given_one(max_length, expected, ends):
     own = bos_tokenizer()
     batch = encode(PrefixScorer(llama(), own, max_length), ["the dog "], ["sees a cat"])
     assert " ".join(own.convert_ids_to_tokens(batch["input_ids"][0])) == expected
     assert batch["prefix_ends"].tolist() == [ends]
 
 
-def test_the_end_is_read_although_it_serves_as_padding(tokenizer):
+def test_end_is_read_although_it_serves_as_padding(tokenizer):
     """The model's own logit is then that of the token before it, which cannot know that the text has ended."""
     tokenizer.pad_token = END
     model = gpt2()
@@ -275,7 +275,7 @@ def test_the_end_is_read_although_it_serves_as_padding(tokenizer):
     assert (logits[:, -1] - pooled).abs().min() > 1e-3
 
 
-def test_batches_have_one_width_and_their_gradients_add_up_to_that_of_all_texts(tokenizer):
+def test_batches_have_one_width_and_one_gradient(tokenizer):
     model = gpt2()
     scorer = PrefixScorer(model, tokenizer, 48)
     whole = scorer.logits(model, encode(scorer))
@@ -291,7 +291,7 @@ def test_batches_have_one_width_and_their_gradients_add_up_to_that_of_all_texts(
     assert all(gradient.abs().sum() > 0 for name, gradient in gradients[0].items() if "bias" not in name)
 
 
-def test_scoring_leaves_no_hook_behind(tokenizer):
+def test_logits_leave_no_hook_behind(tokenizer):
     model = gpt2()
     scorer = PrefixScorer(model, tokenizer, 48)
     with pytest.raises(ValueError, match="input_ids"):
@@ -299,7 +299,7 @@ def test_scoring_leaves_no_hook_behind(tokenizer):
     assert not model.score._forward_hooks
 
 
-def test_the_logit_of_a_label_is_its_log_odds():
+def test_label_logits_are_log_odds():
     # e^z = 1, 2, 5: the odds of the last label are 5 to 3.
     values = torch.tensor([[[1.0, 2.0, 5.0]]]).log()
     assert_close(label_logits(values, 2), torch.tensor([[5 / 3]]).log())
@@ -320,24 +320,24 @@ class LastTokenOfBert(BertPreTrainedModel):
         return SequenceClassifierOutput(logits=logits[:, -1])
 
 
-def test_a_head_that_is_applied_once_a_text_is_refused(pair_tokenizer):
-    with pytest.raises(ValueError, match=r"needs a causal discriminator, whose head.*That of BertFor.*Set discrim"):
+def test_check_causal_refuses_a_pooled_head(pair_tokenizer):
+    with pytest.raises(ValueError, match="causal discriminator.* BertFor"):
         check_causal(bert_classifier(), pair_tokenizer)
 
 
-def test_a_model_that_looks_ahead_is_refused_even_if_its_head_says_the_same_to_everything(pair_tokenizer):
+def test_check_causal_refuses_a_model_that_looks_ahead(pair_tokenizer):
     model = LastTokenOfBert(bert_classifier().config)
     torch.nn.init.zeros_(model.score.weight)
-    with pytest.raises(ValueError, match=r"in which no token sees those behind it.*LastTokenOfBert.*Set"):
+    with pytest.raises(ValueError, match="causal discriminator.* LastTokenOfBert"):
         check_causal(model, pair_tokenizer)
 
 
-def test_a_tokenizer_that_cannot_say_which_characters_it_read_is_refused():
-    with pytest.raises(ValueError, match=r"ByT5Tokenizer.*written in Python.*discriminator_processing_class"):
+def test_check_causal_refuses_a_slow_tokenizer():
+    with pytest.raises(ValueError, match="discriminator_processing_class"):
         check_causal(gpt2(), ByT5Tokenizer())
 
 
-def test_the_check_works_without_padding_and_leaves_the_model_in_its_mode(tokenizer):
+def test_check_causal_leaves_the_model_as_it_was(tokenizer):
     model = causal_classifier().train()
     assert model.config.pad_token_id is None
     check_causal(model, tokenizer)

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from hf_mgan import Discriminator
-from hf_mgan.discriminator import Regularization, Replay, check_replay
+from hf_mgan.discriminator import Regularization, Replay
 from hf_mgan.discriminator.replay import PastText
 from hf_mgan.objectives import bce, bradley_terry
 
@@ -23,21 +23,21 @@ def filled(count, size=100, **settings):
 def make(pair_tokenizer, tmp_path, fraction=0.5, **settings):
     learning_rate = settings.pop("learning_rate", 1e-2)
     one = Discriminator(bert_classifier(), pair_tokenizer, replay_fraction=fraction, **settings)
-    return with_optimizer(one, tmp_path, discriminator_learning_rate=learning_rate)
+    return with_optimizer(one, tmp_path, learning_rate=learning_rate)
 
 
-def test_the_newest_texts_are_kept_and_the_oldest_go_first():
+def test_replay_keeps_the_newest_texts():
     replay = filled(5, size=3)
     replay.add(["p"], ["new"], ["q"], ["real"])
     assert [text.fake for text in replay.texts] == [("p", "3"), ("p", "4"), ("p", "new")]
 
 
-def test_real_texts_are_kept_for_a_paired_loss_alone():
+def test_replay_keeps_real_texts_for_paired_losses_alone():
     assert filled(1).texts[0] == PastText(("p", "0"), None)
     assert filled(1, paired=True).texts[0] == PastText(("p", "0"), ("q", "real 0"))
 
 
-def test_draws_are_uniform_never_twice_the_same_text_and_leave_torchs_generator_alone():
+def test_draw_is_uniform_without_replacement():
     """4000 draws of 2 of 8: each text is drawn with probability 1/4, deviation 0.7 %."""
     replay = filled(8)
     state = torch.get_rng_state()
@@ -56,14 +56,14 @@ def test_draws_are_uniform_never_twice_the_same_text_and_leave_torchs_generator_
     ("fraction", "num_new", "expected"),
     [(0.5, 4, 4), (0.25, 6, 2), (0.75, 4, 12), (0.1, 4, 0), (0.9, 4, 20)],  # of 20 stored, so not 36
 )
-def test_the_fraction_is_that_of_the_whole_side(fraction, num_new, expected):
+def test_draw_beside_gives_the_fraction_of_all_texts(fraction, num_new, expected):
     replay = filled(20)
     replay.fraction = fraction
     assert len(replay.draw_beside(num_new)) == expected
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_a_saved_state_is_json_and_its_draws_go_on(tmp_path, paired):
+def test_saved_replay_is_json_and_its_draws_go_on(tmp_path, paired):
     replay = filled(20, paired=paired)
     replay.draw(3)
     replay.save(tmp_path / "folder", rank=1)
@@ -74,69 +74,57 @@ def test_a_saved_state_is_json_and_its_draws_go_on(tmp_path, paired):
     assert [again.draw(5) for _ in range(3)] == [replay.draw(5) for _ in range(3)]
 
 
-def test_a_smaller_replay_takes_the_newest_of_what_was_saved():
+def test_smaller_replay_loads_the_newest_texts():
     replay = Replay(0.5, 2)
     replay.load_state_dict(filled(5).state_dict())
     assert [text.fake[1] for text in replay.texts] == ["3", "4"]
 
 
-def test_a_process_without_a_file_starts_empty_and_says_so(tmp_path):
+def test_load_without_a_file_starts_empty_with_a_warning(tmp_path):
     filled(3).save(tmp_path, rank=0)
     replay = filled(3)
-    with pytest.warns(UserWarning, match=r"replay_1.json does not exist, so process 1 starts without past"):
+    with pytest.warns(UserWarning, match=r"replay_1\.json does not exist"):
         replay.load(tmp_path, rank=1)
     assert not replay.texts
 
 
-def test_texts_with_and_without_references_are_not_taken_for_each_other():
-    with pytest.raises(ValueError, match=r"saved without references, and discriminator_loss takes them with"):
+def test_load_refuses_texts_of_another_kind_of_loss():
+    with pytest.raises(ValueError, match="without references, and discriminator_loss"):
         Replay(0.5, 10, paired=True).load_state_dict(filled(3).state_dict())
-    with pytest.raises(ValueError, match=r"saved with references, and discriminator_loss takes them without"):
+    with pytest.raises(ValueError, match="with references, and discriminator_loss"):
         Replay(0.5, 10).load_state_dict(filled(3, paired=True).state_dict())
 
 
-@pytest.mark.parametrize(
-    ("fraction", "size", "message"),
-    [
-        (1.0, 10, "discriminator_replay_fraction must be at least 0 and less than 1, got 1.0"),
-        (-0.1, 10, "discriminator_replay_fraction must be at least 0"),
-        (0.5, 0, "discriminator_replay_size must be at least 1, got 0"),
-    ],
-)
-def test_values_out_of_range_are_refused(pair_tokenizer, fraction, size, message):
-    with pytest.raises(ValueError, match=message):
-        Discriminator(bert_classifier(), pair_tokenizer, replay_fraction=fraction, replay_size=size)
+@pytest.mark.parametrize("fraction", [1.0, -0.1, float("nan")])
+def test_fraction_out_of_range_is_refused(pair_tokenizer, fraction):
+    with pytest.raises(ValueError, match=f"discriminator_replay_fraction must be .* got {fraction}"):
+        Discriminator(bert_classifier(), pair_tokenizer, replay_fraction=fraction)
 
 
-def test_replay_and_offsets_exclude_each_other(pair_tokenizer, tmp_path):
-    message = "leave out either it or discriminator_density_offset"
-    with pytest.raises(ValueError, match=message):
-        check_replay(0.5, 10, uses_offsets=True)
-    check_replay(0.0, 10, uses_offsets=True)
-    for offsets in ({"completion_offsets": torch.zeros(4)}, {"reference_offsets": torch.zeros(4)}):
-        with pytest.raises(ValueError, match=message):
-            make(pair_tokenizer, tmp_path).update(PROMPTS, COMPLETIONS, texts(4), **offsets)
-        make(pair_tokenizer, tmp_path, fraction=0.0).update(PROMPTS, COMPLETIONS, texts(4), **offsets)
+def test_replay_keeps_2048_texts_by_default(pair_tokenizer):
+    replay = Discriminator(bert_classifier(), pair_tokenizer, replay_fraction=0.5).replay
+    assert (replay.fraction, replay.size, replay.paired) == (0.5, 2048, False)
+    assert Discriminator(bert_classifier(), pair_tokenizer, loss="bradley_terry").replay.paired
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
-def test_replayed_texts_join_the_generated_side_of_the_loss_and_no_other_figure(pair_tokenizer, tmp_path, batch_size):
+def test_replayed_texts_join_the_loss_and_no_other_metric(pair_tokenizer, tmp_path, batch_size):
     one = make(pair_tokenizer, tmp_path, learning_rate=0.0, batch_size=batch_size)  # so that logits stay
     past, references = texts(4, 7), texts(4, 8)
-    first = one.update([""] * 4, past, references).figures()
+    first = one.update([""] * 4, past, references).metrics()
     assert first["replayed_prob"].isnan()
-    figures = one.update(PROMPTS, COMPLETIONS, references, [""] * 4).figures()
+    metrics = one.update(PROMPTS, COMPLETIONS, references, [""] * 4).metrics()
     old, new, real = one.score([""] * 4, past), one.score(PROMPTS, COMPLETIONS), one.score([""] * 4, references)
-    assert_close(figures["loss"], bce(real, torch.cat([new, old])))
-    assert_close(figures["replayed_prob"], old.sigmoid().mean())
-    expected = one.evaluate(PROMPTS, COMPLETIONS, references, [""] * 4).figures()
+    assert_close(metrics["loss"], bce(real, torch.cat([new, old])))
+    assert_close(metrics["replayed_prob"], old.sigmoid().mean())
+    expected = one.evaluate(PROMPTS, COMPLETIONS, references, [""] * 4).metrics()
     for name in ("real_prob", "fake_prob", "accuracy", "value", "real_length", "fake_length"):
-        assert_close(figures[name], expected[name])
+        assert_close(metrics[name], expected[name])
     assert "replayed_prob" not in expected
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
-def test_for_a_paired_loss_each_replayed_text_brings_its_own_reference(pair_tokenizer, tmp_path, batch_size):
+def test_replayed_texts_of_a_paired_loss_bring_references(pair_tokenizer, tmp_path, batch_size):
     one = make(pair_tokenizer, tmp_path, learning_rate=0.0, loss="bradley_terry", batch_size=batch_size)
     past, past_references, references = texts(4, 7), texts(4, 8), texts(4, 9)
     one.update(PROMPTS, past, past_references, ["the", "a", "", "two"])
@@ -148,26 +136,26 @@ def test_for_a_paired_loss_each_replayed_text_brings_its_own_reference(pair_toke
     assert_close(output.fake_logits, fake[:4])
 
 
-def test_replayed_texts_count_in_the_penalties(pair_tokenizer, tmp_path):
+def test_replayed_texts_count_in_the_logit_penalty(pair_tokenizer, tmp_path):
     one = make(pair_tokenizer, tmp_path, learning_rate=0.0, regularization=Regularization(logit_penalty=1.0))
     past, references = texts(4, 7), texts(4, 8)
     one.update(PROMPTS, past, references)
-    figures = one.update(PROMPTS, COMPLETIONS, references).figures()
+    metrics = one.update(PROMPTS, COMPLETIONS, references).metrics()
     fake = torch.cat([one.score(PROMPTS, COMPLETIONS), one.score(PROMPTS, past)])
-    assert_close(figures["logit_penalty"], (one.score(PROMPTS, references).square().mean() + fake.square().mean()) / 2)
+    assert_close(metrics["logit_penalty"], (one.score(PROMPTS, references).square().mean() + fake.square().mean()) / 2)
 
 
-def test_completions_are_kept_after_the_step_and_only_where_asked(pair_tokenizer, tmp_path):
+def test_update_keeps_completions_where_asked(pair_tokenizer, tmp_path):
     one = make(pair_tokenizer, tmp_path)
     one.update(PROMPTS, COMPLETIONS, texts(4), remember=False)
     one.score(PROMPTS, COMPLETIONS)
     one.evaluate(PROMPTS, COMPLETIONS, texts(4))
     assert not one.replay.texts
-    assert one.update(PROMPTS, COMPLETIONS, texts(4)).figures()["replayed_prob"].isnan()  # the step was before
+    assert one.update(PROMPTS, COMPLETIONS, texts(4)).metrics()["replayed_prob"].isnan()  # the step was before
     assert [text.fake for text in one.replay.texts] == [*zip(PROMPTS, COMPLETIONS, strict=True)]
 
 
-def test_a_restored_discriminator_replays_what_the_other_does(pair_tokenizer, tmp_path):
+def test_loaded_discriminator_replays_the_same_texts(pair_tokenizer, tmp_path):
     one = make(pair_tokenizer, tmp_path, fraction=0.4)
     for seed in range(3):
         one.update(PROMPTS, texts(4, seed), texts(4, seed + 50))
@@ -183,9 +171,9 @@ def test_a_restored_discriminator_replays_what_the_other_does(pair_tokenizer, tm
     assert all(torch.equal(a, b) for a, b in zip(parameters(one), parameters(other), strict=True))
 
 
-def test_without_replay_nothing_is_kept_written_or_missed(pair_tokenizer, tmp_path, recwarn):
+def test_no_replay_keeps_and_writes_nothing(pair_tokenizer, tmp_path, recwarn):
     one = make(pair_tokenizer, tmp_path, fraction=0.0)
-    assert "replayed_prob" not in one.update(PROMPTS, COMPLETIONS, texts(4)).figures()
+    assert "replayed_prob" not in one.update(PROMPTS, COMPLETIONS, texts(4)).metrics()
     recwarn.clear()
     one.save_replay(tmp_path / "state", 0)
     one.load_replay(tmp_path / "state", 0)

@@ -17,7 +17,7 @@ def shown(discriminator):
     return seen
 
 
-def test_a_share_of_the_tokens_becomes_another_word_and_all_else_stays(pair_tokenizer):
+def test_token_dropout_replaces_a_share_of_the_words(pair_tokenizer):
     """20000 tokens at p = 0.3, of which 1 in 22 is drawn to be itself: 0.286 change, deviation 0.0032."""
     torch.manual_seed(0)
     one = Discriminator(bert_classifier(), pair_tokenizer)
@@ -36,7 +36,7 @@ def test_a_share_of_the_tokens_becomes_another_word_and_all_else_stays(pair_toke
     assert counts.min() > 0.6 * counts.max()  # uniform, about 260 each, deviation 16
 
 
-def test_a_mask_token_takes_the_place_where_there_is_one(pair_tokenizer):
+def test_token_dropout_takes_the_mask_token(pair_tokenizer):
     pair_tokenizer.mask_token = "near"  # a word of the vocabulary, since the model has no other
     one = Discriminator(bert_classifier(), pair_tokenizer)
     batch = one.encode([""] * 200, ["a dog sees the cat"] * 200)
@@ -47,7 +47,7 @@ def test_a_mask_token_takes_the_place_where_there_is_one(pair_tokenizer):
     assert not changed[:, [0, 6]].any()
 
 
-def test_an_end_token_that_serves_as_padding_stays(tokenizer):
+def test_token_dropout_leaves_eos_as_padding(tokenizer):
     tokenizer.pad_token = None
     one = Discriminator(causal_classifier(), tokenizer)
     batch = one.encode(["", ""], ["a", "a dog sees the cat"])
@@ -57,10 +57,10 @@ def test_an_end_token_that_serves_as_padding_stays(tokenizer):
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
-def test_an_update_shows_both_sides_with_noise_and_pays_for_what_it_showed(pair_tokenizer, tmp_path, batch_size):
+def test_update_takes_logits_of_texts_with_noise(pair_tokenizer, tmp_path, batch_size):
     settings = Regularization(token_dropout=0.5)
     one = Discriminator(bert_classifier(), pair_tokenizer, regularization=settings, batch_size=batch_size)
-    with_optimizer(one, tmp_path, discriminator_learning_rate=0.0)
+    with_optimizer(one, tmp_path, learning_rate=0.0)
     fakes, reals = texts(40, 1, 10), texts(40, 2, 10)
     clean = one.encode([""] * 80, [*fakes, *reals])["input_ids"]
     seen = shown(one)
@@ -78,7 +78,7 @@ def test_an_update_shows_both_sides_with_noise_and_pays_for_what_it_showed(pair_
     assert_close(output.real_logits, logits[40:], atol=1e-5, rtol=1e-5)
 
 
-def test_scores_and_evaluations_are_without_noise_and_draw_nothing(pair_tokenizer, tmp_path):
+def test_scores_and_evaluations_are_without_noise(pair_tokenizer, tmp_path):
     quiet, noisy = (
         Discriminator(bert_classifier(), pair_tokenizer, regularization=Regularization(token_dropout=p))
         for p in (0.0, 0.9)
@@ -86,8 +86,8 @@ def test_scores_and_evaluations_are_without_noise_and_draw_nothing(pair_tokenize
     state = torch.get_rng_state()
     assert torch.equal(noisy.score(PROMPTS, COMPLETIONS), quiet.score(PROMPTS, COMPLETIONS))
     for one, other in zip(
-        noisy.evaluate(PROMPTS, COMPLETIONS, texts(4)).figures().values(),
-        quiet.evaluate(PROMPTS, COMPLETIONS, texts(4)).figures().values(),
+        noisy.evaluate(PROMPTS, COMPLETIONS, texts(4)).metrics().values(),
+        quiet.evaluate(PROMPTS, COMPLETIONS, texts(4)).metrics().values(),
         strict=True,
     ):
         assert_close(one, other, equal_nan=True, rtol=0, atol=0)
@@ -95,7 +95,7 @@ def test_scores_and_evaluations_are_without_noise_and_draw_nothing(pair_tokenize
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_noise_is_that_of_the_random_state(pair_tokenizer, tmp_path):
+def test_token_dropout_follows_the_random_state(pair_tokenizer, tmp_path):
     results = []
     for seed in (1, 1, 2):
         one = Discriminator(bert_classifier(), pair_tokenizer, regularization=Regularization(token_dropout=0.5))

@@ -12,7 +12,7 @@ class Sharded:
         return True
 
 
-def test_the_discriminator_is_loaded_whole_where_models_are_sharded(pair_tokenizer, tmp_path, monkeypatch):
+def test_discriminator_is_loaded_whole_under_zero3(pair_tokenizer, tmp_path, monkeypatch):
     one = with_optimizer(Discriminator(bert_classifier(), pair_tokenizer), tmp_path / "args")
     one.save_pretrained(tmp_path / "model")
     one.save_state(tmp_path / "state")

@@ -128,7 +128,7 @@ def test_fewer_texts_a_forward_pass_give_the_same_step(causal_tokenizer, make_co
     for batch_size in (None, 2):
         discriminator = Discriminator(causal_classifier(), causal_tokenizer, prefixes=True, batch_size=batch_size)
         # Adam would make a full step of a gradient that is 0 but for rounding.
-        discriminator.create_optimizer(make_config(discriminator_optim="sgd").discriminator_arguments(), 3)
+        discriminator.create_optimizer(make_config(discriminator_optim="sgd").discriminator_training_args(), 3)
         discriminator.update(["", "", ""], ["a dog", "the cat sees", "one"], ["a king runs .", "two", "a"])
         states.append(weights(discriminator.model))
     for name, value in states[0].items():

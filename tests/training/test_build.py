@@ -35,9 +35,7 @@ def nothing_loads(monkeypatch):
 
 @pytest.mark.parametrize("bits", list(BITS))
 @pytest.mark.parametrize("where", ["argument", "model_init_kwargs", "a dict among model_init_kwargs"])
-def test_quantised_generator_needs_adapters(
-    make_trainer, make_config, nothing_loads, bits, where
-):
+def test_quantised_generator_needs_adapters(make_trainer, make_config, nothing_loads, bits, where):
     config = BITS[bits]
     if where == "argument":
         settings, arguments = {}, {"quantization_config": config}
@@ -48,9 +46,7 @@ def test_quantised_generator_needs_adapters(
         make_trainer(make_config(**settings), model="someone/generator", **arguments)
 
 
-def test_generator_saved_quantised_needs_adapters(
-    make_trainer, make_config, generator, nothing_loads, tmp_path
-):
+def test_generator_saved_quantised_needs_adapters(make_trainer, make_config, generator, nothing_loads, tmp_path):
     generator.config.quantization_config = BITS["4-bit"].to_dict()
     generator.config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=NO_ADAPTERS):
@@ -93,9 +89,7 @@ CONVERSATIONS = {
 
 @pytest.mark.parametrize("form", list(CONVERSATIONS))
 @pytest.mark.parametrize("split", ["train", "streamed", "evaluation", "one of several evaluations"])
-def test_conversations_need_a_chat_template(
-    make_trainer, nothing_loads, dataset, form, split
-):
+def test_conversations_need_a_chat_template(make_trainer, nothing_loads, dataset, form, split):
     talk = Dataset.from_dict(CONVERSATIONS[form])
     arguments = {
         "train": {"train_dataset": talk},

@@ -46,9 +46,7 @@ class Moves(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         models = self.trainer.model, self.trainer.discriminator.model
-        self.moved.append(
-            tuple(bool(moved(before, model)) for before, model in zip(self.before, models, strict=True))
-        )
+        self.moved.append(tuple(bool(moved(before, model)) for before, model in zip(self.before, models, strict=True)))
         self.before = tuple(weights(model) for model in models)
 
 
@@ -95,9 +93,7 @@ def test_generator_below_the_floor_skips_its_update(make_trainer, make_config):
 def test_discriminator_skips_nothing_while_it_warms_up(make_trainer, make_config, monkeypatch):
     """Its completions do not change then, so one above the ceiling would skip its updates for ever."""
     gating = {"ceiling": 0.7}
-    trainer = make_trainer(
-        make_config(discriminator_update_gating=gating, discriminator_warmup_steps=3, max_steps=1)
-    )
+    trainer = make_trainer(make_config(discriminator_update_gating=gating, discriminator_warmup_steps=3, max_steps=1))
     with_accuracies(monkeypatch, *[0.9] * 4)
     trainer.train()
     assert trainer.discriminator.num_updates == 3  # the one after the warm-up is skipped

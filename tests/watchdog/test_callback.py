@@ -153,7 +153,10 @@ def test_self_bleu_is_compared_with_its_start():
     Variety 1 - 0.7 = 0.3; half of it is 0.15, so the generator has collapsed from 0.85 on.
     """
     watchdog = Watchdog()
-    assert feed(watchdog, *failing({"completions/self_bleu": 0.7}, 10), *failing({"completions/self_bleu": 0.84}, 20)) == []
+    assert (
+        feed(watchdog, *failing({"completions/self_bleu": 0.7}, 10), *failing({"completions/self_bleu": 0.84}, 20))
+        == []
+    )
     assert feed(watchdog, *failing({"completions/self_bleu": 0.86}, 20)) == ["generator_collapsed"]
 
 
@@ -186,7 +189,11 @@ def test_metric_that_hovers_is_reported_once():
 
 
 def test_metric_that_most_entries_lack_is_left_out():
-    rare = [HEALTHY, *[{**HEALTHY, "completions/length_ratio": None}] * 2, *failing({"completions/length_ratio": 9.0}, 1)]
+    rare = [
+        HEALTHY,
+        *[{**HEALTHY, "completions/length_ratio": None}] * 2,
+        *failing({"completions/length_ratio": 9.0}, 1),
+    ]
     assert feed(Watchdog(patience=3), *rare) == []
 
 
@@ -462,7 +469,9 @@ def test_run_with_a_frozen_discriminator_is_reported(make_trainer, make_config, 
 
 def test_run_with_a_collapsed_generator_is_reported(make_trainer, make_config, generator):
     watchdog = Watchdog(patience=3)
-    found = alarms_of_a_run(make_trainer, make_config, watchdog, 3, model=say_only(generator, "dog")) - {"length_runaway"}
+    found = alarms_of_a_run(make_trainer, make_config, watchdog, 3, model=say_only(generator, "dog")) - {
+        "length_runaway"
+    }
     assert found == {"generator_collapsed", "no_reward_variance"}
     assert "94% of the completions" in watchdog.alarms[0].message  # 15 of 16
 
@@ -472,9 +481,7 @@ def test_run_of_endless_completions_is_reported(make_trainer, make_config, gener
     assert alarms_of_a_run(make_trainer, make_config, Watchdog(patience=3), 3, **short) == {"length_runaway"}
 
 
-def test_run_with_a_reward_for_shortness_is_reported(
-    make_trainer, make_config, classifier, pair_tokenizer
-):
+def test_run_with_a_reward_for_shortness_is_reported(make_trainer, make_config, classifier, pair_tokenizer):
     shorter = taught(classifier, pair_tokenizer, real=texts(64, length=2), fake=texts(64, length=7))
     watchdog = Watchdog(patience=3)
     found = alarms_of_a_run(
