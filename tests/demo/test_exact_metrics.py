@@ -26,28 +26,36 @@ class Truth(nn.Module):
         self.generation_config = SimpleNamespace(eos_token_id=TOKENIZER.eos_token_id)
         self.weight = nn.Parameter(torch.zeros(1))
 
+    def next_states(self, states, ids):
+        """Return the states after these tokens; -1 once the sentence is over."""
+        over = (ids < len(SPECIAL_TOKENS)) | (states < 0)
+        words = (ids - len(SPECIAL_TOKENS)).clamp(min=0)
+        return torch.where(over, -1, self.language.following[states.clamp(min=0), words])
+
+    def logits(self, states):
+        """Return the logits of the next token, of shape `(B, V)`."""
+        probs = self.language.probs[states.clamp(min=0)].float()
+        logits = torch.full((len(states), len(TOKENIZER)), -math.inf)
+        logits[:, len(SPECIAL_TOKENS) :] = probs[:, :-1].log()
+        logits[:, TOKENIZER.eos_token_id] = probs[:, -1].log()
+        return logits
+
     def forward(self, input_ids, attention_mask=None):
         states = torch.zeros(len(input_ids), dtype=torch.int64)
-        offset = len(SPECIAL_TOKENS)
-        logits = torch.full((*input_ids.shape, len(TOKENIZER)), -math.inf)
-        for place in range(input_ids.size(1)):
-            if place:
-                words = (input_ids[:, place] - offset).clamp(min=0)
-                over = (input_ids[:, place] < offset) | (states < 0)
-                states = torch.where(over, -1, self.language.following[states.clamp(min=0), words])
-            probs = self.language.probs[states.clamp(min=0)].float()
-            logits[:, place, offset:] = probs[:, :-1].log()
-            logits[:, place, TOKENIZER.eos_token_id] = probs[:, -1].log()
-        return type("Output", (), {"logits": logits})
+        logits = [self.logits(states)]
+        for ids in input_ids[:, 1:].T:
+            states = self.next_states(states, ids)
+            logits.append(self.logits(states))
+        return SimpleNamespace(logits=torch.stack(logits, 1))
 
     def generate(self, input_ids, temperature, max_new_tokens, **_):
-        ids = input_ids
+        states = torch.zeros(len(input_ids), dtype=torch.int64)
+        drawn = []
         for _ in range(max_new_tokens):
-            probs = (self(ids).logits[:, -1] / temperature).softmax(-1)
-            done = (ids == TOKENIZER.eos_token_id).any(1)
-            drawn = torch.multinomial(probs, 1)[:, 0]
-            ids = torch.cat([ids, torch.where(done, TOKENIZER.pad_token_id, drawn)[:, None]], 1)
-        return ids
+            ids = torch.multinomial((self.logits(states) / temperature).softmax(-1), 1)[:, 0]
+            drawn.append(torch.where(states < 0, TOKENIZER.pad_token_id, ids))
+            states = self.next_states(states, drawn[-1])
+        return torch.cat([input_ids, torch.stack(drawn, 1)], 1)
 
 
 @pytest.fixture(scope="module")
