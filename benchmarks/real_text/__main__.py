@@ -6,7 +6,7 @@
     python -m benchmarks.real_text --output OUT --publish
     python -m benchmarks.real_text --publish
 
-A generator is trained with supervision on a corpus, and from there go on, each from the same weights:
+A generator is fine-tuned on a corpus (supervised), and from there go on, each from the same weights:
 
 - `longer`: supervised training, for as many texts as the others generate;
 - `frozen`: GRPO against a discriminator that is frozen after its warm-up;

@@ -69,7 +69,7 @@ class Run:
             print(f"{self.folder}: {stage}, {result['seconds']} s", flush=True)
 
     def supervised(self) -> dict[str, Any]:
-        """Train with supervision: the small generator until it no longer improves, another one for some steps."""
+        """Supervised fine-tuning: of the small generator until it no longer improves, of another for some steps."""
         arguments = self.arguments
         if not self.is_small:
             name = arguments.generator

@@ -197,7 +197,7 @@ def page(runs: list[dict[str, Any]]) -> str:
 
 
 def _steps(stage: dict[str, Any]) -> str:
-    """Return how many steps a run took, and of how many if it was stopped."""
+    """Return the number of steps, and of how many if the run was stopped."""
     asked = stage.get("steps_asked", stage["steps"])
     return str(stage["steps"]) if stage["steps"] == asked else f"{stage['steps']} of {asked}"
 

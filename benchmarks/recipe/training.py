@@ -61,7 +61,7 @@ class PerfectReward:
         self.model: PreTrainedModel | None = None
 
     def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
-        """Return one reward a completion, given as tokens with the end where there is one."""
+        """Return one reward per completion, given as tokens with the end where there is one."""
         assert self.model is not None
         ratios = log_ratios(self.model, self.language, self.tokenizer, completion_ids)
         return self.shape(ratios.clamp(-self.clip, self.clip)).tolist()

@@ -247,7 +247,7 @@ def test_best_table_chooses_by_the_c2st_with_encoder():
     assert "| supervised | 1 | 0.600 | 0.100 |" in real_text_tables.best_table([run_of(0, 0.6)])
 
 
-def test_page_says_of_how_many_steps_a_run_was_stopped():
+def test_page_says_where_a_run_was_stopped():
     run = run_of(0, 0.6)
     run["stages"]["adversarial"]["steps_asked"] = 9
     assert "| steps of adversarial | 7 of 9 |" in real_text_tables.page([run])
