@@ -146,7 +146,7 @@ def dataset():
 
 @pytest.fixture
 def make_config(tmp_path):
-    def make(**changes):
+    def make(config_class=AdversarialConfig, **changes):
         settings = {
             "max_steps": 4,
             "per_device_train_batch_size": 4,
@@ -163,14 +163,14 @@ def make_config(tmp_path):
             "gradient_checkpointing": False,
             "disable_tqdm": True,
         }
-        return AdversarialConfig(str(tmp_path / "out"), **{**settings, **changes})
+        return config_class(str(tmp_path / "out"), **{**settings, **changes})
 
     return make
 
 
 @pytest.fixture
 def make_trainer(generator, tokenizer, classifier, pair_tokenizer, dataset, make_config):
-    def make(config=None, **changes):
+    def make(config=None, trainer_class=AdversarialTrainer, **changes):
         arguments = {
             "model": generator,
             "args": config or make_config(),
@@ -179,6 +179,6 @@ def make_trainer(generator, tokenizer, classifier, pair_tokenizer, dataset, make
             "discriminator": classifier,
             "discriminator_processing_class": pair_tokenizer,
         }
-        return AdversarialTrainer(**{**arguments, **changes})
+        return trainer_class(**{**arguments, **changes})
 
     return make

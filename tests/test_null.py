@@ -86,7 +86,7 @@ def trainer(generator, tokenizer, classifier, pair_tokenizer, make_config, monke
     )
 
 
-def test_real_texts_against_real_texts_are_even(trainer):
+def test_null_real_texts_against_real_texts_are_even(trainer):
     # 45 batches of 32 on each side: the standard error at chance is sqrt(2 * 1440 + 1) / (sqrt(12) * 1440) = 0.0108.
     assert auc(trainer) == pytest.approx(0.5, abs=4 * 0.0108)
 
@@ -105,34 +105,38 @@ def without_dropping_special_tokens(references, tokenizer, length):
 
 
 @pytest.mark.parametrize("left_out", [without_tokens, without_cutting, without_dropping_special_tokens])
-def test_a_step_left_out_for_references_shows(trainer, monkeypatch, left_out):
+def test_null_step_left_out_for_references_shows(trainer, monkeypatch, left_out):
     monkeypatch.setattr(real_texts, "as_completions", left_out)
     assert auc(trainer) > 0.6
 
 
-def test_a_prompt_left_out_beside_references_shows(trainer, monkeypatch):
-    drawn = trainer._real_texts.draw
-    monkeypatch.setattr(trainer._real_texts, "draw", lambda rows: (drawn(rows)[0], [""] * len(rows)))
+def test_null_prompt_left_out_beside_references_shows(trainer, monkeypatch):
+    drawn = trainer._reward.real_texts.draw
+
+    def without_prompts(prompts, references):
+        return drawn(prompts, references)[0], [""] * len(prompts)
+
+    monkeypatch.setattr(trainer._reward.real_texts, "draw", without_prompts)
     assert auc(trainer) > 0.9
 
 
-def test_prompts_of_references_not_written_as_those_of_completions_show(trainer, monkeypatch):
-    written = trainer._real_texts.shown_prompts
+def test_null_prompts_of_references_left_raw_show(trainer, monkeypatch):
+    written = trainer._reward.real_texts.shown_prompts
     calls = itertools.count()
 
     def every_second_raw(prompts):  # those of the completions come first, then those of the references
         return list(prompts) if next(calls) % 2 else written(prompts)
 
-    monkeypatch.setattr(trainer._real_texts, "shown_prompts", every_second_raw)
+    monkeypatch.setattr(trainer._reward.real_texts, "shown_prompts", every_second_raw)
     assert auc(trainer) > 0.55
 
 
-def test_a_reference_encoded_as_one_text_beside_pairs_shows(trainer, monkeypatch):
-    drawn = trainer._real_texts.draw
+def test_null_reference_as_one_text_beside_pairs_shows(trainer, monkeypatch):
+    drawn = trainer._reward.real_texts.draw
 
-    def joined(rows):
-        texts, prompts = drawn(rows)
+    def joined(rows, references):
+        texts, prompts = drawn(rows, references)
         return [f"{prompt} {text}" for prompt, text in zip(prompts, texts, strict=True)], [""] * len(rows)
 
-    monkeypatch.setattr(trainer._real_texts, "draw", joined)
+    monkeypatch.setattr(trainer._reward.real_texts, "draw", joined)
     assert auc(trainer) > 0.9

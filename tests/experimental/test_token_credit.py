@@ -1,4 +1,4 @@
-"""What a token is paid: tokens matched by characters, returns worked by hand, and gradients enumerated."""
+"""The credit of a token: tokens matched by characters, returns worked by hand, and gradients enumerated."""
 
 import itertools
 import math
@@ -30,18 +30,18 @@ def ids(tokenizer, words):
 # --- where tokens end
 
 
-def test_words_end_where_they_do_in_the_text(tokenizer):
+def test_token_ends_of_words(tokenizer):
     completions = [ids(tokenizer, words) for words in (f"the dog runs {END}", "a cat", END)] + [[]]
     # "the dog runs" has 12 characters and what comes last ends behind them; "a cat" was cut and ends as well.
     assert token_ends(tokenizer, completions) == [[3, 7, 12, 13], [1, 6], [1], []]
 
 
-def test_special_tokens_within_a_completion_add_nothing(tokenizer):
+def test_token_ends_of_special_tokens(tokenizer):
     completion = ids(tokenizer, f"<s> the <pad> dog {END} {END}")
     assert token_ends(tokenizer, [completion]) == [[0, 3, 3, 7, 7, 8]]
 
 
-def test_a_token_within_a_character_ends_with_the_one_before():
+def test_token_ends_within_a_character():
     tokenizer = byte_level_tokenizer(["the dog the dog"])
     completion = tokenizer("the é 好😀a")["input_ids"] + [tokenizer.eos_token_id]
     # "the", " " + 2 bytes of é, " " + 3 bytes of 好, 4 bytes of the emoji, "a", the end
@@ -49,7 +49,7 @@ def test_a_token_within_a_character_ends_with_the_one_before():
     assert token_ends(tokenizer, [completion]) == [expected]
 
 
-def test_bytes_that_are_no_character_and_a_cut_character_are_counted_once():
+def test_token_ends_of_cut_characters():
     tokenizer = byte_level_tokenizer(["the dog the dog"])
     first, second, _ = tokenizer("好")["input_ids"]
     after = tokenizer("ab")["input_ids"]
@@ -59,7 +59,7 @@ def test_bytes_that_are_no_character_and_a_cut_character_are_counted_once():
     assert token_ends(tokenizer, [[*after, first, second]]) == [[1, 2, 3, 4]]
 
 
-def test_a_decoder_that_tidies_up_is_followed():
+def test_token_ends_of_a_decoder_that_tidies_up():
     """Tidying up turns "a a ' b" into "a a'b", of which "a a '" is no beginning: the quote's place is not settled."""
     words = {"a": 0, "'": 1, "b": 2, "<unk>": 3, END: 4}
     tokenizer = PreTrainedTokenizerFast(
@@ -84,7 +84,7 @@ def one_by_one(tokenizer, completion):
     return [*agreed[:-1], len(text) + 1]
 
 
-def test_long_texts_are_counted_in_windows_as_from_their_beginning(tokenizer):
+def test_token_ends_of_long_texts(tokenizer):
     draw = torch.randint(6, len(VOCABULARY), (150,), generator=torch.Generator().manual_seed(0)).tolist()
     assert token_ends(tokenizer, [draw]) == [one_by_one(tokenizer, draw)]
     of_bytes = byte_level_tokenizer(["the dog the dog"])
@@ -93,7 +93,7 @@ def test_long_texts_are_counted_in_windows_as_from_their_beginning(tokenizer):
     assert token_ends(of_bytes, [completion]) == [one_by_one(of_bytes, completion)]
 
 
-def test_where_a_window_does_not_add_up_it_is_counted_from_the_beginning(tokenizer):
+def test_token_ends_where_a_window_does_not_add_up(tokenizer):
     """After a window of nothing but special tokens a decoder of words puts no space before the next."""
     completion = ids(tokenizer, " ".join(["the", *["<pad>"] * 80, "dog", "runs"]))
     assert token_ends(tokenizer, [completion]) == [[3] * 81 + [7, 13]]
@@ -102,7 +102,7 @@ def test_where_a_window_does_not_add_up_it_is_counted_from_the_beginning(tokeniz
 # --- which prefix a token is given
 
 
-def test_a_token_gets_the_longest_prefix_that_it_completes():
+def test_token_values_take_the_longest_prefix():
     # The discriminator reads tokens that end after 3, 5 and 9 characters, and the end.
     logits, ends = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[3, 5, 9, 10]])
     # 2: nothing read yet. 3 and 4: the first. 9 is the third and not the end, which only the last token has reached.
@@ -111,7 +111,7 @@ def test_a_token_gets_the_longest_prefix_that_it_completes():
     assert_close(token_values(logits.bfloat16(), ends, [[2, 3, 4, 8, 9, 10]], 8), values)
 
 
-def test_repeated_ends_and_tokens_that_end_together_give_the_later_logit():
+def test_token_values_of_repeated_ends():
     logits, ends = torch.tensor([[1.0, 2.0, 3.0, 3.0]]), torch.tensor([[2, 2, 3, 3]])
     assert_close(token_values(logits, ends, [[1, 2, 3]], 3), torch.tensor([[0.0, 2, 3]]))
 
@@ -140,7 +140,7 @@ def logit_of(model, own, text):
         return model(input_ids=torch.tensor([own(text)["input_ids"]])).logits[0, 0]
 
 
-def test_a_generator_of_words_is_judged_by_a_discriminator_of_bytes(readers, tokenizer):
+def test_token_values_of_words_from_bytes(readers, tokenizer):
     model, own = readers
     model.config.pad_token_id = own.pad_token_id
     words = ["the", "dog", "sees", "a", "bird"]
@@ -154,7 +154,7 @@ def test_a_generator_of_words_is_judged_by_a_discriminator_of_bytes(readers, tok
     assert_close(values[1], torch.stack(expected))
 
 
-def test_a_generator_of_bytes_is_judged_by_a_discriminator_of_words(readers, tokenizer):
+def test_token_values_of_bytes_from_words(readers, tokenizer):
     _, other = readers
     model = causal_classifier().eval()
     model.config.pad_token_id = 0
@@ -174,7 +174,7 @@ def test_a_generator_of_bytes_is_judged_by_a_discriminator_of_words(readers, tok
 # --- returns and advantages
 
 
-def test_returns_worked_by_hand():
+def test_token_advantages_worked_by_hand():
     values, mask = torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 4.0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
     # Rewards 1, 2, -1. At 1/2: -1; 2 - 1/2; 1 + 3/4. The second text has one token, of 4.
     expected = torch.tensor([[1.75, 1.5, -1.0], [4.0, 0.0, 0.0]])
@@ -184,7 +184,7 @@ def test_returns_worked_by_hand():
     assert_close(token_advantages(values, mask, logit, 0.0, baseline=False)[0], torch.tensor([1.0, 2.0, -1.0]))
 
 
-def test_the_baseline_is_the_mean_of_the_other_living_texts():
+def test_baseline_is_the_mean_of_the_other_living_texts():
     values = torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 4.0], [6.0, 5.0, 5.0], [9.0, 9.0, 9.0]])
     mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0], [0, 0, 0]])
     # Returns at a discount of 1: (2, 1, -1), (4), (5, -1); the last text does not count. At the third place nobody
@@ -194,7 +194,7 @@ def test_the_baseline_is_the_mean_of_the_other_living_texts():
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
-def test_rewards_add_up_to_the_sequences_whatever_the_prefixes_are_worth(name):
+def test_token_rewards_add_up_to_the_sequences(name):
     reward = REWARDS[name]
     values = torch.randn(3, 7)
     mask = torch.ones(3, 7)
@@ -204,20 +204,20 @@ def test_rewards_add_up_to_the_sequences_whatever_the_prefixes_are_worth(name):
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
 @pytest.mark.parametrize("discount", [0.23, 1.0])
-def test_a_discriminator_that_cannot_tell_pays_nothing_for_length(name, discount):
+def test_token_rewards_of_undecided_logits_are_zero(name, discount):
     mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]])
     advantages = token_advantages(torch.zeros(2, 4), mask, REWARDS[name], discount, baseline=False)
     assert_close(advantages, torch.zeros(2, 4))
 
 
-def test_logits_in_bfloat16_give_advantages_in_float32():
+def test_token_advantages_in_bfloat16():
     values, mask = torch.tensor([[0.5, -2.0]]), torch.ones(1, 2, dtype=torch.int64)
     advantages = token_advantages(values.bfloat16(), mask, minimax)
     assert advantages.dtype == torch.float32
     assert_close(advantages, token_advantages(values, mask, minimax))
 
 
-def test_further_rewards_reach_every_token_of_their_completion():
+def test_sequence_advantages_reach_every_token():
     credit, mask = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[1, 1], [1, 0]])
     total = with_sequence_advantages(credit, 0.5, torch.tensor([10.0, -1.0]), mask)
     assert_close(total, torch.tensor([[10.5, 11.0], [0.5, 0.0]]))
@@ -268,7 +268,7 @@ class Toy:
 @pytest.mark.parametrize("name", sorted(REWARDS))
 @pytest.mark.parametrize("baseline", [False, True])
 @pytest.mark.parametrize("ends", [False, True])
-def test_at_a_discount_of_one_the_expected_gradient_is_that_of_the_sequences_reward(name, baseline, ends):
+def test_expected_gradient_at_a_discount_of_one(name, baseline, ends):
     toy = Toy(ends)
     assert_close(toy.probs.sum(), torch.tensor(1.0, dtype=torch.float64))
     expected = toy.of_sequences(REWARDS[name])
@@ -276,14 +276,14 @@ def test_at_a_discount_of_one_the_expected_gradient_is_that_of_the_sequences_rew
     assert_close(toy.of_tokens(REWARDS[name], 1.0, baseline), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_the_baseline_never_changes_the_expected_gradient_and_the_discount_does():
+def test_expected_gradient_with_baseline_and_discount():
     toy = Toy(ends=True)
     discounted = toy.of_tokens(minimax, 0.23, baseline=False)
     assert_close(toy.of_tokens(minimax, 0.23, baseline=True), discounted, atol=1e-6, rtol=1e-5)
     assert (discounted - toy.of_sequences(minimax)).abs().max() > 1e-2
 
 
-def test_the_odds_of_a_prefix_are_the_expectation_of_the_texts():
+def test_prefix_odds_are_a_martingale():
     """Why the discriminator is a critic: with v = log p - log q, e^v is a martingale, so the return of e^v is 0 in
     expectation behind every prefix. On the toy, where p has other parameters than q.
     """

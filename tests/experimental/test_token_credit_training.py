@@ -7,13 +7,14 @@ from torch.testing import assert_close
 from transformers import PreTrainedTokenizerFast
 
 from hf_mgan.discriminator import Discriminator
+from hf_mgan.experimental.token_credit import TokenCreditConfig, TokenCreditTrainer
 from hf_mgan.objectives import REWARDS
 
 from ..conftest import bert_classifier, causal_classifier, word_tokenizer
 from ..test_trainer import moved, weights
 
 
-TOKEN = {"discriminator_credit": "token", "scale_rewards": "none", "loss_type": "dr_grpo"}
+SETTINGS = {"scale_rewards": "none", "loss_type": "dr_grpo"}
 
 
 @pytest.fixture
@@ -25,11 +26,19 @@ def causal_tokenizer():
 
 
 @pytest.fixture
-def make_game(make_trainer, make_config, causal_tokenizer, generator):
+def make_credit_config(make_config):
+    return lambda **changes: make_config(TokenCreditConfig, **{**SETTINGS, **changes})
+
+
+@pytest.fixture
+def make_credit_trainer(make_trainer, make_credit_config, causal_tokenizer, generator):
+    arguments = ("reward_funcs", "peft_config", "discriminator", "tools", "rollout_func", "environment_factory")
+
     def make(**changes):
-        others = {key: changes.pop(key) for key in ("reward_funcs", "peft_config", "discriminator") if key in changes}
+        others = {key: changes.pop(key) for key in (*arguments, "safety_gate") if key in changes}
         return make_trainer(
-            make_config(**{**TOKEN, **changes}),
+            make_credit_config(**changes),
+            TokenCreditTrainer,
             **{
                 "model": copy.deepcopy(generator),
                 "discriminator": causal_classifier(),
@@ -55,8 +64,8 @@ def captured(trainer):
     return batches
 
 
-def test_both_players_move_and_every_token_has_an_advantage_of_its_own(make_game):
-    trainer = make_game(peft_config=LoraConfig(r=2, target_modules=["c_attn"]))
+def test_trainer_gives_each_token_its_own_advantage(make_credit_trainer):
+    trainer = make_credit_trainer(peft_config=LoraConfig(r=2, target_modules=["c_attn"]))
     generator, discriminator = weights(trainer.model), weights(trainer.discriminator.model)
     batches = captured(trainer)
     assert moved(generator, trainer.model)
@@ -68,35 +77,27 @@ def test_both_players_move_and_every_token_has_an_advantage_of_its_own(make_game
     assert (first.std(1) > 1e-3).any()
 
 
-def test_the_rewards_of_a_completions_tokens_add_up_to_the_reward_of_the_whole(make_game):
+def test_first_advantage_is_that_of_the_whole(make_credit_trainer):
     """At discount 1 and without the baseline's share the first token's return is R(v_T) - R(0).
 
     The baseline is the mean of the others at the same place, so the first advantage is
     n/(n-1) times the deviation of the sequence's reward from the mean of all n = 4.
     """
-    trainer = make_game(max_steps=1)
-    rewards = []
-    play = trainer._turn.play
-
-    def watched(*args, **kwargs):
-        out = play(*args, **kwargs)
-        rewards.append(out[0])
-        return out
-
-    trainer._turn.play = watched
+    trainer = make_credit_trainer(max_steps=1)
     (batch,) = captured(trainer)
-    expected = (rewards[0] - rewards[0].mean()) * 4 / 3
+    rewards = torch.nn.functional.softplus(trainer._reward.round.output.fake_logits)
+    expected = (rewards - rewards.mean()) * 4 / 3
     # TRL shuffles the batch, so both are compared in order of size.
     assert_close(batch["advantages"][:, 0].sort().values, expected.sort().values, rtol=1e-4, atol=1e-6)
 
 
-def test_further_rewards_are_added_to_every_token_of_their_completion(make_game):
+def test_further_rewards_reach_every_token(make_credit_trainer):
     """The further reward is 10 for one completion and 0 for three: less the mean, 7.5 and -2.5 on each token."""
 
     def favourite(completions, **kwargs):
         return [10.0, *[0.0] * (len(completions) - 1)]
 
-    plain, added = (captured(make_game(max_steps=1, reward_funcs=given)) for given in (None, favourite))
+    plain, added = (captured(make_credit_trainer(max_steps=1, reward_funcs=given)) for given in (None, favourite))
     difference = added[0]["advantages"] - plain[0]["advantages"]
     mask = plain[0]["completion_mask"].bool()
     per_row = [row[keep] for row, keep in zip(difference, mask, strict=True)]
@@ -104,12 +105,12 @@ def test_further_rewards_are_added_to_every_token_of_their_completion(make_game)
     assert_close(torch.stack([row[0] for row in per_row]).sort().values, torch.tensor([-2.5, -2.5, -2.5, 7.5]))
 
 
-def test_the_weight_of_the_discriminator_scales_the_credit(make_game):
-    one, three = (captured(make_game(max_steps=1, discriminator_weight=w)) for w in (1.0, 3.0))
+def test_discriminator_weight_scales_the_credit(make_credit_trainer):
+    one, three = (captured(make_credit_trainer(max_steps=1, discriminator_weight=w)) for w in (1.0, 3.0))
     assert_close(three[0]["advantages"], 3 * one[0]["advantages"], rtol=1e-4, atol=1e-5)
 
 
-def test_the_loss_is_that_of_all_prefixes_and_score_is_the_last(causal_tokenizer):
+def test_loss_is_that_of_all_prefixes(causal_tokenizer):
     discriminator = Discriminator(causal_classifier(), causal_tokenizer, prefixes=True)
     prompts, fakes, reals = ["", ""], ["a dog", "the cat sees"], ["a king runs .", "one"]
     out = discriminator.evaluate(prompts, fakes, reals)
@@ -123,25 +124,25 @@ def test_the_loss_is_that_of_all_prefixes_and_score_is_the_last(causal_tokenizer
     assert_close(out.loss, expected)
 
 
-def test_fewer_texts_a_forward_pass_give_the_same_step(causal_tokenizer, make_config):
+def test_batch_size_gives_the_same_update(causal_tokenizer, make_config):
     states = []
     for batch_size in (None, 2):
         discriminator = Discriminator(causal_classifier(), causal_tokenizer, prefixes=True, batch_size=batch_size)
         # Adam would make a full step of a gradient that is 0 but for rounding.
-        discriminator.create_optimizer(make_config(discriminator_optim="sgd").discriminator_training_args(), 3)
+        discriminator.create_optimizer(make_config(discriminator_optim_kwargs={"optim": "sgd"}).discriminator_training_args(), 3)
         discriminator.update(["", "", ""], ["a dog", "the cat sees", "one"], ["a king runs .", "two", "a"])
         states.append(weights(discriminator.model))
     for name, value in states[0].items():
         assert_close(states[1][name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_replay_and_noise_go_with_prefixes(make_game):
-    trainer = make_game(discriminator_replay_fraction=0.5, discriminator_token_dropout=0.2)
+def test_replay_and_token_dropout_go_with_prefixes(make_credit_trainer):
+    trainer = make_credit_trainer(discriminator_replay_fraction=0.5, discriminator_regularization={"token_dropout": 0.2})
     trainer.train()
     assert "discriminator/replayed_prob" in trainer.state.log_history[-2]
 
 
-def test_a_discriminator_that_pays_for_a_word_teaches_it(make_game, tokenizer):
+def test_generator_learns_a_rewarded_word(make_credit_trainer, tokenizer):
     """The head of a causal classifier is rigged to like 'dog' and to forget nothing; it does not learn."""
     classifier = causal_classifier()
     dog = tokenizer.convert_tokens_to_ids("dog")
@@ -159,7 +160,7 @@ def test_a_discriminator_that_pays_for_a_word_teaches_it(make_game, tokenizer):
                 parameter.zero_()
         classifier.score.weight.zero_()
         classifier.score.weight[0, 0] = 2.0
-    trainer = make_game(
+    trainer = make_credit_trainer(
         discriminator=classifier,
         discriminator_learning_rate=0.0,
         discriminator_reward="logit",
@@ -174,40 +175,53 @@ def test_a_discriminator_that_pays_for_a_word_teaches_it(make_game, tokenizer):
     assert last > first + 3
 
 
-def test_the_reward_shapes_are_those_of_the_sequence(make_game):
+def test_reward_shapes_give_finite_advantages(make_credit_trainer):
     for shape in REWARDS:
-        trainer = make_game(max_steps=1, discriminator_reward=shape)
+        trainer = make_credit_trainer(max_steps=1, discriminator_reward=shape)
         (batch,) = captured(trainer)
         assert batch["advantages"].isfinite().all()
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("name", "value"),
     [
-        ({"discriminator_credit": "word"}, "must be 'sequence' or 'token', got 'word'"),
-        ({**TOKEN, "discriminator_credit_discount": 1.5}, r"must lie in \[0, 1\], got 1.5"),
-        ({"discriminator_credit_discount": 0.5}, "set discriminator_credit='token'"),
-        ({**TOKEN, "scale_rewards": "group"}, "set scale_rewards='none'"),
-        ({**TOKEN, "discriminator_density_offset": True}, "discriminator_density_offset is known of whole texts"),
-        ({**TOKEN, "discriminator_length_neutral": True}, "corrects the rewards of whole texts"),
-        ({**TOKEN, "discriminator_gradient_penalty": 1.0}, "discriminator_gradient_penalty is on the gradient"),
+        ("discount", 1.5),
+        ("discount", -0.1),
+        ("discount", float("nan")),
+        ("scale_rewards", "group"),
+        ("loss_type", "vespo"),
+        ("off_policy_mask_threshold", 0.5),
     ],
 )
-def test_settings_that_do_not_go_with_the_credit_of_tokens_are_refused(make_config, settings, message):
-    with pytest.raises(ValueError, match=message):
-        make_config(**settings)
+def test_config_refuses_what_works_on_whole_texts(make_credit_config, name, value):
+    with pytest.raises(ValueError, match=name):
+        make_credit_config(**{name: value})
 
 
-def test_a_discriminator_that_sees_the_whole_text_at_once_is_refused(make_game):
-    with pytest.raises(ValueError, match="needs a causal discriminator"):
-        make_game(discriminator=bert_classifier())
+def test_config_of_the_plain_trainer_is_refused(make_config):
+    with pytest.raises(TypeError, match="TokenCreditConfig, got AdversarialConfig"):
+        TokenCreditTrainer("someone/generator", args=make_config())
+    with pytest.raises(TypeError, match="TokenCreditConfig, got NoneType"):
+        TokenCreditTrainer("someone/generator")
 
 
-def test_a_safety_gate_is_refused(make_trainer, make_config, causal_tokenizer):
-    with pytest.raises(ValueError, match="safety_gate ranks whole completions"):
-        make_trainer(
-            make_config(**TOKEN),
-            discriminator=causal_classifier(),
-            discriminator_processing_class=causal_tokenizer,
-            safety_gate=lambda completions: [0.0] * len(completions),
-        )
+@pytest.mark.parametrize("name", ["tools", "rollout_func", "environment_factory", "safety_gate"])
+def test_trainer_refuses_what_is_of_whole_texts(make_credit_trainer, name):
+    with pytest.raises(ValueError, match=name):
+        make_credit_trainer(**{name: [print] if name == "tools" else print})
+
+
+def test_token_credit_warms_up_and_evaluates(make_credit_trainer):
+    """Neither the warm-up nor an evaluation has advantages of tokens."""
+    trainer = make_credit_trainer(discriminator_warmup_steps=2, max_steps=1)
+    before = weights(trainer.model)
+    trainer.train()
+    assert trainer.discriminator.num_updates == 3
+    assert moved(before, trainer.model)
+    metrics = trainer.evaluate(eval_dataset=trainer.train_dataset.select(range(4)))
+    assert "eval_discriminator/loss" in metrics
+
+
+def test_discriminator_that_is_not_causal_is_refused(make_credit_trainer):
+    with pytest.raises(ValueError, match="causal discriminator"):
+        make_credit_trainer(discriminator=bert_classifier())
