@@ -22,7 +22,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer
-from hf_mgan.demo.exact_metrics import BATCH_SIZE, generate
+from hf_mgan.demo.exact_metrics import BATCH_SIZE, sample_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import adapters
 from hf_mgan.demo.run import DemoArguments, adversarial_config
@@ -121,7 +121,7 @@ class DiscriminatorComparison:
         """
         model, tokenizer = self.trainer.model, self.reals.tokenizer
         training = model.training
-        ids, _ = generate(model, tokenizer, self.count, 1.0, HELD_OUT_SEED + self.seed)
+        ids, _ = sample_sentences(model, tokenizer, self.count, 1.0, HELD_OUT_SEED + self.seed)
         fake = tokenizer.batch_decode(ids, skip_special_tokens=True)  # as the trainer shows it
         real_ids = tokenizer(self.real, add_special_tokens=False)["input_ids"]
         real_ids = [[*row, tokenizer.eos_token_id] for row in real_ids]

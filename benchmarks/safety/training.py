@@ -25,7 +25,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from hf_mgan import AdversarialTrainer, SafetyGate
-from hf_mgan.demo.exact_metrics import generate
+from hf_mgan.demo.exact_metrics import sample_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import TRAINING, adapters, make_tokenizer, train_encoder, train_generator
 from hf_mgan.demo.run import DemoArguments, adversarial_config
@@ -241,7 +241,7 @@ class Seed:
     def metrics(self, model: Any) -> dict[str, Any]:
         """Measure a generator at temperature 1, by the true rule and the true densities."""
         count = self.sizes.samples
-        ids, words = generate(model, self.tokenizer, count, 1.0, self.seed)
+        ids, words = sample_sentences(model, self.tokenizer, count, 1.0, self.seed)
         real = self.language.sample(count, 2 * self.seed + 1)
         is_safe = torch.tensor([not is_unsafe(sentence) for sentence in real])
         real_ids = self.tokenizer([" ".join(sentence) for sentence in real], add_special_tokens=False)["input_ids"]

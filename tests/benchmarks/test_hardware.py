@@ -31,7 +31,7 @@ from benchmarks.hardware import (
 from benchmarks.sweep import read_lines
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(module, *arguments):
@@ -180,7 +180,7 @@ def sources(tmp_path, generator, tokenizer, classifier, pair_tokenizer):
         type(model)(model.config).save_pretrained(tmp_path / name)
         own.save_pretrained(tmp_path / name)
     for split in ("train", "validation"):
-        rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(32))
+        rows = "".join(json.dumps({"text": f"{text} {text} {text}"}) + "\n" for text in texts(32))
         (tmp_path / f"texts.{split}.jsonl").write_text(rows)
     return ["--generator", tmp_path / "g", "--discriminator", tmp_path / "d", "--data", tmp_path / "texts"]
 
