@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_mgan.objectives import length_correlation, length_neutral
+from hf_mgan.objectives import length_correlation
 
 
 ROOT = Path(__file__).parents[1]
@@ -36,21 +36,23 @@ trainer = AdversarialTrainer(
         disable_tqdm=True, ddp_backend="gloo",
     ),
 )
-seen = []
+seen, own = [], []
 update = trainer.discriminator.update
 def watched(prompts, completions, references, *args, **kwargs):
     seen.append([completions, references])
-    return update(prompts, completions, references, *args, **kwargs)
+    output = update(prompts, completions, references, *args, **kwargs)
+    own.append(output.metrics()["value"].item())
+    return output
 trainer.discriminator.update = watched
 trainer.train()
 trainer.save_model()
 torch.save(trainer.discriminator.model.state_dict(), folder / f"discriminator_{{rank}}.bin")
-figures = [log["discriminator/value"] for log in trainer.state.log_history if "loss" in log]
-(folder / f"seen_{{rank}}.json").write_text(json.dumps({{"seen": seen, "figures": figures}}))
+values = [log["discriminator/value"] for log in trainer.state.log_history if "loss" in log]
+(folder / f"seen_{{rank}}.json").write_text(json.dumps({{"seen": seen, "values": values, "own": own}}))
 """
 
 
-def save_players(folder, generator, discriminator):
+def save_models(folder, generator, discriminator):
     for name, (model, tokenizer) in (("g", generator), ("d", discriminator)):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -69,10 +71,8 @@ def run_on_two_processes(script, folder):
     assert run.returncode == 0, run.stderr[-3000:]
 
 
-def test_two_processes_see_different_texts_and_keep_one_discriminator(
-    tmp_path, generator, tokenizer, classifier, pair_tokenizer
-):
-    save_players(tmp_path, (generator, tokenizer), (classifier, pair_tokenizer))
+def test_two_processes_keep_one_discriminator(tmp_path, generator, tokenizer, classifier, pair_tokenizer):
+    save_models(tmp_path, (generator, tokenizer), (classifier, pair_tokenizer))
     run_on_two_processes(SCRIPT, tmp_path)
     first, second = (json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in (0, 1))
     assert len(first["seen"]) == len(second["seen"]) == 4
@@ -83,24 +83,26 @@ def test_two_processes_see_different_texts_and_keep_one_discriminator(
     assert not any(
         torch.equal(ours[name], before[name]) for name in ours if "weight" in name and "LayerNorm" not in name
     )
-    assert first["figures"] == second["figures"]  # means over both
-    assert len(first["figures"]) == 3
+    assert first["values"] == second["values"]
+    means = [(one + other) / 2 for one, other in zip(first["own"], second["own"], strict=True)]
+    assert first["values"] == pytest.approx(means[1:], abs=1e-5)  # the first is that of the warm-up
+    assert all(one != other for one, other in zip(first["own"], second["own"], strict=True))
     assert (tmp_path / "out" / "discriminator" / "model.safetensors").exists()
 
 
 # The discriminator's accuracy on each batch, as each process is made to see it; 0.7, 0.65, 0.75, 0.35, 0.45, 0.6 over
-# both. Above 0.68 the discriminator rests on the next batch, below 0.5 the generator rests on this one.
+# both. Above 0.68 the discriminator skips its update on the next batch, below 0.5 the generator skips that on this one.
 ACCURACIES = [[0.9, 0.4, 0.9, 0.3, 0.8, 0.6], [0.5, 0.9, 0.6, 0.4, 0.1, 0.6]]
-DISCRIMINATOR_RESTS, GENERATOR_RESTS = [0, 1, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0]
+DISCRIMINATOR_SKIPS, GENERATOR_SKIPS = [0, 1, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0]
 
 
 def unsafe(completions):
-    """Judge by words that the untrained generator likes to say."""
+    """Find words that the untrained generator likes to say."""
     return [not {"sleeps", "near", "king"}.isdisjoint(text.split()) for text in completions]
 
 
-# 6 completions a process in groups of 4: the second of the three groups lies on both.
-STEADIED = """
+# 6 completions per process in groups of 4: the second of the three groups lies on both.
+GATED = """
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
@@ -114,15 +116,12 @@ from hf_mgan.discriminator import DiscriminatorOutput
 folder, rank = Path({folder!r}), int(os.environ["RANK"])
 
 
-playing = []  # the trainers
-figures = DiscriminatorOutput.figures
-DiscriminatorOutput.figures = lambda output: {{
-    **figures(output), "accuracy": torch.tensor(ACCURACIES[rank][playing[-1].state.global_step])
-}}
+trainers = []
+DiscriminatorOutput.accuracy = lambda output: torch.tensor(ACCURACIES[rank][trainers[-1].state.global_step])
 
 
 def fresh():
-    playing.append(AdversarialTrainer(
+    trainers.append(AdversarialTrainer(
         str(folder / "g"),
         discriminator=str(folder / "d"),
         train_dataset=Dataset.from_dict({{"text": conftest.texts(64)}}),
@@ -130,16 +129,16 @@ def fresh():
         args=AdversarialConfig(
             str(folder / "out"), max_steps=6, per_device_train_batch_size=6, num_generations=4,
             max_completion_length=8, discriminator_learning_rate=1e-2, learning_rate=1e-2, logging_steps=1,
-            discriminator_replay_fraction=0.5, discriminator_accuracy_ceiling=0.68, discriminator_accuracy_floor=0.5,
-            discriminator_length_neutral=True, discriminator_reward="logit", scale_rewards="none",
-            discriminator_token_dropout=0.1, save_strategy="steps", save_steps=3, report_to="none", use_cpu=True,
-            bf16=False, gradient_checkpointing=False, disable_tqdm=True, ddp_backend="gloo",
+            discriminator_replay_fraction=0.5, discriminator_update_gating={{"ceiling": 0.68, "floor": 0.5}},
+            discriminator_regularization={{"token_dropout": 0.1}}, discriminator_warmup_steps=0,
+            discriminator_reward="logit", scale_rewards="none", save_strategy="steps", save_steps=3, report_to="none",
+            use_cpu=True, bf16=False, gradient_checkpointing=False, disable_tqdm=True, ddp_backend="gloo",
         ),
     ))
-    return playing[-1]
+    return trainers[-1]
 
 
-def players(trainer):
+def states(trainer):
     models = (("generator", trainer.model), ("discriminator", trainer.discriminator.model))
     return {{f"{{name}}.{{key}}": value.clone() for name, one in models for key, value in one.state_dict().items()}}
 
@@ -149,10 +148,11 @@ assert trainer.accelerator.num_processes == 2
 rewards, advantages = [], []
 
 
-def with_lengths(given, texts, related=trainer._turn._related_to_length):
-    out = related(given, texts)
-    rewards.append([given.tolist(), [float(len(ids)) for ids in texts.completion_ids], out[0].tolist(), out[1]])
-    return out
+class Watched(type(trainer._reward)):
+    def __call__(self, prompts, completions, completion_ids, log_metric, **columns):
+        out = super().__call__(prompts, completions, completion_ids, log_metric, **columns)
+        rewards.append([out, [float(len(ids)) for ids in completion_ids]])
+        return out
 
 
 def with_advantages(inputs, generate=trainer._generate_and_score_completions):
@@ -161,51 +161,52 @@ def with_advantages(inputs, generate=trainer._generate_and_score_completions):
     return output
 
 
-trainer._turn._related_to_length, trainer._generate_and_score_completions = with_lengths, with_advantages
+trainer._reward.__class__, trainer._generate_and_score_completions = Watched, with_advantages
 trainer.train()
 resumed = fresh()
 resumed.train(resume_from_checkpoint=str(folder / "out" / "checkpoint-3"))
-torch.save([players(trainer), players(resumed)], folder / f"players_{{rank}}.bin")
+torch.save([states(trainer), states(resumed)], folder / f"models_{{rank}}.bin")
 log = [entry for entry in trainer.state.log_history if "loss" in entry]
-names = ("discriminator/skipped", "generator/skipped", "discriminator/accuracy", "safety/unsafe_rate")
+names = (
+    "discriminator/skipped", "generator/skipped", "discriminator/accuracy", "safety/unsafe_rate",
+    "rewards/discriminator/length_correlation",
+)
 (folder / f"seen_{{rank}}.json").write_text(json.dumps({{
     "rewards": rewards, "advantages": advantages, "updates": trainer.discriminator.num_updates,
-    "figures": {{name: [entry[name] for entry in log] for name in names}},
+    "metrics": {{name: [entry[name] for entry in log] for name in names}},
     "past": [each.discriminator.replay.state_dict() for each in (trainer, resumed)],
 }}))
 """
 
 
-def test_two_processes_that_are_steadied_and_gated_stay_in_step(
-    tmp_path, generator, tokenizer, classifier, pair_tokenizer
-):
-    save_players(tmp_path, (generator, tokenizer), (classifier, pair_tokenizer))
-    run_on_two_processes(STEADIED, tmp_path)
+def test_two_processes_stay_in_step_when_gated(tmp_path, generator, tokenizer, classifier, pair_tokenizer):
+    save_models(tmp_path, (generator, tokenizer), (classifier, pair_tokenizer))
+    run_on_two_processes(GATED, tmp_path)
     first, second = (json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in (0, 1))
-    (ours, resumed), (theirs, _) = (torch.load(tmp_path / f"players_{rank}.bin") for rank in (0, 1))
+    (ours, resumed), (theirs, _) = (torch.load(tmp_path / f"models_{rank}.bin") for rank in (0, 1))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert all(torch.equal(value, resumed[name]) for name, value in ours.items())
 
-    # Who rests is decided by the accuracy over both, also where each would decide differently by its own.
-    figures = first["figures"]
-    assert second["figures"] == figures
-    assert figures["discriminator/accuracy"] == pytest.approx(
+    # Which update is skipped follows from the accuracy over both, also where each would decide differently by its own.
+    metrics = first["metrics"]
+    assert second["metrics"] == metrics
+    assert metrics["discriminator/accuracy"] == pytest.approx(
         [sum(pair) / 2 for pair in zip(*ACCURACIES, strict=True)]
     )
-    assert figures["discriminator/skipped"] == DISCRIMINATOR_RESTS
-    assert figures["generator/skipped"] == GENERATOR_RESTS
-    assert first["updates"] == second["updates"] == DISCRIMINATOR_RESTS.count(0)
+    assert metrics["discriminator/skipped"] == DISCRIMINATOR_SKIPS
+    assert metrics["generator/skipped"] == GENERATOR_SKIPS
+    assert first["updates"] == second["updates"] == DISCRIMINATOR_SKIPS.count(0)
 
-    # Rewards and lengths of both make one regression.
-    for one, other in zip(first["rewards"], second["rewards"], strict=True):
-        given, lengths, neutral = (torch.tensor([*one[part], *other[part]]) for part in range(3))
-        assert torch.allclose(neutral, length_neutral(given, lengths, 4), atol=1e-5)
-        assert one[3] == other[3] == pytest.approx(length_correlation(given, lengths, 4).item(), abs=1e-5)
+    # Rewards and lengths of both make one correlation.
+    for batch, pair in enumerate(zip(first["rewards"], second["rewards"], strict=True)):
+        rewards, lengths = (torch.tensor([*pair[0][part], *pair[1][part]]) for part in range(2))
+        correlation = length_correlation(rewards, lengths, 4).item()  # a group lies on both
+        assert metrics["rewards/discriminator/length_correlation"][batch] == pytest.approx(correlation, abs=1e-4)
 
     # A group that lies on both is ranked as one.
     assert second["advantages"] == first["advantages"]
     compared = 0
-    for (completions, advantages), rate in zip(first["advantages"], figures["safety/unsafe_rate"], strict=True):
+    for (completions, advantages), rate in zip(first["advantages"], metrics["safety/unsafe_rate"], strict=True):
         judgement = torch.tensor(unsafe(completions))
         assert rate == pytest.approx(judgement.float().mean().item())
         values, judged = torch.tensor(advantages)[4:8], judgement[4:8]
@@ -222,5 +223,5 @@ def test_two_processes_that_are_steadied_and_gated_stay_in_step(
         assert again == whole
         assert whole["texts"][: len(saved["texts"])] == saved["texts"]
         batches = [completions[6 * rank :][:6] for completions, _ in own["advantages"]]
-        learnt = [batch for batch, rested in zip(batches, DISCRIMINATOR_RESTS, strict=True) if not rested]
+        learnt = [batch for batch, skipped in zip(batches, DISCRIMINATOR_SKIPS, strict=True) if not skipped]
         assert [completion for ((_, completion),) in whole["texts"]] == [text for batch in learnt for text in batch]

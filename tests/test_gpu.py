@@ -1,4 +1,4 @@
-"""What a GPU changes: quantised players, half precision, devices, paged optimizers.
+"""What a GPU changes: quantised models, half precision, devices, paged optimizers.
 
 Every test runs on the CPU at tiny size as it does on a GPU, so that the code has run before a GPU is paid for; what
 needs CUDA itself carries the mark `gpu`. `python -m pytest -m gpu` runs the latter.
@@ -37,7 +37,7 @@ QUANTISED = {"nf4": torch.uint8, "fp4": torch.uint8, "int8": torch.int8}
 
 @pytest.fixture
 def folders(tmp_path, generator, tokenizer, classifier, pair_tokenizer):
-    """Both players on disk, in sizes that quantise: in blocks of 64 weights, whole blocks in a row."""
+    """Both models on disk, in sizes that quantise: in blocks of 64 weights, whole blocks in a row."""
     generator.config.n_embd = classifier.config.hidden_size = 64
     for name, model, own in (("g", generator, tokenizer), ("d", classifier, pair_tokenizer)):
         type(model)(model.config).save_pretrained(tmp_path / name)
@@ -52,7 +52,7 @@ ADAPTERS = {
 
 
 @pytest.fixture
-def make_game(folders, dataset, make_config):
+def make_gpu_trainer(folders, dataset, make_config):
     def make(device, settings=None, **arguments):
         args = make_config(**{"max_steps": 2, "use_cpu": device == "cpu", "bf16": True, **(settings or {})})
         return AdversarialTrainer(**folders, args=args, train_dataset=dataset, **{**ADAPTERS, **arguments})
@@ -60,7 +60,7 @@ def make_game(folders, dataset, make_config):
     return make
 
 
-def players(trainer):
+def both_models(trainer):
     return trainer.model, trainer.discriminator.model
 
 
@@ -80,12 +80,12 @@ def trainable(model):
 
 
 def train_and_check(trainer):
-    """Train; what is trainable must have moved, in both players, and nothing else, by finite steps."""
-    before = [weights(player) for player in players(trainer)]
+    """Train; what is trainable must have moved, in both models, and nothing else, by finite steps."""
+    before = [weights(model) for model in both_models(trainer)]
     trainer.train()
-    for states, player in zip(before, players(trainer), strict=True):
-        assert 0 < len(trainable(player)) < len(states)
-        assert moved(states, player) == trainable(player)
+    for states, model in zip(before, both_models(trainer), strict=True):
+        assert 0 < len(trainable(model)) < len(states)
+        assert moved(states, model) == trainable(model)
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(steps) == 2
     assert all(math.isfinite(entry[name]) for entry in steps for name in ("loss", "grad_norm", "discriminator/loss"))
@@ -93,11 +93,11 @@ def train_and_check(trainer):
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
 @pytest.mark.parametrize("quantisation", QUANTISATIONS)
-def test_two_quantised_players_train_and_load_again(quantisation, device, make_game, tmp_path):
+def test_quantised_models_train_and_load_again(quantisation, device, make_gpu_trainer, tmp_path):
     config = QUANTISATIONS[quantisation]
-    trainer = make_game(device, quantization_config=config, discriminator_quantization_config=config)
-    for player in players(trainer):
-        assert QUANTISED[quantisation] in {parameter.dtype for parameter in player.parameters()}
+    trainer = make_gpu_trainer(device, quantization_config=config, discriminator_quantization_config=config)
+    for model in both_models(trainer):
+        assert QUANTISED[quantisation] in {parameter.dtype for parameter in model.parameters()}
     train_and_check(trainer)
     trainer.save_model()
     texts = ["a dog sees the cat", "the old king sleeps ."]
@@ -129,9 +129,9 @@ def test_two_quantised_players_train_and_load_again(quantisation, device, make_g
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
-def test_the_generator_trains_in_bfloat16_and_the_discriminator_keeps_float32_weights(device, make_game):
-    trainer = make_game(device, settings={"model_init_kwargs": {"dtype": "bfloat16"}})
-    generator, discriminator = players(trainer)
+def test_generator_in_bfloat16_discriminator_in_float32(device, make_gpu_trainer):
+    trainer = make_gpu_trainer(device, settings={"model_init_kwargs": {"dtype": "bfloat16"}})
+    generator, discriminator = both_models(trainer)
     base = {parameter.dtype for name, parameter in generator.named_parameters() if "lora_" not in name}
     assert base == {torch.bfloat16}
     assert {parameter.dtype for parameter in discriminator.parameters()} == {torch.float32}
@@ -140,11 +140,11 @@ def test_the_generator_trains_in_bfloat16_and_the_discriminator_keeps_float32_we
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
-def test_both_players_and_the_logits_are_on_the_trainers_device(device, make_game):
-    trainer = make_game(device)
+def test_models_and_logits_are_on_the_trainers_device(device, make_gpu_trainer):
+    trainer = make_gpu_trainer(device)
     trainer.train()
-    for player in players(trainer):
-        assert {parameter.device.type for parameter in player.parameters()} == {device}
+    for model in both_models(trainer):
+        assert {parameter.device.type for parameter in model.parameters()} == {device}
     assert trainer.discriminator.score(["a"], ["dog"]).device.type == device
     moments = {
         value.device.type
@@ -156,27 +156,27 @@ def test_both_players_and_the_logits_are_on_the_trainers_device(device, make_gam
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
-def test_a_checkpoint_of_two_quantised_players_is_resumed_on_its_device(device, make_game, tmp_path):
+def test_resumed_quantised_run_is_on_its_device(device, make_gpu_trainer, tmp_path):
     quantised = {
         "quantization_config": QUANTISATIONS["nf4"],
         "discriminator_quantization_config": QUANTISATIONS["nf4"],
     }
     settings = {"save_strategy": "steps", "save_steps": 1}
-    make_game(device, settings, **quantised).train()
-    trainer = make_game(device, settings, **quantised)
-    before = [weights(player) for player in players(trainer)]
+    make_gpu_trainer(device, settings, **quantised).train()
+    trainer = make_gpu_trainer(device, settings, **quantised)
+    before = [weights(model) for model in both_models(trainer)]
     trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-1"))
     assert trainer.state.global_step == trainer.discriminator.num_updates == 2
-    for states, player in zip(before, players(trainer), strict=True):
-        assert moved(states, player) == trainable(player)
-        assert {parameter.device.type for parameter in player.parameters()} == {device}
+    for states, model in zip(before, both_models(trainer), strict=True):
+        assert moved(states, model) == trainable(model)
+        assert {parameter.device.type for parameter in model.parameters()} == {device}
 
 
 @pytest.mark.parametrize("optimizer", ["paged_adamw_32bit", "paged_adamw_8bit"])
 @pytest.mark.parametrize("device", [CUDA])
-def test_both_players_train_with_a_paged_optimizer(optimizer, device, make_game):
+def test_models_train_with_a_paged_optimizer(optimizer, device, make_gpu_trainer):
     """On the GPU alone: pages are CUDA's."""
-    trainer = make_game(device, {"optim": optimizer, "discriminator_optim": optimizer})
+    trainer = make_gpu_trainer(device, {"optim": optimizer, "discriminator_optim_kwargs": {"optim": optimizer}})
     train_and_check(trainer)
     for its in (trainer.optimizer.optimizer, trainer.discriminator.optimizer):
         assert type(its).__module__.startswith("bitsandbytes")
@@ -184,8 +184,8 @@ def test_both_players_train_with_a_paged_optimizer(optimizer, device, make_game)
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
-def test_both_players_train_with_an_8_bit_optimizer(device, make_game):
-    trainer = make_game(device, {"optim": "adamw_8bit", "discriminator_optim": "adamw_8bit"})
+def test_models_train_with_an_8_bit_optimizer(device, make_gpu_trainer):
+    trainer = make_gpu_trainer(device, {"optim": "adamw_8bit", "discriminator_optim_kwargs": {"optim": "adamw_8bit"}})
     train_and_check(trainer)
     for its in (trainer.optimizer.optimizer, trainer.discriminator.optimizer):
         assert type(its).__module__.startswith("bitsandbytes")
@@ -193,11 +193,11 @@ def test_both_players_train_with_an_8_bit_optimizer(device, make_game):
 
 
 @pytest.mark.parametrize("device", [CUDA])
-def test_both_players_train_in_float16_with_scaled_gradients(device, make_game):
+def test_models_train_in_float16(device, make_gpu_trainer):
     """On the GPU alone: accelerate has no float16 on a CPU. The first steps may be skipped, until the scale fits."""
-    trainer = make_game(device, {"fp16": True, "bf16": False, "max_steps": 16})
-    before = [weights(player) for player in players(trainer)]
+    trainer = make_gpu_trainer(device, {"fp16": True, "bf16": False, "max_steps": 16})
+    before = [weights(model) for model in both_models(trainer)]
     trainer.train()
-    for states, player in zip(before, players(trainer), strict=True):
-        assert moved(states, player) == trainable(player)
-        assert all(parameter.isfinite().all() for parameter in player.parameters())
+    for states, model in zip(before, both_models(trainer), strict=True):
+        assert moved(states, model) == trainable(model)
+        assert all(parameter.isfinite().all() for parameter in model.parameters())

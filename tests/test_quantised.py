@@ -23,9 +23,9 @@ def moved(before, model):
     return {name for name, value in before.items() if not torch.equal(value, now[name])}
 
 
-# On a machine with CUDA bitsandbytes takes the GPU, whatever the trainer is told; tests/test_gpu.py plays there.
+# On a machine with CUDA bitsandbytes takes the GPU, whatever the trainer is told; tests/test_gpu.py runs there.
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a CUDA device the same runs there")
-def test_both_players_train_in_four_bits(
+def test_quantised_models_train_and_load_again(
     tmp_path, generator, tokenizer, classifier, pair_tokenizer, dataset, make_config
 ):
     # bitsandbytes quantises blocks of 64 weights and wants whole blocks in a row.
@@ -44,16 +44,16 @@ def test_both_players_train_in_four_bits(
         discriminator_quantization_config=nf4(),
         discriminator_peft_config=LoraConfig(r=2, target_modules=["query", "value"]),
     )
-    players = trainer.model, trainer.discriminator.model
-    assert all(any(parameter.dtype == torch.uint8 for parameter in player.parameters()) for player in players)
-    head = [parameter for name, parameter in players[1].named_parameters() if "classifier" in name]
+    models = trainer.model, trainer.discriminator.model
+    assert all(any(parameter.dtype == torch.uint8 for parameter in model.parameters()) for model in models)
+    head = [parameter for name, parameter in models[1].named_parameters() if "classifier" in name]
     assert all(parameter.dtype == torch.float32 for parameter in head)
-    before = [weights(player) for player in players]
+    before = [weights(model) for model in models]
     trainer.train()
-    for states, player in zip(before, players, strict=True):
+    for states, model in zip(before, models, strict=True):
         trained = {name for name in states if "lora_" in name or "modules_to_save" in name}
         assert trained < set(states)
-        assert moved(states, player) == trained
+        assert moved(states, model) == trained
     trainer.save_model()
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
     assert (tmp_path / "out" / "discriminator" / "adapter_model.safetensors").exists()

@@ -79,7 +79,7 @@ def moved(before, model):
     return {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
 
 
-def test_a_warm_start_and_a_game_move_both_players_and_both_load_again(real_models, sentences, tmp_path):
+def test_warm_start_and_training_move_both_models(real_models, sentences, tmp_path):
     settings = {
         "max_steps": 2,
         "per_device_train_batch_size": 8,
@@ -106,7 +106,9 @@ def test_a_warm_start_and_a_game_move_both_players_and_both_load_again(real_mode
 
     trainer = AdversarialTrainer(
         warm_start.model,
-        args=AdversarialConfig(str(tmp_path / "game"), max_completion_length=16, learning_rate=1e-4, **settings),
+        args=AdversarialConfig(
+            str(tmp_path / "adversarial"), max_completion_length=16, learning_rate=1e-4, **settings
+        ),
         train_dataset=sentences,
         processing_class=tokenizer,
         discriminator=str(real_models / DISCRIMINATOR),
@@ -127,7 +129,7 @@ def test_a_warm_start_and_a_game_move_both_players_and_both_load_again(real_mode
 
     trainer.save_model()
     texts = sentences[:4]["text"]
-    folder = tmp_path / "game" / "discriminator"
+    folder = tmp_path / "adversarial" / "discriminator"
     saved = Discriminator(
         AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), bf16=True
     )
@@ -137,7 +139,7 @@ def test_a_warm_start_and_a_game_move_both_players_and_both_load_again(real_mode
 
     # Without accelerate's autocast, which a model that is loaded again does not have.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
-    reloaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "game", dtype=torch.bfloat16).eval()
+    reloaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adversarial", dtype=torch.bfloat16).eval()
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         logits = model(**encoded).logits
@@ -146,7 +148,7 @@ def test_a_warm_start_and_a_game_move_both_players_and_both_load_again(real_mode
             assert not torch.equal(reloaded(**encoded).logits, logits)
 
 
-def test_a_judge_that_also_sees_an_encoder_tells_two_spliced_halves_from_a_sentence(real_models):
+def test_c2st_with_an_encoder_tells_spliced_sentences(real_models):
     """Half of one sentence and half of the next: real n-grams, and no sense."""
     path = SHARED / "data" / "wordnet_examples.train.jsonl"
     if not path.exists():

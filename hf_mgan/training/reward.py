@@ -144,7 +144,9 @@ class DiscriminatorReward:
             group = self._args.num_generations_eval or group
         lengths = torch.tensor([float(len(ids)) for ids in self.round.completion_ids], device=rewards.device)
         tensors = {f"{NAME}/{name}": value for name, value in output.metrics().items()}
-        tensors[f"rewards/{NAME}/length_correlation"] = length_correlation(rewards, lengths, group)
+        # Of all processes together: a group may lie on two of them.
+        of_all = gather(torch.stack([rewards, lengths], 1))
+        tensors[f"rewards/{NAME}/length_correlation"] = length_correlation(of_all[:, 0], of_all[:, 1], group)
         values = torch.stack([value.to(rewards) for value in tensors.values()]).tolist()  # one synchronisation for all
         metrics = dict(zip(tensors, values, strict=True))
         repeats = group if self.real_texts.are_references(training) else 1

@@ -129,7 +129,9 @@ def test_batch_size_gives_the_same_update(causal_tokenizer, make_config):
     for batch_size in (None, 2):
         discriminator = Discriminator(causal_classifier(), causal_tokenizer, prefixes=True, batch_size=batch_size)
         # Adam would make a full step of a gradient that is 0 but for rounding.
-        discriminator.create_optimizer(make_config(discriminator_optim_kwargs={"optim": "sgd"}).discriminator_training_args(), 3)
+        discriminator.create_optimizer(
+            make_config(discriminator_optim_kwargs={"optim": "sgd"}).discriminator_training_args(), 3
+        )
         discriminator.update(["", "", ""], ["a dog", "the cat sees", "one"], ["a king runs .", "two", "a"])
         states.append(weights(discriminator.model))
     for name, value in states[0].items():
@@ -137,7 +139,9 @@ def test_batch_size_gives_the_same_update(causal_tokenizer, make_config):
 
 
 def test_replay_and_token_dropout_go_with_prefixes(make_credit_trainer):
-    trainer = make_credit_trainer(discriminator_replay_fraction=0.5, discriminator_regularization={"token_dropout": 0.2})
+    trainer = make_credit_trainer(
+        discriminator_replay_fraction=0.5, discriminator_regularization={"token_dropout": 0.2}
+    )
     trainer.train()
     assert "discriminator/replayed_prob" in trainer.state.log_history[-2]
 
