@@ -153,7 +153,7 @@ def test_empty_dict_is_the_default(make_config, setting):
 
 def test_wasserstein_needs_a_logit_penalty(make_config):
     for others in ({}, {"discriminator_regularization": {"token_dropout": 0.1}}):
-        with pytest.raises(ValueError, match="discriminator_regularization={'logit_penalty'"):
+        with pytest.raises(ValueError, match=r"discriminator_regularization=\{'logit_penalty'"):
             make_config(discriminator_loss="wasserstein", **others)
     make_config(discriminator_loss="wasserstein", discriminator_regularization={"logit_penalty": 0.1})
 

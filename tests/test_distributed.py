@@ -91,7 +91,8 @@ def test_two_processes_keep_one_discriminator(tmp_path, generator, tokenizer, cl
 
 
 # The discriminator's accuracy on each batch, as each process is made to see it; 0.7, 0.65, 0.75, 0.35, 0.45, 0.6 over
-# both. Above 0.68 the discriminator skips its update on the next batch, below 0.5 the generator skips that on this one.
+# both. Above 0.68 the discriminator skips its update on the next batch, below 0.5 the generator skips its own on this
+# one.
 ACCURACIES = [[0.9, 0.4, 0.9, 0.3, 0.8, 0.6], [0.5, 0.9, 0.6, 0.4, 0.1, 0.6]]
 DISCRIMINATOR_SKIPS, GENERATOR_SKIPS = [0, 1, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0]
 
@@ -187,7 +188,7 @@ def test_two_processes_stay_in_step_when_gated(tmp_path, generator, tokenizer, c
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert all(torch.equal(value, resumed[name]) for name, value in ours.items())
 
-    # Which update is skipped follows from the accuracy over both, also where each would decide differently by its own.
+    # Which update is skipped follows from the accuracy over both, also where each would decide otherwise by its own.
     metrics = first["metrics"]
     assert second["metrics"] == metrics
     assert metrics["discriminator/accuracy"] == pytest.approx(
@@ -207,12 +208,12 @@ def test_two_processes_stay_in_step_when_gated(tmp_path, generator, tokenizer, c
     assert second["advantages"] == first["advantages"]
     compared = 0
     for (completions, advantages), rate in zip(first["advantages"], metrics["safety/unsafe_rate"], strict=True):
-        judgement = torch.tensor(unsafe(completions))
-        assert rate == pytest.approx(judgement.float().mean().item())
-        values, judged = torch.tensor(advantages)[4:8], judgement[4:8]
-        if judged.any() and not judged.all():
+        is_unsafe = torch.tensor(unsafe(completions))
+        assert rate == pytest.approx(is_unsafe.float().mean().item())
+        values, bad = torch.tensor(advantages)[4:8], is_unsafe[4:8]
+        if bad.any() and not bad.all():
             compared += 1
-            assert values[judged].max() < values[~judged].min()
+            assert values[bad].max() < values[~bad].min()
     assert compared >= 2
 
     # Each replays what it has shown itself.

@@ -1,6 +1,6 @@
 """What a GPU changes: quantised models, half precision, devices, paged optimizers.
 
-Every test runs on the CPU at tiny size as it does on a GPU, so that the code has run before a GPU is paid for; what
+Every test runs on the CPU at tiny size as it does on a GPU, so that the code has run before a GPU is there; what
 needs CUDA itself carries the mark `gpu`. `python -m pytest -m gpu` runs the latter.
 """
 

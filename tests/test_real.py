@@ -161,6 +161,6 @@ def test_c2st_with_an_encoder_tells_spliced_sentences(real_models):
         for row, other in zip(words, [*words[1:], words[0]], strict=True)
     ]
     features = encoder_features(str(real_models / GENERATOR))
-    figures = text_metrics(spliced, real, features=features, reverse=False).figures
-    assert figures["c2st_auc"].low < 0.5
-    assert figures["encoder_c2st_auc"].low > 0.6
+    metrics = text_metrics(spliced, real, features=features, reverse=False).metrics
+    assert metrics["c2st_auc"].low < 0.5
+    assert metrics["encoder_c2st_auc"].low > 0.6

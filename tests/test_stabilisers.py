@@ -154,7 +154,7 @@ def past_texts(trainer):
 
 
 def test_replay_keeps_and_shows_the_newest_completions(make_trainer, make_config, dataset):
-    """4 completions a batch, shown in 2 updates each; 10 are kept of the 4 batches' 16."""
+    """Batches of 4 completions, shown in 2 updates each; 10 are kept of the 4 batches' 16."""
     args = make_config(
         discriminator_replay_fraction=0.5,
         discriminator_steps=2,

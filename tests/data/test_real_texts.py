@@ -81,7 +81,7 @@ def test_held_out_leaves_the_order_of_training_alone(tokenizer):
 
 def test_missing_real_texts_are_refused(tokenizer):
     prompts = Dataset.from_dict({"prompt": ["a"]})
-    with pytest.raises(ValueError, match="train_dataset .*`completion` column"):
+    with pytest.raises(ValueError, match=r"train_dataset .*`completion` column"):
         reals(tokenizer, prompts)
     with pytest.raises(ValueError, match="real_dataset belong to no prompt"):
         reals(tokenizer, prompts, Dataset.from_dict({"text": ["x"]}), paired=True)

@@ -41,7 +41,7 @@ def test_checkpointed_layer_runs_twice_with_same_gradients(
 
         one._step = kept
         one.update(PROMPTS, COMPLETIONS, texts(4))
-        runs.append(calls.count(True))  # with gradients; in batches a pass without comes first
+        runs.append(calls.count(True))  # with gradients; before several batches comes a pass without
     assert runs[1] == 2 * runs[0] > 0
     assert set(gradients[0]) == set(gradients[1])
     assert len(gradients[0]) > 2

@@ -321,14 +321,14 @@ class LastTokenOfBert(BertPreTrainedModel):
 
 
 def test_check_causal_refuses_a_pooled_head(pair_tokenizer):
-    with pytest.raises(ValueError, match="causal discriminator.* BertFor"):
+    with pytest.raises(ValueError, match=r"causal discriminator.* BertFor"):
         check_causal(bert_classifier(), pair_tokenizer)
 
 
 def test_check_causal_refuses_a_model_that_looks_ahead(pair_tokenizer):
     model = LastTokenOfBert(bert_classifier().config)
     torch.nn.init.zeros_(model.score.weight)
-    with pytest.raises(ValueError, match="causal discriminator.* LastTokenOfBert"):
+    with pytest.raises(ValueError, match=r"causal discriminator.* LastTokenOfBert"):
         check_causal(model, pair_tokenizer)
 
 

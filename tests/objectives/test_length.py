@@ -1,8 +1,7 @@
 import pytest
 import torch
-from torch.testing import assert_close
-
 from hf_mgan.objectives.length import length_correlation
+from torch.testing import assert_close
 
 
 def test_length_correlation_within_a_group():

@@ -85,7 +85,7 @@ def test_loaded_discriminator_refuses_quantization_config(make_trainer):
 
 
 def test_wrong_type_of_discriminator_is_refused(make_trainer):
-    with pytest.raises(TypeError, match="discriminator must be .* got int"):
+    with pytest.raises(TypeError, match=r"discriminator must be .* got int"):
         make_trainer(discriminator=7)
 
 

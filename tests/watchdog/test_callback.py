@@ -14,7 +14,7 @@ from hf_mgan.watchdog.failure_modes import WATCHED, Thresholds
 from ..conftest import SPECIAL, VOCABULARY, texts
 
 
-# A run in good health: the discriminator is somewhat ahead, completions are about as long and as varied as texts.
+# In health the discriminator is somewhat ahead, completions are about as long and as varied as texts.
 HEALTHY = {
     "loss": 0.01,
     "grad_norm": 0.5,
@@ -73,7 +73,7 @@ FAILURES = [
 
 
 def feed(watchdog, *entries, step=0, main_process=True):
-    """Log entries, one a step, and return the names of the alarms that they raised."""
+    """Log one entry per step, and return the names of the alarms that they raised."""
     before = len(watchdog.alarms)
     for number, entry in enumerate(entries, start=step + 1):
         state = TrainerState(global_step=number, is_world_process_zero=main_process)
@@ -101,7 +101,7 @@ def test_failure_is_reported_once_until_it_has_passed(name, changes):
 
 @pytest.mark.parametrize(("name", "changes", "message"), FAILURES)
 def test_alarm_names_metrics_and_what_to_change(name, changes, message):
-    watchdog = Watchdog(patience=1)  # so that the means are the figures
+    watchdog = Watchdog(patience=1)  # so that the means are the metrics
     feed(watchdog, *healthy(1), *failing(changes, 1))
     assert [alarm.name for alarm in watchdog.alarms] == [name]
     assert "\n" not in watchdog.alarms[0].message
@@ -138,7 +138,7 @@ def assert_matches(text, pattern):
         {"completions/length_ratio": 1.04, "rewards/discriminator/length_correlation": 0.7},
         {"frac_reward_zero_std": 0.5},
         {"discriminator/grad_norm": 0.0},
-        # Upstream writes None for a figure that no batch had.
+        # Upstream writes None for a metric that no batch had.
         {"rewards/discriminator/length_correlation": None, "kl": None},
     ],
 )
@@ -179,7 +179,7 @@ def test_failure_is_told_from_the_mean_of_the_window():
 
 
 def test_metric_that_hovers_is_reported_once():
-    """Of one entry each; the trouble has passed when three in a row were judged without it."""
+    """Of one entry each; the failure has passed when three means in a row are without it."""
     watchdog = Watchdog(patience=3)
     long, fair = ({"completions/length_ratio": ratio} for ratio in (1.5, 0.9))
     # Means of three: 1.5, 1.3, 1.1, 1.1, 1.3.
@@ -448,7 +448,7 @@ def test_run_on_own_samples_raises_no_alarm(make_trainer, make_config, generator
     slow = {"learning_rate": 1e-4, "discriminator_learning_rate": 1e-3, "per_device_train_batch_size": 32}
     watchdog = Watchdog()
     assert alarms_of_a_run(make_trainer, make_config, watchdog, 15, slow, train_dataset=samples) == set()
-    assert set(watchdog.memory["window"][-1]) == set(WATCHED)  # all that is watched was there to be judged
+    assert set(watchdog.memory["window"][-1]) == set(WATCHED)  # all that is watched was there
 
 
 def test_run_with_a_fast_discriminator_is_reported(make_trainer, make_config):
