@@ -3,7 +3,7 @@ import math
 import torch
 from torch.testing import assert_close
 
-from hf_mgan.metrics.completion_likelihood import sequence_logps
+from hf_mgan.metrics.likelihood import sequence_logps
 from hf_mgan.training.real_text_loss import real_text_batch, real_text_nll, reference_ids
 
 from ..test_trainer import moved, weights
