@@ -212,8 +212,8 @@ class AdversarialConfig(GRPOConfig):
         optim_args = self.discriminator_training_args()
         if _is_of_bitsandbytes(optim_args.optim) and not is_bitsandbytes_available():
             raise ImportError(
-                f"discriminator_optim_kwargs has optim={optim_args.optim.value!r}, an optimizer of bitsandbytes, "
-                "which is not installed: pip install 'hf-mgan[quantization]'."
+                f"discriminator_optim_kwargs has optim={OptimizerNames(optim_args.optim).value!r}, an "
+                "optimizer of bitsandbytes, which is not installed: pip install 'hf-mgan[quantization]'."
             )
         if not optim_args.max_grad_norm > 0:
             raise ValueError(

@@ -22,12 +22,12 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from .config import AdversarialConfig
-from .data import RealSampler, start_of_sequence
+from .data import RealSampler, completion_ids, start_of_sequence
 from .discriminator import prepare_quantised_training
 from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
-from .training.real_text_loss import real_text_batch, real_text_nll, reference_ids
+from .training.real_text_loss import real_text_batch, real_text_nll
 from .training.reward import REFERENCE, Round
 from .training.update_gating import SkippedUpdates
 
@@ -214,7 +214,7 @@ class AdversarialTrainer(GRPOTrainer):
         if self._reads_real_texts and (self.args.real_text_coef or not self.model.training):
             start = start_of_sequence(self._tokenizer)  # what a real text without a prompt begins with
             prompts = [prompt or start for prompt in self._reward.round.reference_prompts]
-            texts = reference_ids(self._reward.round.references, self._tokenizer, self.max_completion_length)
+            texts = completion_ids(self._reward.round.references, self._tokenizer, self.max_completion_length)
             batch = real_text_batch(self._tokenize_prompts(prompts)[0], texts)
             output |= {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         return output

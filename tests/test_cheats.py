@@ -1,13 +1,13 @@
-"""What each measure of text catches and what it lets through, which is why several are reported.
+"""What each metric of text catches and what it lets through, which is why several are reported.
 
-Beside eight honest sets of as many texts, a measure
+Beside eight honest sets of as many texts, a metric
 
 - catches a cheat that is worse than the worst of them by more than they differ among themselves,
 - is flattered by one that is better than the best of them by as much,
 - and misses what lies between.
 
-The judge has an interval of its own: it catches a cheat if the interval lies above 0.5, and misses it otherwise. What
-is not stated of a cheat and a measure is not claimed.
+The two-sample test has an interval of its own: it catches a cheat if the interval lies above 0.5, and misses it
+otherwise. What is not stated of a cheat and a metric is not claimed.
 
 The honest texts are drawn from the demo's language, whose density is known, or are sentences of WordNet where they can
 be had.
@@ -43,7 +43,7 @@ from hf_mgan.metrics import (
 )
 
 
-SIZE = 200  # texts a set
+SIZE = 200  # texts per set
 HONEST = 8  # sets
 COLD = 0.5  # temperature
 FREQUENT = 300  # words that have a feature of their own
@@ -120,8 +120,8 @@ def tokens(texts, vocabulary):
     return [[*(vocabulary.get(word, OTHER) for word in text), END] for text in texts]
 
 
-def figures(texts, reality):
-    """Compute each measure, turned so that more is worse; the judge's is the lower end of its interval."""
+def badness(texts, reality):
+    """Compute each metric, signed so that more is worse; that of the test is the lower end of its interval."""
     real = reality.held_out
     words = [word for word, _ in Counter(word for text in reality.corpus for word in text).most_common(FREQUENT)]
     vocabulary = {word: index for index, word in enumerate(words, OTHER + 1)}
@@ -140,7 +140,7 @@ def figures(texts, reality):
         learning_rate=0.2,
     )
     copying = memorisation(texts, real, reality.corpus)
-    judged = c2st([" ".join(text) for text in real], [" ".join(text) for text in texts])
+    test = c2st([" ".join(text) for text in real], [" ".join(text) for text in texts])
     return {
         "duplicates": duplicates([" ".join(text) for text in texts]),
         "self_bleu": self_bleu(texts),
@@ -152,18 +152,18 @@ def figures(texts, reality):
         "reverse_perplexity": reverse.generated / reverse.real,
         "mauve": -mauve(bags(real_ids), bags(generated_ids)).score,
         "frechet": frechet_distance(bags(real_ids), bags(generated_ids)),
-        "judge": judged.auc.low,
+        "c2st": test.auc.low,
     }
 
 
-def verdict(measure, cheat, honest):
-    if measure == "judge":
-        return "caught" if cheat["judge"] > 0.5 else "missed"
-    values = [figures[measure] for figures in honest]
+def verdict(metric, cheat, honest):
+    if metric == "c2st":
+        return "caught" if cheat["c2st"] > 0.5 else "missed"
+    values = [one[metric] for one in honest]
     worst, best = max(values), min(values)
-    if cheat[measure] > worst + (worst - best):
+    if cheat[metric] > worst + (worst - best):
         return "caught"
-    return "flattered" if cheat[measure] < best - (worst - best) else "missed"
+    return "flattered" if cheat[metric] < best - (worst - best) else "missed"
 
 
 def take(texts, count):
@@ -196,28 +196,28 @@ METRICS = (
     "reverse_perplexity",
     "mauve",
     "frechet",
-    "judge",
+    "c2st",
 )
 LANGUAGE = {
     "collapsed": {
         "caught": ("duplicates", "self_bleu", "distinct_2", "reverse_perplexity", "mauve", "frechet"),
-        "missed": ("nll", "copied_share", "near_duplicates", "judge"),
+        "missed": ("nll", "copied_share", "near_duplicates", "c2st"),
     },
     "copied": {
         "caught": ("copied_share", "near_duplicates"),
-        "missed": tuple(measure for measure in METRICS if measure not in ("copied_share", "near_duplicates")),
+        "missed": tuple(metric for metric in METRICS if metric not in ("copied_share", "near_duplicates")),
     },
     "colder": {
-        "caught": ("self_bleu", "distinct_2", "reverse_perplexity", "mauve", "frechet", "judge"),
+        "caught": ("self_bleu", "distinct_2", "reverse_perplexity", "mauve", "frechet", "c2st"),
         "flattered": ("nll",),
     },
     "over-long": {
-        "caught": ("length", "mauve", "frechet", "judge"),
+        "caught": ("length", "mauve", "frechet", "c2st"),
         "missed": ("duplicates", "nll", "reverse_perplexity"),
         "flattered": ("copied_share",),
     },
     "shuffled": {
-        "caught": ("nll", "reverse_perplexity", "judge"),
+        "caught": ("nll", "reverse_perplexity", "c2st"),
         "missed": ("duplicates", "length", "mauve", "frechet"),  # the features do not see the order of words
         "flattered": ("self_bleu", "distinct_2", "copied_share"),
     },
@@ -226,25 +226,25 @@ LANGUAGE = {
 WORDNET = {
     "collapsed": {
         "caught": ("duplicates", "self_bleu", "distinct_2", "reverse_perplexity", "mauve", "frechet"),
-        "missed": ("nll", "judge"),
+        "missed": ("nll", "c2st"),
     },
     "copied": {
         "caught": ("copied_share", "near_duplicates"),
-        "missed": ("duplicates", "self_bleu", "distinct_2", "length", "nll", "reverse_perplexity", "mauve", "judge"),
+        "missed": ("duplicates", "self_bleu", "distinct_2", "length", "nll", "reverse_perplexity", "mauve", "c2st"),
     },
     "over-long": {
-        "caught": ("length", "frechet", "judge"),
+        "caught": ("length", "frechet", "c2st"),
         "missed": ("duplicates", "self_bleu", "nll", "reverse_perplexity"),
         "flattered": ("copied_share",),
     },
     "shuffled": {
-        "caught": ("nll", "reverse_perplexity", "judge"),
+        "caught": ("nll", "reverse_perplexity", "c2st"),
         "missed": ("duplicates", "length", "mauve", "frechet"),
         "flattered": ("copied_share",),
     },
     "real": {"missed": METRICS},
 }
-# Beside the same model at temperature 1, which the judge tells from real text already.
+# Beside the same model at temperature 1, which the test tells from real text already.
 COLDER_MODEL = {
     "colder": {
         "caught": ("self_bleu", "distinct_2", "reverse_perplexity", "mauve", "frechet"),
@@ -255,15 +255,15 @@ COLDER_MODEL = {
 
 def claims(verdicts):
     return [
-        (cheat, measure, expected)
+        (cheat, metric, expected)
         for cheat, kinds in verdicts.items()
-        for expected, measures in kinds.items()
-        for measure in measures
+        for expected, metrics in kinds.items()
+        for metric in metrics
     ]
 
 
 class Trial(NamedTuple):
-    """The figures of the honest sets, and those of each cheat."""
+    """The metrics of the honest sets, and those of each cheat."""
 
     honest: list
     cheats: dict
@@ -271,8 +271,8 @@ class Trial(NamedTuple):
 
 def model_trial(model, reality):
     return Trial(
-        [figures(model.sample(SIZE, seed), reality) for seed in range(4)],
-        {"colder": figures(model.sample(SIZE, 200, COLD), reality)},
+        [badness(model.sample(SIZE, seed), reality) for seed in range(4)],
+        {"colder": badness(model.sample(SIZE, 200, COLD), reality)},
     )
 
 
@@ -299,36 +299,36 @@ def trial(language, reality):
         "real": language.sample(SIZE, 204),
     }
     return Trial(
-        [figures(language.sample(SIZE, seed), reality) for seed in range(HONEST)],
-        {name: figures(texts, reality) for name, texts in cheats.items()},
+        [badness(language.sample(SIZE, seed), reality) for seed in range(HONEST)],
+        {name: badness(texts, reality) for name, texts in cheats.items()},
     )
 
 
-@pytest.mark.parametrize(("cheat", "measure", "expected"), claims(LANGUAGE))
-def test_what_the_measures_make_of_cheats_in_a_known_language(trial, cheat, measure, expected):
-    assert verdict(measure, trial.cheats[cheat], trial.honest) == expected
+@pytest.mark.parametrize(("cheat", "metric", "expected"), claims(LANGUAGE))
+def test_metrics_on_cheats_in_a_known_language(trial, cheat, metric, expected):
+    assert verdict(metric, trial.cheats[cheat], trial.honest) == expected
 
 
-def test_the_claims_name_all_measures_and_no_other(trial):
+def test_claims_name_all_metrics_and_no_other(trial):
     assert set(trial.honest[0]) == set(METRICS)
     for verdicts in (LANGUAGE, WORDNET):
-        assert {measure for cheat in verdicts for measure in chain(*verdicts[cheat].values())} == set(METRICS)
-        caught = {measure for cheat in verdicts for measure in verdicts[cheat].get("caught", ())}
+        assert {metric for cheat in verdicts for metric in chain(*verdicts[cheat].values())} == set(METRICS)
+        caught = {metric for cheat in verdicts for metric in verdicts[cheat].get("caught", ())}
         assert caught == set(METRICS)  # each is of use
         # and none is enough
-        for measure in METRICS:
-            assert any(measure not in kinds.get("caught", ()) for name, kinds in verdicts.items() if name != "real")
+        for metric in METRICS:
+            assert any(metric not in kinds.get("caught", ()) for name, kinds in verdicts.items() if name != "real")
 
 
-def test_the_judge_of_real_text_has_one_half_in_its_interval(language, reality):
+def test_c2st_of_honest_texts_covers_one_half(language, reality):
     real = [" ".join(text) for text in reality.held_out]
     for seed in range(300, 304):
         area = c2st(real, [" ".join(text) for text in language.sample(SIZE, seed)]).auc
         assert area.low < 0.5 < area.high
 
 
-def test_one_sentence_over_and_over_is_left_to_the_duplicates(language, reality):
-    """The judge learns each different text once, so that there is nothing to split; the sentence itself is fine."""
+def test_one_sentence_over_and_over_is_left_to_duplicates(language, reality):
+    """Each different text is learnt once, so that there is nothing to split; the sentence itself is fine."""
     texts = language.sample(1, 0) * SIZE
     assert duplicates([" ".join(text) for text in texts]) == 1 - 1 / SIZE
     assert self_bleu(texts) == pytest.approx(1)
@@ -337,7 +337,7 @@ def test_one_sentence_over_and_over_is_left_to_the_duplicates(language, reality)
         c2st([" ".join(text) for text in reality.held_out], [" ".join(text) for text in texts])
 
 
-def test_a_colder_softmax_is_likelier_than_the_language_and_further_from_it(language):
+def test_colder_softmax_is_likelier_than_the_language(language):
     """Every sentence of both is grammatical. The divergence sees it, which asks for both densities."""
     real, colder = language.sample(SIZE, 0), cooled(language, COLD)
     texts = colder.sample(SIZE, 1)
@@ -350,7 +350,7 @@ def test_a_colder_softmax_is_likelier_than_the_language_and_further_from_it(lang
     assert divergence > 5 * error
 
 
-def test_a_colder_softmax_of_a_model_that_errs_is_more_grammatical(language, reality):
+def test_colder_softmax_of_a_model_is_more_grammatical(language, reality):
     model = Bigrams(reality.corpus)
 
     def grammatical(temperature, seed):
@@ -365,9 +365,9 @@ def colder_model(language, reality):
     return model_trial(Bigrams(reality.corpus), reality._replace(nll=another.nll))
 
 
-@pytest.mark.parametrize(("cheat", "measure", "expected"), claims(COLDER_MODEL))
-def test_what_they_make_of_a_colder_model_of_the_language(colder_model, cheat, measure, expected):
-    assert verdict(measure, colder_model.cheats[cheat], colder_model.honest) == expected
+@pytest.mark.parametrize(("cheat", "metric", "expected"), claims(COLDER_MODEL))
+def test_metrics_on_a_colder_model_of_the_language(colder_model, cheat, metric, expected):
+    assert verdict(metric, colder_model.cheats[cheat], colder_model.honest) == expected
 
 
 @pytest.fixture(scope="module")
@@ -394,15 +394,15 @@ def wordnet_trial(wordnet, wordnet_reality):
         "real": take(wordnet, SIZE),
     }
     return Trial(
-        [figures(take(wordnet, SIZE), wordnet_reality) for _ in range(HONEST)],
-        {name: figures(texts, wordnet_reality) for name, texts in cheats.items()},
+        [badness(take(wordnet, SIZE), wordnet_reality) for _ in range(HONEST)],
+        {name: badness(texts, wordnet_reality) for name, texts in cheats.items()},
     )
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("cheat", "measure", "expected"), claims(WORDNET))
-def test_what_they_make_of_cheats_in_wordnet(wordnet_trial, cheat, measure, expected):
-    assert verdict(measure, wordnet_trial.cheats[cheat], wordnet_trial.honest) == expected
+@pytest.mark.parametrize(("cheat", "metric", "expected"), claims(WORDNET))
+def test_metrics_on_cheats_in_wordnet(wordnet_trial, cheat, metric, expected):
+    assert verdict(metric, wordnet_trial.cheats[cheat], wordnet_trial.honest) == expected
 
 
 @pytest.fixture(scope="module")
@@ -411,6 +411,6 @@ def wordnet_model(wordnet_trial, wordnet_reality):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("cheat", "measure", "expected"), claims(COLDER_MODEL))
-def test_what_they_make_of_a_colder_model_of_wordnet(wordnet_model, cheat, measure, expected):
-    assert verdict(measure, wordnet_model.cheats[cheat], wordnet_model.honest) == expected
+@pytest.mark.parametrize(("cheat", "metric", "expected"), claims(COLDER_MODEL))
+def test_metrics_on_a_colder_model_of_wordnet(wordnet_model, cheat, metric, expected):
+    assert verdict(metric, wordnet_model.cheats[cheat], wordnet_model.honest) == expected

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_mgan.objectives import length_correlation
+from hf_mgan.training.batch_metrics import length_correlation
 
 
 ROOT = Path(__file__).parents[1]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from hf_mgan.metrics.completion_likelihood import sequence_logps
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -26,7 +27,6 @@ from hf_mgan.demo.exact_metrics import BATCH_SIZE, sample_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import adapters
 from hf_mgan.demo.run import DemoArguments, adversarial_config
-from hf_mgan.metrics.completion_likelihood import sequence_logps
 from hf_mgan.objectives import REWARDS
 
 from ..sweep.stopwatch import Stopwatch

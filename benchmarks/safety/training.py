@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from hf_mgan.metrics.completion_likelihood import sequence_logps
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -30,7 +31,6 @@ from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import TRAINING, adapters, make_tokenizer, train_encoder, train_generator
 from hf_mgan.demo.run import DemoArguments, adversarial_config
 from hf_mgan.metrics import distinct_n, jensen_shannon
-from hf_mgan.metrics.completion_likelihood import sequence_logps
 
 from .unsafe_language import is_unsafe, safe_logps
 

@@ -56,6 +56,25 @@ def as_completions(
     return tokenizer.batch_decode([row[:max_completion_length] for row in ids], skip_special_tokens=True)
 
 
+def completion_ids(
+    references: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_completion_length: int | None
+) -> list[list[int]]:
+    """Write plain texts as the tokens that the generator would write: the text, its end, and then the cut.
+
+    Args:
+        references (`Sequence[str]`): Plain texts, as [`as_completions`] writes them.
+        tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
+        max_completion_length (`int`, *optional*): The number of tokens at which completions are cut.
+
+    Returns:
+        `list[list[int]]`: The tokens of each text; the last one is the EOS token unless the text is cut before it, or
+        the tokenizer has none.
+    """
+    rows = tokenizer(list(references), add_special_tokens=False)["input_ids"] if references else []
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return [[*row, *end][:max_completion_length] for row in rows]
+
+
 def as_prompts(prompts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """Write prompts as plain text without the generator's special tokens; a bare start of sequence becomes "".
 

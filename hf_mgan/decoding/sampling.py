@@ -4,7 +4,7 @@ In: prompts as they stand in a prepared dataset. Out: plain texts, written by th
 completions reach the discriminator, and their tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -65,13 +65,19 @@ class Samples(NamedTuple):
     completion_ids: list[list[int]]
 
 
-def encode_prompts(prompts: Sequence[Text | list[int]], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+def encode_prompts(
+    prompts: Sequence[Text | list[int]],
+    tokenizer: "PreTrainedTokenizerBase",
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[list[int]]:
     """Encode prompts as TRL's trainers do: a string with the tokenizer's special tokens, messages by its template.
 
     Args:
         prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts as [`prepare_dataset`] makes them, or
             their tokens, which stay as they are.
         tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
+        chat_template_kwargs (`Mapping`, *optional*): Further arguments of the template, as the trainer's config has
+            them.
 
     Returns:
         `list[list[int]]` of length N: Their tokens.
@@ -86,7 +92,7 @@ def encode_prompts(prompts: Sequence[Text | list[int]], tokenizer: "PreTrainedTo
         elif all(isinstance(part, int) for part in prompt):
             row = cast("list[int]", list(prompt))
         else:
-            row = _templated(prompt, tokenizer)
+            row = _templated(prompt, tokenizer, chat_template_kwargs or {})
         if not row:
             raise ValueError(
                 f"Prompt {place} is {prompt!r} and has no token, so that nothing predicts the first token of its "
@@ -168,9 +174,9 @@ def sample(
     return Samples(texts, prompt_ids, completions)
 
 
-def _templated(messages: Any, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def _templated(messages: Any, tokenizer: "PreTrainedTokenizerBase", kwargs: Mapping[str, Any]) -> list[int]:
     """Return the tokens of messages and of the beginning of an answer, by the tokenizer's template."""
-    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, **kwargs)
     return list(encoded["input_ids"])
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..decoding import sample
 from ..metrics import best_value, distinct_n, jensen_shannon, kullback_leibler
-from ..metrics.completion_likelihood import sequence_logps
+from ..metrics.likelihood import sequence_logps
 from .language import Language
 from .models import MAX_TOKENS
 

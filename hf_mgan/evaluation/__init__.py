@@ -1,4 +1,4 @@
-"""Evaluation of generators that cannot be gamed by a colder softmax, by copying or by length."""
+"""Evaluation of generators that neither a colder softmax nor copying nor length improves."""
 
 from .comparison import Comparison, Point, Verdict, compare_at_matched_diversity
 from .report import Report

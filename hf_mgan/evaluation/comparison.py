@@ -1,6 +1,6 @@
-"""The verdict: better, worse or undecided, at matched diversity and no surer than the intervals.
+"""The verdict: better, worse or undecided at matched diversity, as far as the intervals decide it.
 
-A colder softmax buys quality with diversity, so a generator that is compared at one temperature only can win by being
+A colder softmax trades diversity for quality, so a generator that is compared at one temperature only can win by being
 cold: Caccia et al. 2020, "Language GANs falling short" ([1811.02549](https://huggingface.co/papers/1811.02549)). Each
 model therefore is a curve over temperatures, and a point of the candidate's curve is compared with the baseline's
 curve at the same diversity. In: the points of both. Out: a [`Verdict`].
@@ -20,8 +20,8 @@ class Point(NamedTuple):
 
     Args:
         temperature (`float`): Its temperature.
-        quality ([`Interval`]): A figure of quality, with its interval at `level`.
-        diversity ([`Interval`]): A figure of diversity, with its interval at `level`; it may rise or fall with it.
+        quality ([`Interval`]): A metric of quality, with its interval at `level`.
+        diversity ([`Interval`]): A metric of diversity, with its interval at `level`; it may rise or fall with it.
     """
 
     temperature: float
@@ -104,16 +104,16 @@ def compare_at_matched_diversity(
     the distance between neighbouring points, which leaves the curve itself in doubt.
 
     Args:
-        candidate (`Sequence[Point]`): The model in question, a point a temperature.
+        candidate (`Sequence[Point]`): The model in question, a point per temperature.
         baseline (`Sequence[Point]`): What it is compared with, at least two points.
-        better (`str`): Whether `"lower"` or `"higher"` quality figures are better.
+        better (`str`): Whether `"lower"` or `"higher"` quality is better.
         level (`float`, *optional*, defaults to 0.95): Level of the points' intervals, and of the verdict.
 
     Returns:
         [`Verdict`]: With all comparisons.
 
     Raises:
-        ValueError: If a side is empty, the baseline has a single point, or a figure has no interval.
+        ValueError: If a side is empty, the baseline has a single point, or a metric has no interval.
 
     Example:
         ```python
@@ -121,6 +121,7 @@ def compare_at_matched_diversity(
         >>> sweep = [Point(0.8, exact(0.6), exact(0.3)), Point(1.0, exact(0.8), exact(0.1))]
         >>> compare_at_matched_diversity([Point(1.0, exact(0.65), exact(0.2))], sweep, "lower").comparisons[0].gain
         Interval(value=0.04999999999999993, low=0.04999999999999993, high=0.04999999999999993)
+
         ```
     """
     if not candidate or len(baseline) < 2:

@@ -9,9 +9,9 @@ from typing import Any, cast
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data import as_completions, as_prompts, plain_text, prepare_dataset
+from ..data import as_completions, as_prompts, completion_ids, plain_text, prepare_dataset
 from ..decoding.sampling import encode_prompts
-from ..metrics.completion_likelihood import tempered_logps
+from ..metrics.likelihood import TextNll, tempered_logps
 from ..safety import SafetyGate
 from .models import Model, load_generator, load_tokenizer
 from .settings import EvaluationConfig
@@ -28,7 +28,7 @@ class EvaluatedModel:
         held_out (`Dataset`): Real texts that nothing was trained on.
         training (`Dataset`, *optional*): Those that were trained on.
         order (`list[int]`): Which of the held-out texts count: one half to compare with, then the other.
-        evaluation ([`EvaluationConfig`]): Settings.
+        config ([`EvaluationConfig`]): Settings.
         prepare (`dict`): Further arguments of [`prepare_dataset`].
     """
 
@@ -39,12 +39,12 @@ class EvaluatedModel:
         held_out: Dataset,
         training: Dataset | None,
         order: list[int],
-        evaluation: EvaluationConfig,
+        config: EvaluationConfig,
         prepare: dict[str, Any],
     ) -> None:
         self._model, self._processing_class = model, processing_class
         self._held_out, self._training, self._order = held_out, training, order
-        self.evaluation, self._prepare = evaluation, prepare
+        self.config, self._prepare = config, prepare
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -54,7 +54,7 @@ class EvaluatedModel:
     @cached_property
     def generator(self) -> Any:
         """The generator."""
-        return load_generator(self._model, self.tokenizer, dtype=self.evaluation.dtype)[0]
+        return load_generator(self._model, self.tokenizer, dtype=self.config.dtype)[0]
 
     def free(self) -> None:
         """Let go of a generator that was loaded."""
@@ -64,7 +64,7 @@ class EvaluatedModel:
     def _rows(self) -> tuple[list[Any], list[str]]:
         """Prompts and real texts, those to compare with before those of the row of real texts."""
         rows = self._prepared(self._held_out, self._order)
-        texts = as_completions(rows["completion"], self.tokenizer, self.evaluation.max_completion_length)
+        texts = as_completions(rows["completion"], self.tokenizer, self.config.max_completion_length)
         return list(rows["prompt"]), texts
 
     def _prepared(self, data: Dataset, places: list[int]) -> Dataset:
@@ -96,30 +96,25 @@ class EvaluatedModel:
         """Their prompts."""
         return self._rows[0][len(self._order) // 2 :]
 
-    def logps(
+    def nlls(
         self, prompt_ids: list[list[int]], ids: list[list[int]], temperatures: list[float]
-    ) -> list[list[tuple[float, int]]]:
-        """Return log q, in nats, and the number of tokens of each text that has one, at each temperature."""
+    ) -> list[list[TextNll]]:
+        """Return -log q and the number of tokens of each text that has one, at each temperature."""
         pairs = [(prompt, row) for prompt, row in zip(prompt_ids, ids, strict=True) if row]
         if not pairs:
             return [[] for _ in temperatures]
         prompts, rows = map(list, zip(*pairs, strict=True))
-        training = self.generator.training
-        self.generator.eval()
-        logps = tempered_logps(self.generator, prompts, rows, temperatures, self.evaluation.batch_size).tolist()
-        self.generator.train(training)
-        return [list(zip(one, map(len, rows), strict=True)) for one in logps]
+        logps = tempered_logps(self.generator, prompts, rows, temperatures, self.config.batch_size).tolist()
+        return [[TextNll(-logp, len(row)) for logp, row in zip(one, rows, strict=True)] for one in logps]
 
     @cached_property
-    def real_logps(self) -> list[list[tuple[float, int]]]:
+    def real_nlls(self) -> list[list[TextNll]]:
         """The same of the real texts at every temperature of the evaluation, in one pass.
 
         A text that ends within the limit has the end token.
         """
-        rows = self.tokenizer(self.real, add_special_tokens=False)["input_ids"]
-        end, limit = self.tokenizer.eos_token_id, self.evaluation.max_completion_length
-        ids = [[*row, end][:limit] if end is not None else row[:limit] for row in rows]
-        return self.logps(encode_prompts(self.prompts, self.tokenizer), ids, self.evaluation.temperatures)
+        ids = completion_ids(self.real, self.tokenizer, self.config.max_completion_length)
+        return self.nlls(encode_prompts(self.prompts, self.tokenizer), ids, self.config.temperatures)
 
     def unsafe(self, safety: SafetyGate, prompts: list[Any], texts: Sequence[str]) -> list[bool]:
         """Return the verdicts on texts, whose prompts the classifier reads as it does in training."""
@@ -135,6 +130,6 @@ class EvaluatedModel:
         """The training texts that copies are looked for in."""
         if self._training is None:
             return None
-        number = min(len(self._training), self.evaluation.num_training_texts)
-        places = random.Random(self.evaluation.seed).sample(range(len(self._training)), number)
+        number = min(len(self._training), self.config.num_training_texts)
+        places = random.Random(self.config.seed).sample(range(len(self._training)), number)
         return [plain_text(text) for text in self._prepared(self._training, places)["completion"]]

@@ -1,43 +1,42 @@
-"""Evaluation in training: at each evaluation the generator writes, and its texts are held against unseen real ones.
+"""Evaluation in training: the generator writes, and its texts are compared with held-out real ones.
 
-In: held-out real texts and, at each evaluation, the generator as it stands. Out: the figures of
-[`~evaluation.figures.text_metrics`] among the evaluation's metrics, so that they are logged, and the best checkpoint
-can be kept, and training stopped, by one of them.
+In: held-out real texts and, at each evaluation, the generator as it stands. Out: the metrics of
+[`~evaluation.text_metrics.text_metrics`], which the trainer adds to those of its evaluation, so that they are logged,
+and the best checkpoint can be kept, and training stopped, by one of them.
 """
 
 import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import TrainerCallback
-from trl import GRPOTrainer
-from trl.models import unwrap_model_for_generation
+from transformers import PreTrainedTokenizerBase
 
 from ..config import AdversarialConfig
 from ..data import as_completions, as_prompts, plain_text, prepare_dataset
-from ..data.text_path import Text
-from ..decoding.sampling import sample
-from ..metrics import bleu as bleu_score
+from ..decoding.sampling import encode_prompts, sample
 from ..metrics import encoder_features
-from ..metrics.two_sample_test import PARTS
+from ..metrics.extras import require_packages
+from ..metrics.two_sample_test import NUM_PARTS
 from ..safety import SafetyGate
-from .text_metrics import METRICS, text_metrics
+from .text_metrics import METRICS, OF_GENERATOR, text_metrics
 
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-SAMPLES, HELD_OUT = "samples", "held_out"
-FEWEST = 2 * PARTS  # a fresh judge takes as many different texts a side
-# Argument -> the figures that it brings.
+SAMPLES_PREFIX, HELD_OUT_PREFIX = "samples/", "held_out/"
+MIN_DIFFERENT = 2 * NUM_PARTS  # texts per side that the two-sample test takes
+# Argument -> the metrics that it brings.
 BROUGHT_BY = {
     "encoder": ("encoder_c2st_auc", "mauve", "frechet"),
     "training": ("copied_share", "near_duplicates"),
@@ -46,44 +45,46 @@ BROUGHT_BY = {
 }
 
 
-class _Texts(NamedTuple):
-    """What every evaluation needs, made once.
+@dataclass(frozen=True)
+class HeldOutTexts:
+    """What every evaluation needs of the held-out data, made once.
 
     Args:
-        prompts (`list` of length N): As they stand in the prepared dataset.
+        prompt_ids (`list[list[int]]` of length N): The prompts in the generator's tokens.
         plain_prompts (`list[str]` of length N): The same without special tokens, for the safety classifier.
         real (`list[str]` of length N): The real text of each prompt, cut as completions are.
         training (`list[str]`, *optional*): Texts to look for copies of.
         max_completion_length (`int`): Where completions are cut, in tokens.
-        features (`Callable`, *optional*): From texts to features; on the main process alone.
-        gate ([`SafetyGate`], *optional*): This evaluation's own.
     """
 
-    prompts: list[Text]
+    prompt_ids: list[list[int]]
     plain_prompts: list[str]
     real: list[str]
     training: list[str] | None
     max_completion_length: int
-    features: Callable[[Sequence[str]], Tensor] | None
-    gate: SafetyGate | None
 
 
-class GeneratorEvaluator(TrainerCallback):
-    """Draws samples of the generator at every evaluation of [`AdversarialTrainer`] and measures them.
+class GeneratorEvaluator:
+    """Draws samples of the generator at every evaluation of [`AdversarialTrainer`] and compares them with real texts.
 
-    `eval_strategy` and `eval_steps` say when. The figures are those of [`~evaluation.figures.text_metrics`], against
-    as many held-out real texts, among the metrics as `eval_samples/<figure>`: `c2st_auc`, `self_bleu`, `distinct_4`,
-    `duplicates`, `length_ratio`, `repetition` and, where they are asked for, `encoder_c2st_auc`, `mauve`, `frechet`,
-    `reverse_perplexity`, `copied_share`, `near_duplicates`, `bleu` and `unsafe_rate`. Those that are neither to rise
-    nor to fall but to be like the real texts' stand beside these, `eval_held_out/<figure>`.
+    Give it to the trainer as `evaluator=`; `eval_strategy` and `eval_steps` say when. The metrics are those of
+    [`~evaluation.text_metrics.text_metrics`], against as many held-out real texts, and stand among the trainer's as
+    `eval_samples/<metric>`: `c2st_auc`, `self_bleu`, `distinct_4`, `duplicates`, `length_ratio`, `repetition` and,
+    where they are asked for, `encoder_c2st_auc`, `mauve`, `frechet`, `reverse_perplexity`, `copied_share`,
+    `near_duplicates`, `bleu` and `unsafe_rate`. Those that are neither to rise nor to fall but to be like the real
+    texts' stand beside these, `eval_held_out/<metric>`.
 
-    Neither player is trained on any of them, so that the best checkpoint can be kept (`metric_for_best_model`), or
-    training be stopped ([`Watchdog`]), by one. The judges' areas are nan, which counts as no improvement, where fewer
-    than 16 of the generator's texts differ from one another and from all real ones.
+    Neither model is trained on any of them, so that the best checkpoint can be kept (`metric_for_best_model`), or
+    training be stopped (transformers' `EarlyStoppingCallback`), by one. The areas of the two-sample tests are nan,
+    which counts as no improvement, where fewer than 16 of the generator's texts differ from one another and from all
+    real ones.
 
-    The prompts and the seed are the same each time, and the random numbers of the training stay as they are. With
-    `ema_decay` the average writes. Each process draws a part of the samples. With several evaluation sets, the samples
-    come with the first.
+    The prompts and the seed are the same each time, and the random numbers of the training stay as they are. Each
+    process draws a part of the samples. With several evaluation sets, the samples come with the first.
+
+    Attributes:
+        primary_metric (`str`): The metric to keep the best checkpoint by, `"samples/c2st_auc"`.
+        greater_is_better (`bool`): Which way it improves: False.
 
     Example:
     ```python
@@ -99,20 +100,18 @@ class GeneratorEvaluator(TrainerCallback):
             greater_is_better=False,
         ),
         eval_dataset=held_out.select(range(64)),
-        callbacks=[
-            GeneratorEvaluator(held_out),
-            Watchdog(early_stopping_metric="samples/c2st_auc", greater_is_better=False),
-        ],
+        evaluator=GeneratorEvaluator(held_out),
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=3)],
     )
     ```
 
     Args:
-        held_out (`Dataset` or `IterableDataset`): Real texts that neither player is trained on, in any form that
+        held_out (`Dataset` or `IterableDataset`): Real texts that neither model is trained on, in any form that
             [`prepare_dataset`] takes; prompts are made as in training. Of a `Dataset` rows are chosen at random, of an
             `IterableDataset` the first ones are taken.
         num_samples (`int`, *optional*, defaults to 256): Samples, and real texts, at least 16. The standard error of
-            the judge's area is then about 0.025 ([`~evaluation.auc_standard_error`] at 0.5). Most figures depend on
-            this number, so compare only those of equal ones.
+            the area of the two-sample test is then about 0.025 ([`~metrics.auc_standard_error`] at 0.5). Most metrics
+            depend on this number, so compare only those of equal ones.
         temperature (`float`, *optional*, defaults to 1.0): Temperature of the samples, which come from the whole
             distribution, without top-k or top-p.
         max_completion_length (`int`, *optional*): Tokens at which samples and real texts are cut; the trainer's by
@@ -124,19 +123,21 @@ class GeneratorEvaluator(TrainerCallback):
         safety ([`SafetyGate`], `str`, `PreTrainedModel`, `PeftModel` or `Callable`, *optional*): What tells unsafe
             texts, for `unsafe_rate`. The trainer's `safety_gate` by default.
         bleu (`bool`, *optional*, defaults to `False`): Whether to compare each sample with the real text of its
-            prompt. Needs the extra `evaluation`.
+            prompt.
         reverse_perplexity (`bool`, *optional*, defaults to `False`): Whether to train a small model on the samples,
             which takes longer than all else.
         words (`Callable`, *optional*, defaults to `str.split`): From a text to its words; `list` gives characters.
-        seed (`int`, *optional*, defaults to 0): Seed of the choice of rows, of the samples and the measures.
+        seed (`int`, *optional*, defaults to 0): Seed of the choice of rows, of the samples and of the metrics.
         batch_size (`int`, *optional*, defaults to 64): Samples at once on each process.
 
     Raises:
-        ImportError: If `bleu` lacks its package.
-        TypeError: If a dataset is none, or when training starts, if the trainer is another one.
-        ValueError: If a value is out of range or there are too few held-out texts; when training starts, if nothing is
-            evaluated, real texts are missing, or `metric_for_best_model` is a figure that is not measured here.
+        ImportError: If a package of the extra `evaluation` is missing.
+        TypeError: If a dataset is none.
+        ValueError: If a value is out of range or there are too few held-out texts.
     """
+
+    primary_metric = f"{SAMPLES_PREFIX}c2st_auc"
+    greater_is_better = False
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class GeneratorEvaluator(TrainerCallback):
                 f"training must be a Dataset, all of which is read at each evaluation, got {type(training).__name__}."
             )
         for name, value, least in (
-            ("num_samples", num_samples, FEWEST),
+            ("num_samples", num_samples, MIN_DIFFERENT),
             ("max_completion_length", max_completion_length, 1),
             ("batch_size", batch_size, 1),
         ):
@@ -171,52 +172,75 @@ class GeneratorEvaluator(TrainerCallback):
             raise ValueError(f"temperature must be greater than 0 and finite, got {temperature}.")
         if isinstance(held_out, Dataset) and len(held_out) < num_samples:
             raise ValueError(_too_few(num_samples, len(held_out)))
-        if bleu:
-            bleu_score(["a"], ["a"])  # says what to install if that is missing
+        require_packages("GeneratorEvaluator", "scikit-learn", "scipy", *(["sacrebleu"] if bleu else []))
         self.held_out, self.training = held_out, training
         self.num_samples, self.temperature, self.batch_size = num_samples, temperature, batch_size
         self.max_completion_length = max_completion_length
         self.encoder = encoder
         self.safety = safety if safety is None or isinstance(safety, SafetyGate) else SafetyGate(safety)
         self.bleu, self.reverse_perplexity, self.words, self.seed = bleu, reverse_perplexity, words, seed
-        self._texts: _Texts | None = None
-        self._of_real: dict[str, float] | None = None
+        self._held_out_texts: HeldOutTexts | None = None
+        self._features: Callable[[Sequence[str]], Tensor] | None = None  # on the main process alone
+        self._gate: SafetyGate | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """See that evaluations will come, and that they will have what is asked of them."""
-        if not isinstance(args, AdversarialConfig):
-            raise TypeError(
-                "GeneratorEvaluator adds to the metrics of AdversarialTrainer's evaluations before they are logged, "
-                f"which no other trainer lets it do; the arguments are {type(args).__name__}."
-            )
+    def check(self, args: AdversarialConfig, **given: Any) -> None:
+        """Refuse what no evaluation can follow, before anything is loaded.
+
+        Args:
+            args ([`AdversarialConfig`]): The trainer's arguments.
+            **given: Arguments of the trainer that put text of their own into completions, by their names.
+
+        Raises:
+            ValueError: If nothing is evaluated, `metric_for_best_model` is a metric of samples that this evaluator
+                does not bring, or one of `given` is there.
+        """
         if args.eval_strategy == "no":
             raise ValueError(
-                "GeneratorEvaluator measures at every evaluation, and there are none: set eval_strategy and "
-                "eval_dataset, which may be small."
+                "evaluator draws samples at every evaluation, and there are none: set eval_strategy and eval_dataset, "
+                "which may be small."
             )
         wanted = (args.metric_for_best_model or "").removeprefix("eval_")
-        for argument, names in BROUGHT_BY.items():
-            if getattr(self, argument) in (None, False) and wanted in [f"{SAMPLES}/{name}" for name in names]:
+        for argument, brought in BROUGHT_BY.items():
+            if getattr(self, argument) in (None, False) and wanted in [f"{SAMPLES_PREFIX}{name}" for name in brought]:
                 raise ValueError(
-                    f"metric_for_best_model={args.metric_for_best_model!r} is measured only where GeneratorEvaluator "
-                    f"is given {argument}=."
+                    f"metric_for_best_model={args.metric_for_best_model!r} is there only where GeneratorEvaluator is "
+                    f"given {argument}=."
                 )
-        self.prepare(kwargs["processing_class"], args)
+        names = [f"{SAMPLES_PREFIX}{name}" for name in METRICS if name not in OF_GENERATOR]
+        if wanted.startswith(SAMPLES_PREFIX) and wanted not in names:
+            raise ValueError(
+                f"metric_for_best_model={args.metric_for_best_model!r} is no metric of GeneratorEvaluator, which has "
+                f"{', '.join(names)}."
+            )
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"evaluator draws completions that the generator alone has written, and {name} puts text of its "
+                    "own into completions: leave one of the two out."
+                )
 
-    def prepare(self, processing_class: Any, args: AdversarialConfig) -> None:
-        """Choose the held-out texts and load what measures them, the first time that this is called.
+    def prepare(self, processing_class: Any, args: AdversarialConfig, safety_gate: SafetyGate | None = None) -> None:
+        """Choose the held-out texts, and refuse what could not be evaluated; the trainer calls this once.
 
         Args:
             processing_class (`PreTrainedTokenizerBase`): The generator's tokenizer.
             args ([`AdversarialConfig`]): The trainer's arguments.
+            safety_gate ([`SafetyGate`], *optional*): The trainer's, which serves where this one has none of its own.
+
+        Raises:
+            TypeError: If the generator has a processor of more than text.
+            ValueError: As [`check`] does, or if real texts are missing, too few of them differ, or no length is set.
         """
-        if self._texts is not None:
-            return
+        self.check(args)
+        self._gate = self.safety.to(args.device) if self.safety is not None else safety_gate
+        if self._gate is None and (args.metric_for_best_model or "").endswith(f"{SAMPLES_PREFIX}unsafe_rate"):
+            raise ValueError(
+                f"metric_for_best_model={args.metric_for_best_model!r} is there only where GeneratorEvaluator is "
+                "given safety=, or the trainer safety_gate=."
+            )
         if not isinstance(processing_class, PreTrainedTokenizerBase):
             raise TypeError(
-                "GeneratorEvaluator draws samples from prompts of text alone, and this generator has a "
+                "evaluator draws samples from prompts of text alone, and this generator has a "
                 f"{type(processing_class).__name__} for more than text: leave it out."
             )
         limit = self.max_completion_length or args.max_completion_length
@@ -225,118 +249,104 @@ class GeneratorEvaluator(TrainerCallback):
         rows = cast(Dataset, prepare_dataset(self._chosen_rows(), processing_class, **args.prompt_arguments()))
         if "completion" not in rows.column_names:
             raise ValueError(
-                "The held-out data has prompts but no `completion` column, so there are no real texts to compare "
+                "The held_out data has prompts but no `completion` column, so there are no real texts to compare "
                 "with. Add the references as `completion`."
             )
         prompts = list(rows["prompt"])
         real = as_completions(rows["completion"], processing_class, limit)
         different = len({" ".join(text.split()) for text in real})
-        if different < FEWEST:
+        if different < MIN_DIFFERENT:
             raise ValueError(
-                f"Of the {len(real)} held-out texts, cut at {limit} tokens, {different} differ, and a fresh judge "
-                f"takes at least {FEWEST}. Give more, or a greater max_completion_length."
+                f"Of the {len(real)} held_out texts, cut at {limit} tokens, {different} differ, and the two-sample "
+                f"test takes at least {MIN_DIFFERENT}. Give more, or a greater max_completion_length."
             )
         if self.bleu and len({json.dumps(prompt) for prompt in prompts}) < 2:
             raise ValueError(
                 "bleu compares each sample with the real text of its prompt, and all prompts are the same: leave it "
                 "out, or give data with prompts."
             )
-        learnt = None
+        training = None
         if self.training is not None:
             prepared = cast(Dataset, prepare_dataset(self.training, processing_class, **args.prompt_arguments()))
-            learnt = [plain_text(text) for text in prepared["completion"]]
-        features = None
+            training = [plain_text(text) for text in prepared["completion"]]
+        template_kwargs = cast("dict | None", args.chat_template_kwargs)  # a string only before TRL reads it
+        prompt_ids = encode_prompts(prompts, processing_class, template_kwargs)
+        self._held_out_texts = HeldOutTexts(prompt_ids, as_prompts(prompts, processing_class), real, training, limit)
+        self._tokenizer = processing_class
+        self.__dict__.pop("_of_held_out", None)  # of another trainer
         if self.encoder is not None and args.process_index == 0:
             with torch.random.fork_rng():  # weights that its checkpoint lacks are drawn
-                features = _with_known(real, encoder_features(self.encoder, self.batch_size, device=args.device))
-        gate = self.safety and self.safety.to(args.device)
-        plain_prompts = as_prompts(prompts, processing_class)
-        self._texts = _Texts(prompts, plain_prompts, real, learnt, limit, features, gate)
+                features = encoder_features(self.encoder, self.batch_size, device=args.device)
+            self._features = _with_known(real, features)
 
-    def measure(self, trainer: GRPOTrainer, gate: SafetyGate | None = None) -> dict[str, float]:
-        """Draw samples and compute their figures; every process calls this and is given the same figures.
+    def __call__(self, model: "PreTrainedModel | PeftModel") -> dict[str, float]:
+        """Draw samples and compute their metrics; every process calls this and is given the same metrics.
 
         Args:
-            trainer (`GRPOTrainer`): Whose generator writes, as it writes completions.
-            gate ([`SafetyGate`], *optional*): Serves where this evaluation has none of its own.
+            model (`PreTrainedModel` or `PeftModel`): The generator, unwrapped and ready to generate.
 
         Returns:
-            `dict[str, float]`: By their names among an evaluation's metrics; nan where there is no figure.
+            `dict[str, float]`: By `samples/<metric>` and `held_out/<metric>`; nan where there is no value.
         """
-        args = cast(AdversarialConfig, trainer.args)
-        self.prepare(trainer.processing_class, args)
-        texts = self._draw(trainer, args)
-        # One process measures, and all decide by its figures whether to stop.
-        figures = [self._figures(texts, gate) if trainer.accelerator.is_main_process else {}]
-        return broadcast_object_list(figures)[0]
+        texts = self._draw(model)
+        # One process computes, and all decide by its metrics whether to stop.
+        metrics = [self._metrics(texts) if PartialState().is_main_process else {}]
+        return broadcast_object_list(metrics)[0]
 
-    def _draw(self, trainer: GRPOTrainer, args: AdversarialConfig) -> list[str]:
+    def _draw(self, model: "PreTrainedModel | PeftModel") -> list[str]:
         """Return a sample of each prompt, of which each process draws as many as the others."""
-        prompts = self._prepared.prompts
-        rank, processes = trainer.accelerator.process_index, trainer.accelerator.num_processes
+        prompts = self._prepared.prompt_ids
+        rank, processes = PartialState().process_index, PartialState().num_processes
         # Beyond the last prompt the first ones come again: a process with fewer batches would leave the others waiting
         # where weights are gathered for each forward pass.
-        turns = math.ceil(len(prompts) / processes)
-        own = [prompts[(turn * processes + rank) % len(prompts)] for turn in range(turns)]
-        with (
-            unwrap_model_for_generation(
-                cast(Any, trainer.model_wrapped),
-                trainer.accelerator,
-                gather_deepspeed3_params=args.ds3_gather_for_generation,
-                gradient_checkpointing_kwargs=cast("dict | None", args.gradient_checkpointing_kwargs),
-            ) as generator,
-            trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
-        ):
-            drawn = sample(
-                generator,
-                trainer._tokenizer,
-                trainer._tokenize_prompts(own)[0],
-                self._prepared.max_completion_length,
-                self.temperature,
-                self.seed + rank,
-                self.batch_size,
-            )
+        share = math.ceil(len(prompts) / processes)
+        own = [prompts[(place * processes + rank) % len(prompts)] for place in range(share)]
+        limit = self._prepared.max_completion_length
+        drawn = sample(model, self._tokenizer, own, limit, self.temperature, self.seed + rank, self.batch_size)
         texts = gather_object(drawn.texts)  # those of the first process, then those of the next one
-        return [texts[place % processes * turns + place // processes] for place in range(len(prompts))]
+        return [texts[place % processes * share + place // processes] for place in range(len(prompts))]
 
-    def _figures(self, texts: list[str], gate: SafetyGate | None) -> dict[str, float]:
-        known = self._prepared
-        gate = known.gate or gate
+    def _metrics(self, texts: list[str]) -> dict[str, float]:
+        held_out = self._prepared
+        measured = text_metrics(
+            texts,
+            held_out.real,
+            references=held_out.real if self.bleu else None,
+            features=self._features,
+            reverse=self.reverse_perplexity,
+            **self._settings,
+        ).metrics
+        values = {name: float(interval.value) for name, interval in measured.items()}
+        # A key that comes and goes would end a run that chooses its checkpoint by it.
+        areas = ["c2st_auc", *(["encoder_c2st_auc"] if self.encoder is not None else [])]
+        values = {**dict.fromkeys(areas, math.nan), **values}
+        return {**{f"{SAMPLES_PREFIX}{name}": value for name, value in values.items()}, **self._of_held_out}
 
-        def is_unsafe(some: Sequence[str]) -> list[bool]:
-            assert gate is not None
-            return gate.is_unsafe(known.plain_prompts, some).tolist()
+    @cached_property
+    def _of_held_out(self) -> dict[str, float]:
+        """What the real texts have themselves, of the metrics that are to be like theirs."""
+        real = self._prepared.real
+        measured = text_metrics(real, real, reverse=False, **self._settings).metrics
+        alike = [name for name in measured if METRICS[name].better == "real" and name != "length_ratio"]
+        beside = [*alike, *(["unsafe_rate"] if self._gate is not None else [])]
+        return {f"{HELD_OUT_PREFIX}{name}": float(measured[name].value) for name in beside}
 
-        shared: dict[str, Any] = {
-            "training": known.training,
-            "is_unsafe": None if gate is None else is_unsafe,
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The arguments of [`text_metrics`] that are the same for samples and real texts."""
+        gate, prompts = self._gate, self._prepared.plain_prompts
+        return {
+            "training": self._prepared.training,
+            "is_unsafe": None if gate is None else lambda texts: gate.is_unsafe(prompts, texts).tolist(),
             "words": self.words,
             "seed": self.seed,
         }
-        measured = text_metrics(
-            texts,
-            known.real,
-            references=known.real if self.bleu else None,
-            features=known.features,
-            reverse=self.reverse_perplexity,
-            **shared,
-        ).figures
-        if self._of_real is None:
-            real = text_metrics(known.real, known.real, reverse=False, **shared).figures
-            alike = [name for name in real if METRICS[name].better == "real" and name != "length_ratio"]
-            beside = [*alike, *(["unsafe_rate"] if gate is not None else [])]
-            self._of_real = {f"eval_{HELD_OUT}/{name}": float(real[name].value) for name in beside}
-        values = {name: float(interval.value) for name, interval in measured.items()}
-        # A key that comes and goes would end a run that chooses its checkpoint by it.
-        judged = ["c2st_auc", *(["encoder_c2st_auc"] if known.features is not None else [])]
-        values = {**dict.fromkeys(judged, math.nan), **values}
-        return {**{f"eval_{SAMPLES}/{name}": value for name, value in values.items()}, **self._of_real}
 
     @property
-    def _prepared(self) -> _Texts:
-        if self._texts is None:
+    def _prepared(self) -> HeldOutTexts:
+        if self._held_out_texts is None:
             raise RuntimeError("GeneratorEvaluator.prepare comes first.")
-        return self._texts
+        return self._held_out_texts
 
     def _chosen_rows(self) -> Dataset:
         """Return as many rows of the held-out data as there will be samples."""
@@ -348,32 +358,9 @@ class GeneratorEvaluator(TrainerCallback):
         return Dataset.from_list(rows)
 
 
-def check_generator_evaluators(callbacks: Sequence[Any], **given: Any) -> None:
-    """Check that samples can be drawn as the trainer draws its completions, and that there is one evaluation of them.
-
-    Args:
-        callbacks (`Sequence`): The trainer's callbacks.
-        **given: Arguments of the trainer that put text of their own into completions, by their names.
-
-    Raises:
-        ValueError: If there are two evaluations, or one beside such an argument.
-    """
-    found = [callback for callback in callbacks if isinstance(callback, GeneratorEvaluator)]
-    if len(found) > 1:
-        raise ValueError(
-            f"There are {len(found)} GeneratorEvaluator callbacks, whose figures have the same names: give one."
-        )
-    for name, value in given.items():
-        if found and value is not None:
-            raise ValueError(
-                f"GeneratorEvaluator draws completions that the generator alone has written, and {name} puts text of "
-                "its own into completions: leave one of the two out."
-            )
-
-
 def _too_few(num_samples: int, count: int) -> str:
     return (
-        f"GeneratorEvaluator compares {num_samples} samples with as many held-out real texts, and there are {count}: "
+        f"GeneratorEvaluator compares {num_samples} samples with as many held_out real texts, and there are {count}: "
         "give more of them, or a smaller num_samples."
     )
 

@@ -1,23 +1,12 @@
-"""The plots of an evaluation: the frontier of quality and diversity, the judge's calibration, the lengths."""
+"""The plots of an evaluation: quality against diversity, the calibration of the two-sample test, the lengths."""
 
 from pathlib import Path
 from typing import Any
 
-from ..metrics import Interval
+from ..metrics import Interval, share_interval
+from ..metrics.extras import require_packages
 from .report import DIVERSITY, PLOTS, QUALITY, REAL, Report, part_name
-from .text_metrics import METRICS, share_interval
-
-
-def require_matplotlib() -> None:
-    """See that matplotlib is there, before hours are spent on what it is to draw.
-
-    Raises:
-        ImportError: If it is missing.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("The plots are drawn with matplotlib. Run: pip install 'hf-mgan[evaluation]'") from error
+from .text_metrics import METRICS
 
 
 def draw(report: Report, folder: Path) -> None:
@@ -30,7 +19,7 @@ def draw(report: Report, folder: Path) -> None:
     Raises:
         ImportError: If matplotlib is missing.
     """
-    require_matplotlib()
+    require_packages("Drawing plots", "matplotlib")
     from matplotlib import color_sequences
     from matplotlib.figure import Figure
 
@@ -63,13 +52,13 @@ def _frontier(report: Report, axes: Any, colours: Any) -> None:
                 textcoords="offset points",
                 fontsize="small",
             )
-    figures = report.figure(REAL, DIVERSITY), report.figure(REAL, quality)
-    if figures[0] is not None and figures[1] is not None:
+    real = report.metric(REAL, DIVERSITY), report.metric(REAL, quality)
+    if real[0] is not None and real[1] is not None:
         axes.errorbar(
-            [figures[0].value],
-            [figures[1].value],
-            xerr=_reaches([figures[0]]),
-            yerr=_reaches([figures[1]]),
+            [real[0].value],
+            [real[1].value],
+            xerr=_reaches([real[0]]),
+            yerr=_reaches([real[1]]),
             color="black",
             marker="*",
             markersize=12,
@@ -99,9 +88,9 @@ def _calibration(report: Report, axes: Any, colours: Any) -> None:
             label=model,
         )
     axes.set(
-        xlabel="probability of being real, by the judge",
+        xlabel="probability of being real, by the classifier",
         ylabel="share that is real",
-        title=f"Calibration of the fresh judge at T = {nearest:g}",
+        title=f"Calibration of the two-sample test at T = {nearest:g}",
         xlim=(0, 1),
         ylim=(0, 1),
     )

@@ -13,9 +13,9 @@ from .text_metrics import METRICS
 REAL = "real"
 QUALITY = ("c2st_auc", "encoder_c2st_auc", "mauve", "frechet")  # the first one decides the verdict
 DIVERSITY = "self_bleu"
-SHOWN = 5  # samples of each model in the report
+NUM_SHOWN = 5  # samples of each model in the report
 PLOTS = ("frontier.png", "calibration.png", "lengths.png")
-READ = {"lower": "lower is better", "higher": "higher is better", "real": "best where that of real text is"}
+DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "real": "best where that of real text is"}
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Report:
         models (`list[str]`): Names of the models in their order.
         temperatures (`list[float]`): Their temperatures.
         level (`float`): Level of the intervals.
-        parts (`dict`): By `real` and `NAME_T<temperature>`: figures with both ends of their intervals, the judge's
-            calibration, lengths in words and the texts.
+        parts (`dict`): By `real` and `NAME_T<temperature>`: metrics with both ends of their intervals, the calibration
+            of the two-sample test, lengths in words and the texts.
         seconds (`float`): Of this call.
         device (`str`): Where the models ran.
         threads (`int`): Threads of torch.
@@ -49,9 +49,9 @@ class Report:
     threads: int
     versions: dict[str, str]
 
-    def figure(self, part: str, name: str) -> Interval | None:
-        """Return a figure of a part, None where it was not measured."""
-        values = self.parts[part]["figures"].get(name)
+    def metric(self, part: str, name: str) -> Interval | None:
+        """Return a metric of a part, None where it was not computed."""
+        values = self.parts[part]["metrics"].get(name)
         if values is None or values[0] is None:
             return None
         return Interval(*(float("nan") if value is None else value for value in values))
@@ -61,13 +61,13 @@ class Report:
         points = []
         for temperature in self.temperatures:
             part = part_name(model, temperature)
-            figures = self.figure(part, quality), self.figure(part, DIVERSITY)
-            if figures[0] is not None and figures[1] is not None:
-                points.append(Point(temperature, figures[0], figures[1]))
+            values = self.metric(part, quality), self.metric(part, DIVERSITY)
+            if values[0] is not None and values[1] is not None:
+                points.append(Point(temperature, values[0], values[1]))
         return points
 
     def verdicts(self) -> dict[str, dict[str, Verdict]]:
-        """Return the verdict on each model but the baseline, by name and then by figure of quality."""
+        """Return the verdict on each model but the baseline, by name and then by metric of quality."""
         found: dict[str, dict[str, Verdict]] = {}
         for model in self.models:
             if model == self.baseline:
@@ -115,7 +115,7 @@ def _as_dict(verdict: Verdict) -> dict[str, Any]:
 
 
 def table(report: Report) -> str:
-    """Return the table of all figures as Markdown, a row a model and temperature, real texts first.
+    """Return the table of all metrics as Markdown, a row per model and temperature, real texts first.
 
     Args:
         report ([`Report`]): The report.
@@ -123,35 +123,35 @@ def table(report: Report) -> str:
     Returns:
         `str`: Values with half of their intervals.
     """
-    names = [name for name in METRICS if any(name in part["figures"] for part in report.parts.values())]
+    names = [name for name in METRICS if any(name in part["metrics"] for part in report.parts.values())]
     lines = [
         "| | T | " + " | ".join(METRICS[name].title for name in names) + " |",
         "|---|---|" + "---|" * len(names),
-        "| real text | | " + " | ".join(_cell(report.figure(REAL, name)) for name in names) + " |",
+        "| real text | | " + " | ".join(_cell(report.metric(REAL, name)) for name in names) + " |",
     ]
     for model in report.models:
         for temperature in report.temperatures:
             part = part_name(model, temperature)
-            cells = " | ".join(_cell(report.figure(part, name)) for name in names)
+            cells = " | ".join(_cell(report.metric(part, name)) for name in names)
             lines.append(f"| {model} | {temperature:g} | {cells} |")
     return "\n".join(lines)
 
 
 def verdict_lines(report: Report) -> list[str]:
-    """Return what is said of each model beside the baseline, the deciding figure first.
+    """Return the verdicts on each model but the baseline, that of the deciding metric first.
 
     Args:
         report ([`Report`]): The report.
 
     Returns:
-        `list[str]`: A sentence a model and figure of quality; one that says why where there is no verdict.
+        `list[str]`: A sentence per model and metric of quality; one that says why where there is no verdict.
     """
     lines = []
     for model, of_model in report.verdicts().items():
         if QUALITY[0] not in of_model:
             lines.append(
                 f"{model} against {report.baseline}: no verdict. It takes the baseline's curve, of two temperatures "
-                "or more with enough different texts for a judge."
+                "or more with enough different texts for a two-sample test."
             )
         for quality, verdict in of_model.items():
             lines.append(f"By {METRICS[quality].title}: {verdict.sentence(model, report.baseline)}")
@@ -172,9 +172,9 @@ def markdown(report: Report) -> str:
     verdicts = verdict_lines(report)
     lines += [*(f"- {line}" for line in verdicts), ""] if verdicts else []
     lines += [
-        f"{count} texts a row; values ± half of their {report.level:.0%} intervals. The first row is real text that "
+        f"{count} texts per row; values ± half of their {report.level:.0%} intervals. The first row is real text that "
         "nothing was trained on, compared with other real text: no generator can be asked for more. Read quality "
-        "and diversity together: a colder softmax buys one with the other, so models compare at equal self-BLEU.",
+        "and diversity together: a colder softmax trades one for the other, so models compare at equal self-BLEU.",
         "",
         table(report),
         "",
@@ -189,9 +189,9 @@ def markdown(report: Report) -> str:
         lines += [
             f"## At matched self-BLEU, against {report.baseline}",
             "",
-            "A gain above 0 is a better figure; all comparisons of a model and measure hold together at the level.",
+            "A gain above 0 is an improvement; all comparisons of a model and metric hold together at the level.",
             "",
-            "| model | measure | T | baseline's T | figure | baseline's | gain |",
+            "| model | metric | T | baseline's T | value | baseline's | gain |",
             "|---|---|---|---|---|---|---|",
         ]
         lines += [
@@ -202,15 +202,15 @@ def markdown(report: Report) -> str:
         lines.append("")
     lines += [f"![{name.removesuffix('.png')}]({name})" for name in PLOTS]
     lines += ["", "## What the columns are", ""]
-    for name, measure in METRICS.items():
-        if any(name in part["figures"] for part in report.parts.values()):
-            lines.append(f"- **{measure.title}** ({READ[measure.better]}): {measure.explanation}.")
+    for name, description in METRICS.items():
+        if any(name in part["metrics"] for part in report.parts.values()):
+            lines.append(f"- **{description.title}** ({DIRECTIONS[description.better]}): {description.explanation}.")
     lines += ["", "## Samples", "", "The first ones at the temperature nearest to 1, not picked.", ""]
     nearest = min(report.temperatures, key=lambda temperature: abs(temperature - 1))
     for title, part in [("real text", REAL), *((model, part_name(model, nearest)) for model in report.models)]:
         lines.append(f"**{title}**")
         lines.append("")
-        lines += [f"- {' '.join(text.split())}" for text in report.parts[part]["texts"][:SHOWN]]
+        lines += [f"- {' '.join(text.split())}" for text in report.parts[part]["texts"][:NUM_SHOWN]]
         lines.append("")
     lines += ["## How it was made", ""]
     if report.command:

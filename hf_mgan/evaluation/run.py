@@ -1,7 +1,7 @@
 """Evaluation of generators on held-out text: every model at every temperature, part after part, to one report.
 
 In: models, held-out real texts, at best the training texts. Out: `report.json`, `report.md`, three plots, and a file
-for each model and temperature with its completions (`samples/`) and one with their figures (`parts/`): an evaluation
+for each model and temperature with its completions (`samples/`) and one with their metrics (`parts/`): an evaluation
 that was stopped goes on from there. All completions are drawn first, so that models are in memory one after the other
 and never beside the encoder.
 """
@@ -28,20 +28,21 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..decoding.sampling import sample
-from ..metrics import Interval, bleu, bootstrap_interval, encoder_features
+from ..metrics import Interval, TextNll, bootstrap_interval, encoder_features, nll_per_token
+from ..metrics.extras import require_packages
 from ..safety import SafetyGate
 from .evaluated_model import EvaluatedModel
 from .models import Model, fingerprint, named_models
-from .plots import draw, require_matplotlib
+from .plots import draw
 from .report import REAL, Report, part_name, write_report
 from .settings import UNITS, EvaluationConfig
 from .text_metrics import METRICS, TextMetrics, text_metrics
 
 
 PACKAGES = ("hf-mgan", "torch", "transformers", "trl", "peft", "datasets")
-SAMPLES, PARTS = "samples", "parts"  # folders of what is drawn and of what is measured of it
+SAMPLES_FOLDER, PARTS_FOLDER = "samples", "parts"
 # What a part depends on: neither where it lies, nor the other temperatures, nor the baseline.
-SETTINGS = (
+SETTINGS_OF_PARTS = (
     "num_samples",
     "max_completion_length",
     "batch_size",
@@ -58,7 +59,7 @@ SETTINGS = (
 def evaluate_generator(
     models: Model | list[str] | Mapping[str, Model],
     held_out: Dataset,
-    evaluation: EvaluationConfig | None = None,
+    config: EvaluationConfig | None = None,
     *,
     training: Dataset | None = None,
     safety: SafetyGate | None = None,
@@ -66,19 +67,19 @@ def evaluate_generator(
     prepare: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> Report:
-    """MetricDescription generators on held-out text at every temperature, and compare them at matched diversity.
+    """Evaluate generators on held-out text at every temperature, and compare them at matched diversity.
 
-    Samples are drawn at each temperature from the whole distribution. All figures of [`text_metrics`] are computed
+    Samples are drawn at each temperature from the whole distribution. All metrics of [`text_metrics`] are computed
     beside the likelihood of the held-out texts and the entropy of the samples; where a dataset has prompts,
-    completions follow them and BLEU against the references is among the figures. Real texts that nothing was trained
+    completions follow them and BLEU against the references is among the metrics. Real texts that nothing was trained
     on stand in the first row: what no generator can be asked to beat.
 
     Args:
         models (`str`, model, `list[str]` or `Mapping`): The generators by name: Hub ids, folders, models with or
-            without adapters. The first one is the baseline unless `evaluation` names another.
+            without adapters. The first one is the baseline unless `config` names another.
         held_out (`Dataset`): Real texts that no model was trained on, in any form that [`prepare_dataset`] takes; at
             least twice `num_samples` of them, or there will be fewer samples.
-        evaluation ([`EvaluationConfig`], *optional*): Settings.
+        config ([`EvaluationConfig`], *optional*): Settings.
         training (`Dataset`, *optional*): The training texts, in the same form, to look for copies in.
         safety ([`SafetyGate`], *optional*): The classifier behind the unsafe rate.
         processing_classes (`Mapping`, *optional*): Tokenizers by the names of the models; each is loaded from where
@@ -90,71 +91,72 @@ def evaluate_generator(
         [`Report`]: All that the files hold.
 
     Raises:
-        ImportError: If matplotlib is missing, or sacrebleu where the data has prompts.
+        ImportError: If a package of the extra `evaluation` is missing.
         ValueError: If a setting is out of range, there are too few held-out texts, two models share a name, a name is
             that of no model, or the folder holds parts of an evaluation with other settings.
     """
-    require_matplotlib()
-    evaluation = evaluation or EvaluationConfig()
-    evaluation.check()
+    require_packages("An evaluation", "matplotlib", "sacrebleu", "scikit-learn", "scipy")
+    config = config or EvaluationConfig()
+    config.check()
     named = named_models(models)
-    baseline = evaluation.baseline or next(iter(named))
+    baseline = config.baseline or next(iter(named))
     for argument, names in (("baseline", [baseline]), ("processing_classes", list(processing_classes or ()))):
         if not named.keys() >= set(names):
             raise ValueError(f"{argument} names {', '.join(names)}, and the models are {', '.join(named)}.")
-    count = min(evaluation.num_samples, len(held_out) // 2)
+    count = min(config.num_samples, len(held_out) // 2)
     if count < 3:
         raise ValueError(
             f"Held-out texts are split in two halves, one to compare with and one as the row of real texts; got "
             f"{len(held_out)}. Give at least 6, and 2000 for intervals that decide something."
         )
-    folder = Path(evaluation.output_dir)
-    for kind in (SAMPLES, PARTS):
+    folder = Path(config.output_dir)
+    for kind in (SAMPLES_FOLDER, PARTS_FOLDER):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    told = _told(evaluation, named, held_out, training, safety, prepare)
-    _check_same(folder / "settings.json", told)
-    order = random.Random(evaluation.seed).sample(range(len(held_out)), 2 * count)
-    cells = [(name, temperature) for name in named for temperature in evaluation.temperatures]
+    described = _describe(config, named, held_out, training, safety, prepare)
+    _check_same(folder / "settings.json", described)
+    order = random.Random(config.seed).sample(range(len(held_out)), 2 * count)
+    cells = [(name, temperature) for name in named for temperature in config.temperatures]
     began = time.perf_counter()
-    sides = {
+    evaluated = {
         name: EvaluatedModel(
-            model, (processing_classes or {}).get(name), held_out, training, order, evaluation, dict(prepare or {})
+            model, (processing_classes or {}).get(name), held_out, training, order, config, dict(prepare or {})
         )
         for name, model in named.items()
     }
-    is_measured = all((folder / PARTS / f"{part_name(*cell)}.json").exists() for cell in cells)
-    if not is_measured and sides[cells[0][0]].has_prompts:
-        bleu(["a"], ["a"])  # says now what to install if that is missing
     with tqdm(total=count * len(cells), unit="text", desc="samples") as bar:
         for number, (name, temperature) in enumerate(cells, 1):
             bar.set_postfix_str(f"{name} at T = {temperature:g}")
-            _part(
-                folder / SAMPLES, part_name(name, temperature), partial(_drawn, sides[name], temperature, bar.update)
+            _load_or_make(
+                folder / SAMPLES_FOLDER,
+                part_name(name, temperature),
+                partial(_draw, evaluated[name], temperature, bar.update),
             )
             bar.update(number * count - bar.n)
-            if temperature == evaluation.temperatures[-1]:
-                sides[name].free()
-    features = None if evaluation.encoder is None else _features(evaluation.encoder)
+            if temperature == config.temperatures[-1]:
+                evaluated[name].free()
+    features = None if config.encoder is None else _encoder_features(config.encoder)
     parts: dict[str, dict[str, Any]] = {}
-    with tqdm(total=1 + len(cells), unit="set", desc="figures") as bar:
-        first = sides[cells[0][0]]
-        parts[REAL] = _part(folder / PARTS, REAL, partial(_measured_real, first, features, safety))
+    with tqdm(total=1 + len(cells), unit="set", desc="metrics") as bar:
+        first = evaluated[cells[0][0]]
+        parts[REAL] = _load_or_make(folder / PARTS_FOLDER, REAL, partial(_compute_of_real, first, features, safety))
         bar.update()
         for name, temperature in cells:
             one = part_name(name, temperature)
-            samples = json.loads((folder / SAMPLES / f"{one}.json").read_text())
-            measured = _part(folder / PARTS, one, partial(_measured, sides[name], samples, features, safety))
-            parts[one] = {**measured, **{key: samples[key] for key in ("texts", "tokens")}}
+            samples = json.loads((folder / SAMPLES_FOLDER / f"{one}.json").read_text())
+            made = _load_or_make(
+                folder / PARTS_FOLDER, one, partial(_compute, evaluated[name], samples, features, safety)
+            )
+            parts[one] = {**made, **{key: samples[key] for key in ("texts", "tokens")}}
             parts[one]["sampling_seconds"] = samples["seconds"]
-            parts[one]["peak_memory_gib"] = max(measured["peak_memory_gib"], samples["peak_memory_gib"])
+            parts[one]["peak_memory_gib"] = max(made["peak_memory_gib"], samples["peak_memory_gib"])
             bar.update()
     report = Report(
         command=command,
-        settings={**told, "samples_each": count},
+        settings={**described, "samples_each": count},
         baseline=baseline,
         models=list(named),
-        temperatures=list(evaluation.temperatures),
-        level=evaluation.level,
+        temperatures=list(config.temperatures),
+        level=config.level,
         parts=parts,
         seconds=round(time.perf_counter() - began, 1),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {platform.machine()}",
@@ -174,7 +176,7 @@ def _installed(name: str) -> str:
         return "not installed"
 
 
-def _part(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _load_or_make(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what a part's file holds, which is made if it is not there."""
     path = folder / f"{name}.json"
     if not path.exists():
@@ -187,97 +189,97 @@ def _part(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[s
     return json.loads(path.read_text())
 
 
-def _drawn(side: EvaluatedModel, temperature: float, on_batch: Callable[[int], Any]) -> dict[str, Any]:
+def _draw(model: EvaluatedModel, temperature: float, on_batch: Callable[[int], Any]) -> dict[str, Any]:
     """Draw completions at a temperature, and compute the likelihoods that take the generator."""
-    evaluation = side.evaluation
+    config = model.config
     drawn = sample(
-        side.generator,
-        side.tokenizer,
-        side.prompts,
-        evaluation.max_completion_length,
+        model.generator,
+        model.tokenizer,
+        model.prompts,
+        config.max_completion_length,
         temperature,
-        evaluation.seed,
-        evaluation.batch_size,
+        config.seed,
+        config.batch_size,
         on_batch,
     )
-    figures = {
-        "entropy": _nats_a_token(side.logps(drawn.prompt_ids, drawn.completion_ids, [temperature])[0], evaluation),
-        "real_nll": _nats_a_token(side.real_logps[evaluation.temperatures.index(temperature)], evaluation),
+    metrics = {
+        "entropy": _nll_interval(model.nlls(drawn.prompt_ids, drawn.completion_ids, [temperature])[0], config),
+        "real_nll": _nll_interval(model.real_nlls[config.temperatures.index(temperature)], config),
     }
-    return {"figures": _plain(figures), "tokens": sum(map(len, drawn.completion_ids)), "texts": drawn.texts}
+    return {"metrics": _as_json(metrics), "tokens": sum(map(len, drawn.completion_ids)), "texts": drawn.texts}
 
 
-def _measured_real(
-    side: EvaluatedModel, features: Callable[[Sequence[str]], Tensor] | None, safety: SafetyGate | None
+def _compute_of_real(
+    model: EvaluatedModel, features: Callable[[Sequence[str]], Tensor] | None, safety: SafetyGate | None
 ) -> dict[str, Any]:
-    """MetricDescription the other half of the real texts as if it were generated."""
-    texts = side.further
-    return {**_kept(_text_figures(side, texts, side.further_prompts, features, safety, None), {}), "texts": texts}
+    """Compute the metrics of the other half of the real texts as if it were generated."""
+    texts = model.further
+    return {
+        **_as_part(_text_metrics(model, texts, model.further_prompts, features, safety, None), {}),
+        "texts": texts,
+    }
 
 
-def _measured(
-    side: EvaluatedModel,
+def _compute(
+    model: EvaluatedModel,
     samples: dict[str, Any],
     features: Callable[[Sequence[str]], Tensor] | None,
     safety: SafetyGate | None,
 ) -> dict[str, Any]:
-    """MetricDescription completions."""
-    references = side.real if side.has_prompts else None
-    return _kept(_text_figures(side, samples["texts"], side.prompts, features, safety, references), samples["figures"])
+    """Compute the metrics of completions."""
+    references = model.real if model.has_prompts else None
+    return _as_part(
+        _text_metrics(model, samples["texts"], model.prompts, features, safety, references), samples["metrics"]
+    )
 
 
-def _text_figures(
-    side: EvaluatedModel,
+def _text_metrics(
+    model: EvaluatedModel,
     texts: list[str],
     prompts: list[Any],
     features: Callable[[Sequence[str]], Tensor] | None,
     safety: SafetyGate | None,
     references: list[str] | None,
 ) -> TextMetrics:
-    evaluation = side.evaluation
+    config = model.config
     return text_metrics(
         texts,
-        side.real,
-        training=side.training,
+        model.real,
+        training=model.training,
         references=references,
         features=features,
-        is_unsafe=None if safety is None else partial(side.unsafe, safety, prompts),
-        words=UNITS[evaluation.unit],
-        reverse=evaluation.reverse_perplexity,
-        seed=evaluation.seed,
-        level=evaluation.level,
+        is_unsafe=None if safety is None else partial(model.unsafe, safety, prompts),
+        words=UNITS[config.unit],
+        reverse=config.reverse_perplexity,
+        seed=config.seed,
+        level=config.level,
     )
 
 
-def _nats_a_token(logps: list[tuple[float, int]], evaluation: EvaluationConfig) -> Interval:
-    """Compute -log q a token, with a bootstrap over texts."""
-    if not logps:
+def _nll_interval(nlls: list[TextNll], config: EvaluationConfig) -> Interval:
+    """Compute -log q per token, with a bootstrap over texts."""
+    if not nlls:
         return Interval(math.nan, math.nan, math.nan)
-    return bootstrap_interval(
-        logps,
-        lambda rows: -sum(logp for logp, _ in rows) / sum(tokens for _, tokens in rows),
-        level=evaluation.level,
-        seed=evaluation.seed,
-    )
+    return bootstrap_interval(nlls, nll_per_token, level=config.level, seed=config.seed)
 
 
-def _kept(made: TextMetrics, of_generator: dict[str, Any]) -> dict[str, Any]:
-    """Return what a part's file holds of figures, in the order of the tables."""
-    figures = {**_plain(made.figures), **of_generator}
-    calibration = [] if made.judge is None else [list(one) for one in made.judge.calibration]
-    ordered = {name: figures[name] for name in METRICS if name in figures}
-    return {"figures": ordered, "calibration": calibration, "lengths": made.lengths}
+def _as_part(made: TextMetrics, of_generator: dict[str, Any]) -> dict[str, Any]:
+    """Return what a part's file holds of metrics, in the order of the tables."""
+    metrics = {**_as_json(made.metrics), **of_generator}
+    calibration = [] if made.c2st is None else [list(one) for one in made.c2st.calibration]
+    ordered = {name: metrics[name] for name in METRICS if name in metrics}
+    return {"metrics": ordered, "calibration": calibration, "lengths": made.lengths}
 
 
-def _plain(figures: dict[str, Interval]) -> dict[str, list[float | None]]:
+def _as_json(metrics: dict[str, Interval]) -> dict[str, list[float | None]]:
     """Return values and ends of intervals as JSON has them: None for nan."""
     return {
         name: [round(value, 6) if math.isfinite(value) else None for value in interval]
-        for name, interval in figures.items()
+        for name, interval in metrics.items()
     }
 
 
-def _features(encoder: str) -> Callable[[Sequence[str]], Tensor]:
+def _encoder_features(encoder: str) -> Callable[[Sequence[str]], Tensor]:
     """Return the function from texts to features; it loads the encoder when it is first called."""
     loaded = cache(partial(encoder_features, encoder, device="cuda" if torch.cuda.is_available() else "cpu"))
     known: dict[tuple[str, ...], Tensor] = {}
@@ -293,8 +295,8 @@ def _features(encoder: str) -> Callable[[Sequence[str]], Tensor]:
     return features
 
 
-def _told(
-    evaluation: EvaluationConfig,
+def _describe(
+    config: EvaluationConfig,
     named: dict[str, Model],
     held_out: Dataset,
     training: Dataset | None,
@@ -302,30 +304,30 @@ def _told(
     prepare: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return all that the parts depend on, as JSON has it."""
-    settings = {name: value for name, value in asdict(evaluation).items() if name in SETTINGS}
-    told = {
+    settings = {name: value for name, value in asdict(config).items() if name in SETTINGS_OF_PARTS}
+    described = {
         **settings,
         "models": {
             name: {"from": model if isinstance(model, str) else type(model).__name__, "known_by": fingerprint(model)}
             for name, model in named.items()
         },
-        "held_out": _rows_told(held_out),
-        "training": None if training is None else _rows_told(training),
-        "safety": None if safety is None else _safety_told(safety),
+        "held_out": _describe_rows(held_out),
+        "training": None if training is None else _describe_rows(training),
+        "safety": None if safety is None else _describe_safety(safety),
         "prepare": {
             name: list(value) if isinstance(value, tuple) else value for name, value in (prepare or {}).items()
         },
     }
-    return json.loads(json.dumps(told))
+    return json.loads(json.dumps(described))
 
 
-def _safety_told(safety: SafetyGate) -> dict[str, Any]:
+def _describe_safety(safety: SafetyGate) -> dict[str, Any]:
     """Return by what a safety classifier is known again; of a function nothing is known but that it is one."""
     known = {} if safety.model is None else {"known_by": fingerprint(safety.model), "label": safety.label}
     return {**known, "threshold": safety.threshold, "with_prompt": safety.with_prompt}
 
 
-def _rows_told(rows: Dataset) -> dict[str, Any]:
+def _describe_rows(rows: Dataset) -> dict[str, Any]:
     """Return by what a dataset is known again: its content, wherever it lies."""
     content = hashlib.sha256()
     for row in rows:
@@ -333,22 +335,22 @@ def _rows_told(rows: Dataset) -> dict[str, Any]:
     return {"rows": len(rows), "content": content.hexdigest()[:16]}
 
 
-def _check_same(path: Path, told: dict[str, Any]) -> None:
+def _check_same(path: Path, described: dict[str, Any]) -> None:
     """Write what the parts depend on, or see that it is what those in the folder were made with."""
     if not path.exists():
-        path.write_text(json.dumps(told, indent=1) + "\n")
+        path.write_text(json.dumps(described, indent=1) + "\n")
         return
     kept = json.loads(path.read_text())
     # More models may join an evaluation; those that are there already must be the same.
-    both = set(kept["models"]) & set(told["models"])
-    differ = [name for name in told if name != "models" and kept.get(name) != told[name]]
-    differ += [f"model {name}" for name in sorted(both) if kept["models"][name] != told["models"][name]]
+    both = set(kept["models"]) & set(described["models"])
+    differ = [name for name in described if name != "models" and kept.get(name) != described[name]]
+    differ += [f"model {name}" for name in sorted(both) if kept["models"][name] != described["models"][name]]
     if differ:
         raise ValueError(
             f"{path.parent} holds parts of an evaluation with other settings ({', '.join(differ)}), and one report "
             "cannot compare them. Choose another output_dir, or remove that folder."
         )
-    path.write_text(json.dumps({**told, "models": {**kept["models"], **told["models"]}}, indent=1) + "\n")
+    path.write_text(json.dumps({**described, "models": {**kept["models"], **described["models"]}}, indent=1) + "\n")
 
 
 def _peak_memory() -> float:

@@ -1,4 +1,4 @@
-"""The settings of an evaluation, which are those of its command line too."""
+"""The settings of an evaluation, which its command line has too."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,9 +23,9 @@ class EvaluationConfig:
         temperatures (`list[float]`, *optional*, defaults to `[0.7, 0.8, 0.9, 1.0, 1.1]`): Temperatures of every model.
         max_completion_length (`int`, *optional*, defaults to 256): Tokens at which completions and real texts are cut;
             that of the training.
-        batch_size (`int`, *optional*, defaults to 64): Texts a forward pass.
-        encoder (`str`, *optional*): Id or folder of the encoder behind the second judge, MAUVE and Frechet distance,
-            at best another one than the discriminator; without it all three are left out.
+        batch_size (`int`, *optional*, defaults to 64): Texts per forward pass.
+        encoder (`str`, *optional*): Id or folder of the encoder behind the second two-sample test, MAUVE and Frechet
+            distance, at best another one than the discriminator; without it all three are left out.
         reverse_perplexity (`bool`, *optional*, defaults to `True`): Whether a small model is trained on each set of
             texts.
         unit (`str`, *optional*, defaults to `"word"`): `"word"` for texts with spaces between words, `"character"` for
@@ -35,7 +35,7 @@ class EvaluationConfig:
         baseline (`str`, *optional*): Name of the model that the others are compared with, the first by default.
         level (`float`, *optional*, defaults to 0.95): Level of all intervals and of the verdicts.
         dtype (`str`, *optional*, defaults to `"auto"`): Precision of the loaded models.
-        seed (`int`, *optional*, defaults to 0): Seed of the order of the real texts, of the samples and the measures.
+        seed (`int`, *optional*, defaults to 0): Seed of the order of the real texts, the samples and the metrics.
     """
 
     output_dir: str = field(default="evaluation", metadata={"help": "Folder of the report."})
@@ -44,19 +44,19 @@ class EvaluationConfig:
         default_factory=lambda: [0.7, 0.8, 0.9, 1.0, 1.1], metadata={"help": "Temperatures of every model."}
     )
     max_completion_length: int = field(default=256, metadata={"help": "Tokens at which texts are cut."})
-    batch_size: int = field(default=64, metadata={"help": "Texts a forward pass."})
+    batch_size: int = field(default=64, metadata={"help": "Texts per forward pass."})
     encoder: str | None = field(
-        default=None, metadata={"help": "Encoder behind the second judge, MAUVE and Frechet distance."}
+        default=None, metadata={"help": "Encoder behind the second two-sample test, MAUVE and Frechet distance."}
     )
     reverse_perplexity: bool = field(default=True, metadata={"help": "Whether to train a small model on each set."})
     unit: Literal["word", "character"] = field(
-        default="word", metadata={"help": "What texts are measured in: `character` where no spaces part words."}
+        default="word", metadata={"help": "What texts are counted in: `character` where no spaces separate words."}
     )
     num_training_texts: int = field(default=50_000, metadata={"help": "Training texts that copies are looked for in."})
     baseline: str | None = field(default=None, metadata={"help": "Model that the others are compared with."})
     level: float = field(default=0.95, metadata={"help": "Level of all intervals."})
     dtype: str = field(default="auto", metadata={"help": "Precision of the loaded models."})
-    seed: int = field(default=0, metadata={"help": "Seed of the samples and of the measures."})
+    seed: int = field(default=0, metadata={"help": "Seed of the samples and of the metrics."})
 
     def check(self) -> None:
         """Check the settings.

@@ -1,7 +1,7 @@
-"""All figures of a set of generated texts, each with its interval where it has one.
+"""All metrics of a set of generated texts, each with its interval where it has one.
 
 In: generated texts, real texts that the generator was not trained on, and what is known beside them. Out: one
-[`Interval`] a measure, by its name in [`METRICS`]. Every set is cut to the same number of texts, since most measures
+[`Interval`] per metric, by its name in [`METRICS`]. Every set is cut to the same number of texts, since most metrics
 depend on it; real texts take the generated texts' place for the row that all others are read by.
 """
 
@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,14 +18,14 @@ from ..metrics.bleu import bleu
 from ..metrics.distinct_n import distinct_n
 from ..metrics.duplicates import duplicates
 from ..metrics.frechet import frechet_distance
-from ..metrics.intervals import Interval, bootstrap_interval, jackknife_interval
+from ..metrics.intervals import Interval, bootstrap_interval, jackknife_interval, share_interval
 from ..metrics.length import mean_length
 from ..metrics.likelihood import reverse_perplexity, small_language_model
 from ..metrics.mauve import mauve
 from ..metrics.memorisation import longest_copied_ngram, near_duplicates
 from ..metrics.repetition import repeated_share
 from ..metrics.self_bleu import self_bleu
-from ..metrics.two_sample_test import PARTS, C2STResult, c2st
+from ..metrics.two_sample_test import NUM_PARTS, C2STResult, c2st
 
 
 NGRAM = 4
@@ -37,11 +36,11 @@ FIRST_WORD = 3
 
 
 class MetricDescription(NamedTuple):
-    """How a figure is to be read.
+    """How a metric is to be read.
 
     Args:
         title (`str`): Its heading in a table.
-        better (`str`): `"lower"`, `"higher"`, or `"real"` where the figure of real texts is the best.
+        better (`str`): `"lower"`, `"higher"`, or `"real"` where the value of real texts is the best.
         explanation (`str`): What it is, its unit or range, and what it is blind to.
     """
 
@@ -50,19 +49,20 @@ class MetricDescription(NamedTuple):
     explanation: str
 
 
-# In the order of the tables: what no cheat is known to buy stands first.
+# In the order of the tables: what no cheat is known to improve stands first.
 METRICS: dict[str, MetricDescription] = {
     "c2st_auc": MetricDescription(
-        "judge AUC",
+        "C2ST AUC",
         "lower",
-        "how often a fresh judge of n-grams scores a real text higher than a generated one; 0.5 = cannot be told "
-        "apart. Blind to sense beyond a few words, to repetition of a whole text and to copies of the training texts",
+        "how often the classifier of a two-sample test on n-grams scores a real text higher than a generated one; "
+        "0.5 = cannot be told apart. Blind to sense beyond a few words, to repetition of a whole text and to copies "
+        "of the training texts",
     ),
     "encoder_c2st_auc": MetricDescription(
-        "encoder's judge AUC",
+        "encoder C2ST AUC",
         "lower",
-        "the same by a judge that also sees the features, which a discriminator made of that encoder may have taught "
-        "the generator to please",
+        "the same with a classifier that also sees the features, which a generator may exploit whose discriminator is "
+        "made of that encoder",
     ),
     "mauve": MetricDescription("MAUVE", "higher", "overlap of the two clouds of features, (0, 1]"),
     "frechet": MetricDescription(
@@ -74,7 +74,7 @@ METRICS: dict[str, MetricDescription] = {
     "real_nll": MetricDescription(
         "NLL of real",
         "lower",
-        "nats a token of held-out real texts under the generator, at the temperature of the row",
+        "nats per token of held-out real texts under the generator, at the temperature of the row",
     ),
     "self_bleu": MetricDescription(
         "self-BLEU", "real", "BLEU-4 of each text against all others, [0, 1]: how much the texts repeat one another"
@@ -82,7 +82,9 @@ METRICS: dict[str, MetricDescription] = {
     "distinct_4": MetricDescription("distinct-4", "real", "share of different ones among all runs of 4 words, [0, 1]"),
     "duplicates": MetricDescription("duplicates", "real", "share of texts that occur earlier in the set, [0, 1)"),
     "entropy": MetricDescription(
-        "entropy", "real", "nats a token of the generator's own texts; far below NLL of real, they are too much alike"
+        "entropy",
+        "real",
+        "nats per token of the generator's own texts; far below NLL of real, they are too alike",
     ),
     "length_ratio": MetricDescription("length", "real", "mean number of words over that of real texts, 1 = as long"),
     "repetition": MetricDescription(
@@ -101,18 +103,22 @@ METRICS: dict[str, MetricDescription] = {
 }
 
 
+# Those that take the generator and not its texts alone.
+OF_GENERATOR = ("real_nll", "entropy")
+
+
 class TextMetrics(NamedTuple):
-    """The figures of a set of texts.
+    """The metrics of a set of texts.
 
     Args:
-        figures (`dict[str, Interval]`): By the names in [`METRICS`]; an end is nan where a measure has no interval.
-        judge ([`C2STResult`], *optional*): What the fresh judge said of each text; None where the texts are too few
-            or too much alike for one. Of n-grams alone.
+        metrics (`dict[str, Interval]`): By the names in [`METRICS`]; an end is nan where a metric has no interval.
+        c2st ([`C2STResult`], *optional*): The two-sample test on n-grams, with the score of each text; None where the
+            texts are too few or too much alike for one.
         lengths (`list[int]`): Words of each text.
     """
 
-    figures: dict[str, Interval]
-    judge: C2STResult | None
+    metrics: dict[str, Interval]
+    c2st: C2STResult | None
     lengths: list[int]
 
 
@@ -129,12 +135,12 @@ def text_metrics(
     seed: int = 0,
     level: float = 0.95,
 ) -> TextMetrics:
-    """Compute all figures of a set of generated texts that can be computed from texts alone.
+    """Compute all metrics of a set of generated texts that can be computed from texts alone.
 
     Intervals are those of [`c2st`] for its area, of a bootstrap for means over texts, of Wilson for the unsafe
     rate ([`share_interval`]), and of a grouped jackknife ([`jackknife_interval`]) for what depends on the set as a
-    whole. All but the judge's leave the real texts
-    as they are. Reverse perplexity has none: its greatest error is that of its training.
+    whole. All but those of [`c2st`] leave the real texts as they are. Reverse perplexity has none: its greatest error
+    is that of its training.
 
     Args:
         texts (`Sequence[str]` of length N): Generated texts, independent of one another, at least 3.
@@ -143,24 +149,25 @@ def text_metrics(
         references (`Sequence[str]` of length N, *optional*): The reference of each text's prompt, where texts have
             prompts.
         features (`Callable`, *optional*): From M texts to a `Tensor` of shape `(M, D)`, such as [`encoder_features`];
-            without it there is neither MAUVE nor Frechet distance, and the one judge sees n-grams alone.
+            without it there is neither MAUVE nor Frechet distance, and the one test sees n-grams alone.
         is_unsafe (`Callable`, *optional*): From texts to as many verdicts.
         words (`Callable`, *optional*, defaults to `str.split`): From a text to its words; `list` gives characters.
         reverse (`bool`, *optional*, defaults to `True`): Whether to train a small model for the reverse perplexity,
             which takes longer than all else.
-        seed (`int`, *optional*, defaults to 0): Seed of the judge's halves, the bootstrap, the clusters of MAUVE and
-            the small model.
+        seed (`int`, *optional*, defaults to 0): Seed of the halves of [`c2st`], the bootstrap, the clusters of MAUVE
+            and the small model.
         level (`float`, *optional*, defaults to 0.95): Level of the intervals, in (0, 1).
 
     Returns:
-        [`TextMetrics`]: The figures, without the generator's own (`real_nll`, `entropy`).
+        [`TextMetrics`]: The metrics, without the generator's own ([`OF_GENERATOR`]).
 
     Raises:
+        ImportError: If a package of the extra `evaluation` is missing.
         ValueError: If the sides are not of one size, or a value is out of range.
     """
     if len(texts) != len(real) or len(texts) < 3:
         raise ValueError(
-            f"Most measures depend on the number of texts, so both sides need as many, and at least 3, of which a "
+            f"Most metrics depend on the number of texts, so both sides need as many, and at least 3, of which a "
             f"jackknife leaves one out; got {len(texts)} generated and {len(real)} real texts. Cut the longer side."
         )
     split, real_split = [words(text) for text in texts], [words(text) for text in real]
@@ -171,87 +178,60 @@ def text_metrics(
     def of_set(entries: Sequence[Any], statistic: Callable[[list[Any]], float]) -> Interval:
         return jackknife_interval(entries, statistic, min(10, len(entries)), level)
 
-    figures: dict[str, Interval] = {}
-    judge = None
+    metrics: dict[str, Interval] = {}
+    test = None
     if can_be_tested(texts, real):
-        judge = c2st(real, texts, seed=seed, level=level)
-        figures["c2st_auc"] = judge.auc
+        test = c2st(real, texts, seed=seed, level=level)
+        metrics["c2st_auc"] = test.auc
     if features is not None:
         of_real, own = features(list(real)), features(list(texts))
-        if judge is not None:
+        if test is not None:
             known = dict(zip([*real, *texts], [*of_real, *own], strict=True))
-            seen = c2st(real, texts, seed=seed, level=level, encoder=partial(_looked_up, known, features))
-            figures["encoder_c2st_auc"] = seen.auc
-        figures["mauve"] = of_set(list(own), lambda rows: mauve(of_real, torch.stack(rows), seed=seed).score)
-        figures["frechet"] = of_set(list(own), lambda rows: frechet_distance(of_real, torch.stack(rows)))
+            of_encoder = c2st(real, texts, seed=seed, level=level, encoder=partial(_looked_up, known, features))
+            metrics["encoder_c2st_auc"] = of_encoder.auc
+        metrics["mauve"] = of_set(list(own), lambda rows: mauve(of_real, torch.stack(rows), seed=seed).score)
+        metrics["frechet"] = of_set(list(own), lambda rows: frechet_distance(of_real, torch.stack(rows)))
     if reverse:
         value = _reverse_perplexity(split, real_split, seed)
-        figures["reverse_perplexity"] = Interval(value, math.nan, math.nan)
-    figures["self_bleu"] = of_set(split, lambda rows: self_bleu(rows, NGRAM))
-    figures["distinct_4"] = of_set(split, lambda rows: distinct_n(rows, NGRAM))
-    figures["duplicates"] = of_set(list(texts), duplicates)
+        metrics["reverse_perplexity"] = Interval(value, math.nan, math.nan)
+    metrics["self_bleu"] = of_set(split, lambda rows: self_bleu(rows, NGRAM))
+    metrics["distinct_4"] = of_set(split, lambda rows: distinct_n(rows, NGRAM))
+    metrics["duplicates"] = of_set(list(texts), duplicates)
     longest = mean_length(real_split)
-    figures["length_ratio"] = of_texts([len(row) / longest if longest else math.nan for row in split])
-    figures["repetition"] = of_texts([repeated_share(row, NGRAM) for row in split])
+    metrics["length_ratio"] = of_texts([len(row) / longest if longest else math.nan for row in split])
+    metrics["repetition"] = of_texts([repeated_share(row, NGRAM) for row in split])
     if training is not None:
         corpus = [words(text) for text in training]
         copied = longest_copied_ngram(split, corpus)
-        figures["copied_share"] = of_texts([run / max(len(row), 1) for run, row in zip(copied, split, strict=True)])
-        figures["near_duplicates"] = of_texts([float(one) for one in near_duplicates(split, corpus, NEAR)])
+        metrics["copied_share"] = of_texts([run / max(len(row), 1) for run, row in zip(copied, split, strict=True)])
+        metrics["near_duplicates"] = of_texts([float(one) for one in near_duplicates(split, corpus, NEAR)])
     if references is not None:
         # With spaces between words, which are what BLEU counts also where texts are written without.
         pairs = [(" ".join(row), " ".join(words(text))) for row, text in zip(split, references, strict=True)]
-        figures["bleu"] = of_set(pairs, lambda rows: bleu([row[0] for row in rows], [row[1] for row in rows]).score)
+        metrics["bleu"] = of_set(pairs, lambda rows: bleu([row[0] for row in rows], [row[1] for row in rows]).score)
     if is_unsafe is not None:
-        figures["unsafe_rate"] = share_interval([bool(one) for one in is_unsafe(texts)], level)
+        metrics["unsafe_rate"] = share_interval([bool(one) for one in is_unsafe(texts)], level)
     lengths = [len(row) for row in split]
-    return TextMetrics({name: figures[name] for name in METRICS if name in figures}, judge, lengths)
+    return TextMetrics({name: metrics[name] for name in METRICS if name in metrics}, test, lengths)
 
 
 def can_be_tested(texts: Sequence[str], real: Sequence[str]) -> bool:
-    """Return whether a fresh judge has enough different texts: a generator that repeats itself may not.
+    """Return whether there are enough different texts for [`c2st`], as a generator that repeats itself may not have.
 
     Args:
         texts (`Sequence[str]`): Generated texts.
         real (`Sequence[str]`): Real texts.
 
     Returns:
-        `bool`: Whether either side has twice the parts of the judge, apart from what is on both sides.
+        `bool`: Whether either side has twice the parts of the test, apart from what is on both sides.
     """
     sides = [{" ".join(text.split()) for text in side} for side in (texts, real)]
     common = sides[0] & sides[1]
-    return all(len(side - common) >= 2 * PARTS for side in sides)
-
-
-def share_interval(verdicts: Sequence[bool], level: float = 0.95) -> Interval:
-    """Compute a share with the interval of Wilson 1927, which is of use where the share is 0 or 1 too.
-
-    "Probable inference, the law of succession, and statistical inference", Journal of the American Statistical
-    Association 22: with z the normal quantile, (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n).
-
-    Args:
-        verdicts (`Sequence[bool]` of length N): One a text, N at least 1.
-        level (`float`, *optional*, defaults to 0.95): How often such intervals hold the true share, in (0, 1).
-
-    Returns:
-        [`Interval`]: The share of True and its interval, both in [0, 1].
-
-    Example:
-        ```python
-        >>> share_interval([False] * 100)
-        Interval(value=0.0, low=0.0, high=0.036...)
-        ```
-    """
-    count, z = len(verdicts), NormalDist().inv_cdf((1 + level) / 2)
-    share = sum(verdicts) / count
-    middle = share + z**2 / (2 * count)
-    reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    scale = 1 + z**2 / count
-    return Interval(share, max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale))
+    return all(len(side - common) >= 2 * NUM_PARTS for side in sides)
 
 
 def _looked_up(known: dict[str, Tensor], features: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> Tensor:
-    """Return features of shape (M, D) of texts, encoding those that are not known: a judge writes some otherwise."""
+    """Return features of shape (M, D) of texts, encoding those that are not known: [`c2st`] writes some otherwise."""
     new = [text for text in texts if text not in known]
     if new:
         known.update(zip(new, features(new), strict=True))

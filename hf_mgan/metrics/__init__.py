@@ -1,4 +1,4 @@
-"""Measures of generated text: pure functions, one a file.
+"""Metrics of generated text: pure functions, one metric per file.
 
 Where a function is named like its module, such as `mauve`, the name here is the function;
 `from hf_mgan.metrics.mauve import quantize` reaches the rest of the module.
@@ -6,7 +6,7 @@ Where a function is named like its module, such as `mauve`, the name here is the
 
 from .bleu import BleuResult, bleu
 from .distinct_n import distinct_n
-from .divergences import best_value, kullback_leibler
+from .divergences import best_value, jensen_shannon, kullback_leibler
 from .duplicates import duplicates
 from .features import encoder_features
 from .frechet import frechet_distance
@@ -18,8 +18,8 @@ from .intervals import (
     bootstrap_interval,
     jackknife_interval,
     paired_difference_interval,
+    share_interval,
 )
-from .jensen_shannon import jensen_shannon
 from .length import length_ratio, mean_length
 from .likelihood import (
     ReversePerplexity,
@@ -27,7 +27,9 @@ from .likelihood import (
     nll_per_token,
     perplexity,
     reverse_perplexity,
+    sequence_logps,
     small_language_model,
+    tempered_logps,
     token_nlls,
 )
 from .mauve import MauveResult, mauve
@@ -85,6 +87,9 @@ __all__ = [
     "repetition",
     "reverse_perplexity",
     "self_bleu",
+    "sequence_logps",
+    "share_interval",
     "small_language_model",
+    "tempered_logps",
     "token_nlls",
 ]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from .extras import require_packages
+
 
 class BleuResult(NamedTuple):
     """A BLEU score and what it takes to compute it again.
@@ -28,7 +30,7 @@ def bleu(texts: Sequence[str], references: Sequence[str | Sequence[str]], tokeni
 
     Args:
         texts (`Sequence[str]` of length N): Plain texts, not tokenized.
-        references (`Sequence[str | Sequence[str]]` of length N): One or several references a text; their number may
+        references (`Sequence[str | Sequence[str]]` of length N): One or several references per text; their number may
             differ from text to text.
         tokenize (`str`, *optional*, defaults to `"13a"`): One of sacrebleu's tokenizations: `"zh"` for Chinese,
             `"char"` for languages without spaces, `"none"` for texts that are tokenized already.
@@ -45,20 +47,20 @@ def bleu(texts: Sequence[str], references: Sequence[str | Sequence[str]], tokeni
         ```python
         >>> bleu(["a b c d e f g h i j"], ["a b c d e f g h i z"]).score  # precisions 9/10, 8/9, 7/8 and 6/7
         88.01117367933934
+
         ```
     """
-    try:
-        from sacrebleu.metrics import BLEU
-    except ImportError as error:
-        raise ImportError("BLEU is computed with sacrebleu. Run: pip install 'hf-mgan[evaluation]'") from error
+    require_packages("BLEU", "sacrebleu")
+    from sacrebleu.metrics import BLEU
+
     lists = [[reference] if isinstance(reference, str) else list(reference) for reference in references]
     if not texts or len(texts) != len(lists):
         raise ValueError(
             f"bleu compares each text with its own references, but got {len(texts)} texts and {len(lists)} entries of "
-            "references. Give at least one text, and one entry a text."
+            "references. Give at least one text, and one entry per text."
         )
     if not all(lists):
-        raise ValueError(f"Text {lists.index([])} has no reference. Give at least one reference a text.")
+        raise ValueError(f"Text {lists.index([])} has no reference. Give at least one reference per text.")
     # sacrebleu takes one list per reference, and None where a text has fewer; its annotations do not say so.
     most = max(map(len, lists))
     streams: list[list[Any]] = [[own[index] if index < len(own) else None for own in lists] for index in range(most)]

@@ -24,6 +24,7 @@ def distinct_n(texts: Sequence[Sequence[str]], n: int) -> float:
         ```python
         >>> distinct_n([["a", "dog", "a", "dog"]], 2)  # "a dog" twice, "dog a" once
         0.6666666666666666
+
         ```
     """
     if n < 1:

@@ -19,6 +19,7 @@ def duplicates(texts: Sequence[str]) -> float:
         ```python
         >>> duplicates(["a dog", "a cat", "a dog", "a dog"])
         0.5
+
         ```
     """
     return 1 - len(set(texts)) / len(texts) if texts else math.nan

@@ -1,4 +1,4 @@
-"""Features of texts: what an encoder from the Hub makes of them, for the measures that compare clouds of features."""
+"""Features of texts: what an encoder from the Hub makes of them, for the metrics that compare clouds of features."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +18,7 @@ def encoder_features(
 
     Args:
         encoder (`str`): Id on the Hub or folder of a model that `AutoModel` loads and of its tokenizer.
-        batch_size (`int`, *optional*, defaults to 64): Texts a forward pass; texts of similar length go together.
+        batch_size (`int`, *optional*, defaults to 64): Texts per forward pass; texts of similar length go together.
         max_length (`int`, *optional*): Tokens at which texts are cut, at most what the tokenizer says the encoder
             reads, which is the default.
         device (`str` or `torch.device`, *optional*, defaults to `"cpu"`): Where the encoder runs.
@@ -28,9 +28,10 @@ def encoder_features(
 
     Example:
         ```python
-        >>> features = encoder_features("sentence-transformers/all-MiniLM-L6-v2")
-        >>> features(["A dog barks", "A cat sleeps"]).shape
+        >>> features = encoder_features("sentence-transformers/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> features(["A dog barks", "A cat sleeps"]).shape  # doctest: +SKIP
         torch.Size([2, 384])
+
         ```
     """
     from transformers import AutoModel, AutoTokenizer

@@ -35,12 +35,13 @@ def frechet_distance(real_features: Tensor, generated_features: Tensor) -> float
         ```python
         >>> frechet_distance(torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.0], [6.0]]))  # 3^2 + (3 - 1)^2 * 2
         17.0
+
         ```
     """
     check_features(real_features, generated_features)
     shapes = real_features.shape, generated_features.shape
     if min(shapes[0][0], shapes[1][0]) < 2:
-        raise ValueError(f"A covariance needs at least 2 texts a side, got {shapes[0][0]} and {shapes[1][0]}.")
+        raise ValueError(f"A covariance needs at least 2 texts per side, got {shapes[0][0]} and {shapes[1][0]}.")
     means, roots = [], []
     for features in (real_features, generated_features):
         features = features.detach().double()

@@ -1,4 +1,7 @@
-"""How sure a measure is: bootstrap intervals over texts, and the area under a curve with its standard error."""
+"""Intervals of metrics: bootstrap, jackknife and Wilson's, and the area under a curve with its standard error.
+
+Student's and Wilson's are scipy's, of the extra `evaluation`; all else needs nothing beside torch.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,6 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .extras import require_packages
 
 
 class Interval(NamedTuple):
@@ -38,7 +43,7 @@ def bootstrap_interval(
     interval: a draw with replacement repeats texts.
 
     Args:
-        values (`Sequence`): One entry a text: a figure of it, the text itself, or what `statistic` takes.
+        values (`Sequence`): One entry per text: a number of it, the text itself, or what `statistic` takes.
         statistic (`Callable`, *optional*, defaults to the mean): From a list of entries to a `float`.
         n (`int`, *optional*, defaults to 1000): Number of draws.
         level (`float`, *optional*, defaults to 0.95): Share of the draws within the interval, in (0, 1).
@@ -54,9 +59,10 @@ def bootstrap_interval(
         ```python
         >>> bootstrap_interval([0.0, 1.0] * 50)
         Interval(value=0.5, low=0.4, high=0.6)
+
         ```
     """
-    _check_level(level)
+    check_level(level)
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}. 1000 draws are common.")
     entries = list(values)
@@ -87,7 +93,7 @@ def paired_difference_interval(
     without 0 is a difference at that level.
 
     Args:
-        first (`Sequence` of length N): One entry a text, as in [`bootstrap_interval`].
+        first (`Sequence` of length N): One entry per text, as in [`bootstrap_interval`].
         second (`Sequence` of length N): The entries of the same prompts from another model, in the same order.
         statistic (`Callable`, *optional*, defaults to the mean): From a list of entries to a `float`.
         n (`int`, *optional*, defaults to 1000): Number of draws.
@@ -104,11 +110,12 @@ def paired_difference_interval(
         ```python
         >>> paired_difference_interval([5.0, 8.0, 2.0], [4.0, 7.0, 1.0])
         Interval(value=1.0, low=1.0, high=1.0)
+
         ```
     """
     if len(first) != len(second):
         raise ValueError(
-            f"A paired difference needs one entry of each side a text, got {len(first)} and {len(second)}. Compare "
+            f"A paired difference needs one entry of each side per text, got {len(first)} and {len(second)}. Compare "
             "the intervals of both sides where they do not pair up."
         )
 
@@ -126,15 +133,15 @@ def jackknife_interval(
 ) -> Interval:
     """Compute a statistic of texts and the interval of its grouped jackknife, also where a bootstrap is none.
 
-    The texts are dealt to the groups in turn, and the statistic is computed as often as there are groups, each time
-    without one: s^2 = (g - 1)/g sum_k (t_k - mean t)^2 (Shao and Wu 1989, "A general theory for jackknife variance
-    estimation"; Efron and Tibshirani 1993, chapter 11). Nothing is drawn twice, so it holds for self-BLEU, distinct-n
-    and the share of duplicates, for which a bootstrap repeats texts. The interval is the value -+ Student's quantile
+    The texts are dealt to the groups one after the other, and the statistic is computed as often as there are groups,
+    each time without one: s^2 = (g - 1)/g sum_k (t_k - mean t)^2 (Shao and Wu 1989, "A general theory for jackknife
+    variance estimation"; Efron and Tibshirani 1993, chapter 11). Nothing is drawn twice, so it holds for self-BLEU,
+    distinct-n and the share of duplicates, for which a bootstrap repeats texts. The interval is the value -+ Student's quantile
     of g - 1 degrees of freedom times s, not cut to the range of the statistic. The texts must be independent of one
     another, and the statistic must change smoothly with the share of each text; a maximum or a median does not.
 
     Args:
-        values (`Sequence` of length N): One entry a text, in an order that means nothing.
+        values (`Sequence` of length N): One entry per text, in an order that means nothing.
         statistic (`Callable`): From a list of entries to a `float`.
         groups (`int`, *optional*, defaults to 10): g, from 2 to N.
         level (`float`, *optional*, defaults to 0.95): How often such intervals hold the value for endlessly many sets
@@ -144,15 +151,20 @@ def jackknife_interval(
         [`Interval`]: The statistic over all entries and the ends of its interval.
 
     Raises:
+        ImportError: If scipy is missing.
         ValueError: If there are fewer entries than groups, or `groups` or `level` is out of range.
 
     Example:
         ```python
         >>> jackknife_interval([1.0, 2.0, 3.0], fmean, groups=3)  # s = 1/sqrt(3), t = 4.30
         Interval(value=2.0, low=-0.48..., high=4.48...)
+
         ```
     """
-    _check_level(level)
+    require_packages("A jackknife's interval", "scipy")
+    from scipy.stats import t as student
+
+    check_level(level)
     entries = list(values)
     if not 2 <= groups <= len(entries):
         raise ValueError(
@@ -164,48 +176,43 @@ def jackknife_interval(
     ]
     mean = fmean(without)
     error = math.sqrt((groups - 1) / groups * sum((one - mean) ** 2 for one in without))
-    reach = student_quantile((1 + level) / 2, groups - 1) * error
+    reach = float(student.ppf((1 + level) / 2, groups - 1)) * error
     value = statistic(entries)
     return Interval(value, value - reach, value + reach)
 
 
-def student_quantile(prob: float, freedom: int) -> float:
-    """Compute a quantile of Student's t distribution by bisection of its distribution function.
+def share_interval(verdicts: Sequence[bool], level: float = 0.95) -> Interval:
+    """Compute a share with the interval of Wilson, which is of use where the share is 0 or 1 too.
 
-    For nu degrees of freedom, P(|T| <= t) is a finite sum in theta = atan(t / sqrt(nu)) (Abramowitz and Stegun 1964,
-    "Handbook of mathematical functions", equations 26.7.3 and 26.7.4).
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference", by scipy.
 
     Args:
-        prob (`float`): Probability below the quantile, in (0, 1).
-        freedom (`int`): Degrees of freedom, at least 1.
+        verdicts (`Sequence[bool]` of length N): One per text, N at least 1.
+        level (`float`, *optional*, defaults to 0.95): How often such intervals hold the true share, in (0, 1).
 
     Returns:
-        `float`: The quantile, negative below 0.5.
+        [`Interval`]: The share of True and its interval, both in [0, 1].
+
+    Raises:
+        ImportError: If scipy is missing.
+        ValueError: If there are no verdicts, or `level` is out of range.
 
     Example:
         ```python
-        >>> round(student_quantile(0.975, 9), 3)
-        2.262
+        >>> share_interval([False] * 100)
+        Interval(value=0.0, low=0.0, high=0.036...)
+
         ```
     """
-    if not 0 < prob < 1 or freedom < 1:
-        raise ValueError(f"prob must be in (0, 1) and freedom at least 1, got {prob} and {freedom}.")
+    require_packages("Wilson's interval", "scipy")
+    from scipy.stats import binomtest
 
-    def central(theta: float) -> float:
-        sine, square = math.sin(theta), math.cos(theta) ** 2
-        odd = freedom % 2
-        term = total = (math.cos(theta) if freedom > 1 else 0.0) if odd else 1.0
-        for order in range(3 if odd else 2, freedom - 1, 2):
-            term *= (order - 1) / order * square
-            total += term
-        return 2 / math.pi * (theta + sine * total) if odd else sine * total
-
-    low, high = 0.0, math.pi / 2
-    target = abs(2 * prob - 1)
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if central(middle) < target else (low, middle)
-    return math.copysign(math.sqrt(freedom) * math.tan((low + high) / 2), prob - 0.5)
+    check_level(level)
+    if not verdicts:
+        raise ValueError("A share is one of verdicts, and verdicts is empty. Give at least one.")
+    result = binomtest(sum(verdicts), len(verdicts))
+    ends = result.proportion_ci(level, method="wilson")
+    return Interval(sum(verdicts) / len(verdicts), float(ends.low), float(ends.high))
 
 
 def auc(real_scores: Tensor, fake_scores: Tensor) -> float:
@@ -229,9 +236,10 @@ def auc(real_scores: Tensor, fake_scores: Tensor) -> float:
         ```python
         >>> auc(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0]))  # three pairs in order, one tie
         0.875
+
         ```
     """
-    return _placements(real_scores, fake_scores)[0].mean().item()
+    return placements(real_scores, fake_scores)[0].mean().item()
 
 
 def auc_standard_error(real_scores: Tensor, fake_scores: Tensor) -> float:
@@ -246,7 +254,7 @@ def auc_standard_error(real_scores: Tensor, fake_scores: Tensor) -> float:
         fake_scores (`Tensor` of shape `(B,)`): Scores of generated texts, B at least 2.
 
     Returns:
-        `float`: [0, inf); 0 where the scores part the two sides, whatever their number: see [`auc_interval`].
+        `float`: [0, inf); 0 where the scores separate the two sides, whatever their number: see [`auc_interval`].
 
     Raises:
         ValueError: If a side has fewer than 2 scores or is not of one dimension.
@@ -255,22 +263,21 @@ def auc_standard_error(real_scores: Tensor, fake_scores: Tensor) -> float:
         ```python
         >>> auc_standard_error(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0]))  # V = 3/4, 1 and W = 1, 3/4
         0.1767766952966369
+
         ```
     """
     if min(real_scores.numel(), fake_scores.numel()) < 2:
         raise ValueError(
-            f"A standard error needs at least 2 scores a side, got {real_scores.numel()} and {fake_scores.numel()}."
+            f"A standard error needs at least 2 scores per side, got {real_scores.numel()} and {fake_scores.numel()}."
         )
-    of_real, of_fake = _placements(real_scores, fake_scores)
+    of_real, of_fake = placements(real_scores, fake_scores)
     return math.sqrt((of_real.var() / len(of_real) + of_fake.var() / len(of_fake)).item())
 
 
 def auc_interval(real_scores: Tensor, fake_scores: Tensor, level: float = 0.95) -> Interval:
     """Compute [`auc`] with a normal interval of its standard error, cut to [0, 1].
 
-    Where the scores part the two sides, the standard error is 0 and says nothing. There the interval ends at a =
-    ((1 - level) / 2)^(1/k), with k the smaller number of scores: were the area less than a, then already k pairs
-    without a common score would all be in order with a probability of less than (1 - level) / 2.
+    Where the scores separate the two sides, the standard error is 0 and says nothing: see [`separated_interval`].
 
     Args:
         real_scores (`Tensor` of shape `(R,)`): Scores of real texts, R at least 2.
@@ -287,29 +294,47 @@ def auc_interval(real_scores: Tensor, fake_scores: Tensor, level: float = 0.95) 
         ```python
         >>> auc_interval(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0]))  # 0.875 -+ 1.96 * 0.177
         Interval(value=0.875, low=0.5285..., high=1.0)
+
         ```
     """
-    _check_level(level)
+    check_level(level)
     error = auc_standard_error(real_scores, fake_scores)
     value = auc(real_scores, fake_scores)
-    tail = (1 - level) / 2
     if value in (0.0, 1.0):
-        end = tail ** (1 / min(len(real_scores), len(fake_scores)))
-        return Interval(value, end, 1.0) if value else Interval(value, 0.0, 1 - end)
-    reach = NormalDist().inv_cdf(1 - tail) * error
+        return separated_interval(value, min(len(real_scores), len(fake_scores)), level)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
     return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
-def _check_level(level: float) -> None:
+def separated_interval(value: float, smaller: int, level: float) -> Interval:
+    """Return the interval of an area of 0 or 1, whose standard error is 0.
+
+    It ends at a = ((1 - level) / 2)^(1/k), with k the smaller number of scores: were the area less than a, then
+    already k pairs without a common score would all be in order with a probability of less than (1 - level) / 2.
+
+    Args:
+        value (`float`): The area, 0 or 1.
+        smaller (`int`): k.
+        level (`float`): As in [`auc_interval`].
+
+    Returns:
+        [`Interval`]: The area and the ends of its interval.
+    """
+    end = ((1 - level) / 2) ** (1 / smaller)
+    return Interval(value, end, 1.0) if value else Interval(value, 0.0, 1 - end)
+
+
+def check_level(level: float) -> None:
+    """Refuse a level of an interval that is not in (0, 1), with a `ValueError`."""
     if not 0 < level < 1:
         raise ValueError(f"level must be more than 0 and less than 1, got {level}. 0.95 is common.")
 
 
-def _placements(real_scores: Tensor, fake_scores: Tensor) -> tuple[Tensor, Tensor]:
+def placements(real_scores: Tensor, fake_scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each real text the share of fakes below it, and for each fake the share of reals above it."""
     if real_scores.ndim != 1 or fake_scores.ndim != 1 or not len(real_scores) or not len(fake_scores):
         raise ValueError(
-            f"Scores must be of shapes (R,) and (B,), one a text and at least one a side, got "
+            f"Scores must be of shapes (R,) and (B,), one per text and at least one per side, got "
             f"{tuple(real_scores.shape)} and {tuple(fake_scores.shape)}."
         )
 

@@ -17,6 +17,7 @@ def mean_length(texts: Sequence[Sized]) -> float:
         ```python
         >>> mean_length(["a dog", "cat"])
         4.0
+
         ```
     """
     return sum(map(len, texts)) / len(texts) if texts else math.nan
@@ -26,7 +27,7 @@ def length_ratio(texts: Sequence[Sized], references: Sequence[Sized]) -> float:
     """Compute the mean length of generated texts over that of real texts.
 
     Of the means, as the brevity penalty of BLEU has it (Papineni et al. 2002,
-    [P02-1040](https://aclanthology.org/P02-1040)), so the two sets need not pair up. A reward that length can buy
+    [P02-1040](https://aclanthology.org/P02-1040)), so the two sets need not pair up. Length hacking
     shows here first.
 
     Args:
@@ -40,6 +41,7 @@ def length_ratio(texts: Sequence[Sized], references: Sequence[Sized]) -> float:
         ```python
         >>> length_ratio([["a", "small", "dog"]], [["a", "dog"]])
         1.5
+
         ```
     """
     real = mean_length(references)

@@ -2,7 +2,7 @@
 
 Real texts share phrases with other real texts, so a copied phrase alone says nothing: McCoy et al. 2023, "How much do
 language models copy from their training data?" ([2111.09509](https://huggingface.co/papers/2111.09509)), hold the
-same figure of held-out real texts beside it, and so does [`memorisation`].
+same measure of held-out real texts beside it, and so does [`memorisation`].
 """
 
 import math
@@ -35,7 +35,7 @@ class Copying(NamedTuple):
 
 
 class Memorisation(NamedTuple):
-    """The figures of generated texts and, to read them by, those of held-out real texts.
+    """Copying by generated texts and, to read it by, that of held-out real texts.
 
     Args:
         generated ([`Copying`]): Of the generated texts.
@@ -62,7 +62,7 @@ def memorisation(
         threshold (`float`, *optional*, defaults to 0.8): As in [`near_duplicates`].
 
     Returns:
-        [`Memorisation`]: The same figures of both sets; nan for a set without texts.
+        [`Memorisation`]: The same three numbers of both sets; nan for a set without texts.
 
     Raises:
         ValueError: If `threshold` is out of range.
@@ -71,19 +71,20 @@ def memorisation(
         ```python
         >>> memorisation([["a", "dog", "runs"]], [["a", "dog", "eats"]], [["a", "dog", "runs"]]).generated
         Copying(longest_ngram=3.0, longest_share=1.0, near_duplicate_share=1.0)
+
         ```
     """
     both = [*texts, *held_out]
     longest = longest_copied_ngram(both, corpus)
     near = near_duplicates(both, corpus, threshold)
 
-    def figures(part: slice) -> Copying:
+    def copying(part: slice) -> Copying:
         if not both[part]:
             return Copying(math.nan, math.nan, math.nan)
         shares = [length / max(len(text), 1) for length, text in zip(longest[part], both[part], strict=True)]
         return Copying(fmean(longest[part]), fmean(shares), fmean(near[part]))
 
-    return Memorisation(figures(slice(len(texts))), figures(slice(len(texts), None)))
+    return Memorisation(copying(slice(len(texts))), copying(slice(len(texts), None)))
 
 
 def longest_copied_ngram(texts: Sequence[Sequence[str]], corpus: Sequence[Sequence[str]]) -> list[int]:
@@ -104,6 +105,7 @@ def longest_copied_ngram(texts: Sequence[Sequence[str]], corpus: Sequence[Sequen
         ```python
         >>> longest_copied_ngram([["a", "dog", "runs"], ["cat"]], [["see", "a", "dog"]])
         [2, 0]
+
         ```
     """
     if not texts:
@@ -152,7 +154,7 @@ def near_duplicates(
             ([2107.06499](https://huggingface.co/papers/2107.06499)), filter candidates at 0.8.
 
     Returns:
-        `list[bool]`: One entry a text.
+        `list[bool]`: One entry per text.
 
     Raises:
         ValueError: If `threshold` is out of range.
@@ -161,6 +163,7 @@ def near_duplicates(
         ```python
         >>> near_duplicates([["a", "dog", "runs"], ["a", "dog", "eats"]], [["a", "dog", "runs"]])
         [True, False]
+
         ```
     """
     if not 0 < threshold <= 1:
@@ -206,6 +209,7 @@ def near_duplicate_share(
         ```python
         >>> near_duplicate_share([["a", "dog", "runs"], ["a", "dog", "eats"]], [["a", "dog", "runs"]])
         0.5
+
         ```
     """
     near = near_duplicates(texts, corpus, threshold)

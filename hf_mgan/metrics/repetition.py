@@ -25,6 +25,7 @@ def repeated_share(text: Sequence[Hashable], n: int = 4) -> float:
         ```python
         >>> repeated_share(["a", "dog", "a", "dog"], 2)  # "a dog" twice, "dog a" once
         0.33333333333333337
+
         ```
     """
     if n < 1:
@@ -52,6 +53,7 @@ def repetition(texts: Sequence[Sequence[Hashable]], n: int = 4) -> float:
         ```python
         >>> repetition([["a", "a", "a"], ["a", "dog", "a"]], 1)  # 2/3 and 1/3
         0.5
+
         ```
     """
     return sum(repeated_share(text, n) for text in texts) / len(texts) if texts else math.nan

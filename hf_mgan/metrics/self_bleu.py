@@ -37,6 +37,7 @@ def self_bleu(texts: Sequence[Sequence[str]], n: int = 4) -> float:
         ```python
         >>> self_bleu([["a", "dog", "runs"], ["a", "dog", "eats"]], 2)  # p = 2/3, 1/2
         0.5773502691896257
+
         ```
     """
     if n < 1:

@@ -1,15 +1,16 @@
-"""A fresh judge: can a classifier that took no part in the game tell generated from real texts, and how well?
+"""The classifier two-sample test (C2ST): can a new classifier tell generated from real texts, and how well?
 
-A discriminator knows the generator that it was played against, and the generator knows what it overlooks. The judge
-here is trained from scratch, is nothing like a transformer, and scores only texts that it has not been trained on:
-Lopez-Paz and Oquab 2017, "Revisiting classifier two-sample tests"
+The discriminator of the training cannot say: the generator is trained against it, and knows what it overlooks. The
+classifier here is trained from scratch, is nothing like a transformer, and scores only texts that it has not been
+trained on: Lopez-Paz and Oquab 2017, "Revisiting classifier two-sample tests"
 ([1610.06545](https://huggingface.co/papers/1610.06545)), with the area under the curve (AUC) as the statistic.
 
 In: plain texts, real and generated, and further real texts for the null. Out: the AUC with its interval, 0.5 where
 nothing tells the two sides apart, beside the AUC of real against real.
 
-The judge is a logistic regression on the n-grams of words and of characters and on the length (`text_regression`).
-With `encoder` a second regression, on frozen features, has as much to say.
+The classifier is a logistic regression on the n-grams of words and of characters and on the length
+(`text_regression`), by scikit-learn, of the extra `evaluation`. With `encoder` the score is the mean with that of a
+second regression, on frozen features.
 """
 
 import math
@@ -24,23 +25,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .extras import require_packages
 from .features import check_finite, encoder_features
-from .intervals import Interval, _check_level, _placements
-from .text_regression import FeatureView, NgramView, Represent, Sides, fit_regression
+from .intervals import Interval, check_level, placements, separated_interval
+from .text_regression import FeatureView, LabelledTexts, NgramView, View, count_ngrams, fit_regression
 
 
 FOLDS = 2
-PARTS = 8  # of the different texts; each fold has four, and one of the four sets the penalty
-BINS = 10
+NUM_PARTS = 8  # of the different texts; each fold has four, and one of the four sets the penalty
+NUM_BINS = 10
 
 
 class CalibrationBin(NamedTuple):
     """What became of the texts whose probability of being real lies in one tenth of [0, 1].
 
     Args:
-        prob (`float`): Mean probability that the judge gave them, if both sides are equally likely beforehand.
-        real_share (`float`): Share of real texts among them, each side weighed as a half of all; the judge is
-            calibrated where it is `prob`.
+        prob (`float`): Mean probability of the classifier for them, if both sides are equally likely beforehand.
+        real_share (`float`): Share of real texts among them, each side weighed as a half of all; the
+            classifier is calibrated where it is `prob`.
         texts (`int`): Their number.
     """
 
@@ -50,16 +52,17 @@ class CalibrationBin(NamedTuple):
 
 
 class C2STResult(NamedTuple):
-    """What a fresh judge says of real and generated texts.
+    """What a classifier two-sample test finds in real and generated texts.
 
     Args:
         auc ([`Interval`]): How often a real text scores higher than a generated one, a tie counting half.
         null_auc ([`Interval`], *optional*): The same of real texts against further real texts.
         calibration (`list[CalibrationBin]`): From low to high probabilities, without empty bins.
-        real_scores (`Tensor` of shape `(R,)`): Log-odds that a text is real, from the judge that has not seen it, in
-            the order of the texts. Scores of one fold come from one judge, and compare with each other only.
+        real_scores (`Tensor` of shape `(R,)`): Log-odds that a text is real, from the classifier that has not seen
+            it, in the order of the texts. Scores of one fold come from one classifier, and compare with each other
+            only.
         generated_scores (`Tensor` of shape `(B,)`): Those of the generated texts.
-        real_texts (`list[str]` of length R): The texts as they were judged.
+        real_texts (`list[str]` of length R): The texts as they were compared.
         generated_texts (`list[str]` of length B): Those generated.
         real_folds (`Tensor` of shape `(R,)`): The fold of each text, 0 or 1.
         generated_folds (`Tensor` of shape `(B,)`): Those of the generated texts.
@@ -84,22 +87,22 @@ def c2st(
     level: float = 0.95,
     encoder: str | Callable[[list[str]], Tensor] | None = None,
 ) -> C2STResult:
-    """Train a judge on one half of the texts, test it on the other, and the other way round.
+    """Train a classifier on one half of the texts, test it on the other, and the other way round.
 
     Both sides are written the same way (Unicode's composed form, one space between words, none at the ends), so a
     text that differs only in that is the same text. The halves, and within each the quarter that sets the penalty of
     the regression, are drawn by different text: all copies of a text, on whichever side, lie in the same part. The
-    judge learns each different text once, and each text counts in the AUC. What repeats itself exactly is therefore
-    not held against the generator, it only widens the interval: read [`duplicates`] beside it. The real texts fall in
-    the same halves whatever they are compared with.
+    classifier learns each different text once, and each text counts in the AUC. What repeats itself exactly is
+    therefore not held against the generator, it only widens the interval: read [`duplicates`] beside it. The real
+    texts fall in the same halves whatever they are compared with.
 
-    The AUC is the mean over both halves, each by DeLong's method for its judge ([`auc_interval`]), with the copies of
-    a text as one draw (Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"). The standard errors
-    are averaged, which is what they come to if the halves err together, and the most they can come to. On real
-    against real they do: the direction in which the halves happen to agree lifts both areas. To add them as
-    independent errors would be too sure: of 105 pairs of 150 sentences of WordNet a side, such intervals held 0.5 in
-    83 %, and these in 95 %. The interval is that of the two judges at hand: a judge trained on more
-    texts may see more.
+    The AUC is the mean over both halves, each by DeLong's method for its classifier ([`auc_interval`]), with the
+    copies of a text as one draw (Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"). The standard
+    errors are averaged, which is what they come to if the halves err together, and the most they can come to. On real
+    against real they do: the direction in which the halves happen to agree lifts both areas. Adding them as
+    independent errors gives intervals that are too narrow: of 105 pairs of 150 sentences of WordNet per side, such
+    intervals held 0.5 in 83 %, and these in 95 %. The interval is that of the two classifiers at hand: one that is
+    trained on more texts may see more.
 
     Args:
         real (`Sequence[str]` of length R): Real texts that the generator was not trained on, cut like the completions
@@ -108,7 +111,8 @@ def c2st(
         null (`Sequence[str]`, *optional*): Further real texts, at least B of them; the first B are compared with
             `real`. It shows what the way in which the texts were gathered does to the AUC.
         seed (`int`, *optional*, defaults to 0): Seed of the halves; nothing else is drawn.
-        level (`float`, *optional*, defaults to 0.95): How often such intervals hold the AUC of their judges, (0, 1).
+        level (`float`, *optional*, defaults to 0.95): How often such intervals hold the AUC of their classifiers, (0,
+            1).
         encoder (`str` or `Callable`, *optional*): Id or folder of a Hub encoder, or a function from a list of N texts
             to features of shape `(N, D)`. The score is the mean of both regressions. None looks at n-grams alone and
             loads nothing.
@@ -117,6 +121,7 @@ def c2st(
         [`C2STResult`]: The areas, the calibration, and each text's score.
 
     Raises:
+        ImportError: If scikit-learn is missing.
         ValueError: If a side is too small to be split, if the null is smaller than the generated texts, if `level` is
             out of range, or if a feature is not finite.
 
@@ -125,33 +130,38 @@ def c2st(
         >>> real = [f"the dog sees {n} birds" for n in range(100)]
         >>> c2st(real, [f"{n} dog the sees birds" for n in range(100)]).auc
         Interval(value=1.0, low=0.963..., high=1.0)
+
         ```
     """
-    _check_level(level)
+    require_packages("The two-sample test", "scikit-learn")
+    from threadpoolctl import threadpool_limits  # of scikit-learn
+
+    check_level(level)
     if null is not None and len(null) < len(generated):
         raise ValueError(
             f"The null compares as many real texts as there are generated ones, {len(generated)}, and {len(null)} are "
             "given. Give more real texts, or leave the null out."
         )
     real, generated, null = ([_normalised(text) for text in texts or ()] for texts in (real, generated, null))
-    views: list[Callable[[Sides], Represent]] = [NgramView]
+    different = list(dict.fromkeys([*real, *generated, *null]))
+    views: list[View] = [partial(NgramView, counts=count_ngrams(different))]
     if encoder is not None:
-        different = list(dict.fromkeys([*real, *generated, *null]))
         features = (encoder_features(encoder) if isinstance(encoder, str) else encoder)(different)
         check_finite(features, "different")
         views.append(partial(FeatureView, features=dict(zip(different, features, strict=True))))
 
-    result = _judged(real, generated, seed, level, views)
-    if not null:
-        return result
-    return result._replace(null_auc=_judged(real, null[: len(generated)], seed, level, views).auc)
+    with threadpool_limits(1):  # such small problems lose time with more, and sum in another order
+        result = _tested(real, generated, seed, level, views)
+        if not null:
+            return result
+        return result._replace(null_auc=_tested(real, null[: len(generated)], seed, level, views).auc)
 
 
 def auc_difference(first: C2STResult, second: C2STResult, level: float = 0.95) -> Interval:
-    """Compute how much less of the second texts' judge there is to see: first AUC - second AUC, with its interval.
+    """Compute first AUC - second AUC: by how much the second texts are harder to tell from real ones.
 
-    Both sets are judged against the same real texts with the same seed, so what makes a real text easy to tell for
-    both judges cancels (DeLong et al. 1988). The generated texts count as independent, also where they begin with
+    Both sets are compared with the same real texts and the same seed, so what makes a real text easy to tell for both
+    classifiers cancels (DeLong et al. 1988). The generated texts count as independent, also where they begin with
     the same random numbers, and the errors of the halves are averaged as in [`c2st`]: both only widen it.
 
     Args:
@@ -165,29 +175,27 @@ def auc_difference(first: C2STResult, second: C2STResult, level: float = 0.95) -
     Raises:
         ValueError: If the real texts or their halves are not the same, or if `level` is out of range.
     """
-    _check_level(level)
+    check_level(level)
     if first.real_texts != second.real_texts or not first.real_folds.equal(second.real_folds):
         raise ValueError("A difference needs two results of the same real texts, in the same order, and of one seed.")
     values, errors = [], []
     for fold in range(FOLDS):
         (real_1, fake_1), (real_2, fake_2) = (
-            _placements(
+            placements(
                 result.real_scores[result.real_folds == fold], result.generated_scores[result.generated_folds == fold]
             )
             for result in (first, second)
         )
         variance = _variance_of_mean(real_1 - real_2, _those(first.real_texts, first.real_folds == fold))
-        for result, placements in ((first, fake_1), (second, fake_2)):
-            variance += _variance_of_mean(placements, _those(result.generated_texts, result.generated_folds == fold))
+        for result, fake in ((first, fake_1), (second, fake_2)):
+            variance += _variance_of_mean(fake, _those(result.generated_texts, result.generated_folds == fold))
         values.append((real_1.mean() - real_2.mean()).item())
         errors.append(math.sqrt(variance))
     value, reach = fmean(values), NormalDist().inv_cdf((1 + level) / 2) * fmean(errors)
     return Interval(value, max(-1.0, value - reach), min(1.0, value + reach))
 
 
-def _judged(
-    real: list[str], generated: list[str], seed: int, level: float, views: Sequence[Callable[[Sides], Represent]]
-) -> C2STResult:
+def _tested(real: list[str], generated: list[str], seed: int, level: float, views: Sequence[View]) -> C2STResult:
     parts = _parts(real, generated, seed)
     scores = _scores(real, generated, parts, views)
     texts = (real, generated)
@@ -196,12 +204,10 @@ def _judged(
     values, errors = [], []
     for fold in range(FOLDS):
         in_real, in_generated = real_folds == fold, generated_folds == fold
-        placements = _placements(of_real[in_real], of_generated[in_generated])
-        values.append(placements[0].mean().item())
+        of_sides = placements(of_real[in_real], of_generated[in_generated])
+        values.append(of_sides[0].mean().item())
         errors.append(
-            math.sqrt(
-                sum(map(_variance_of_mean, placements, (_those(real, in_real), _those(generated, in_generated))))
-            )
+            math.sqrt(sum(map(_variance_of_mean, of_sides, (_those(real, in_real), _those(generated, in_generated)))))
         )
     value, smaller = fmean(values), min(len(set(real)), len(set(generated)))
     return C2STResult(
@@ -227,31 +233,29 @@ def _parts(real: list[str], generated: list[str], seed: int) -> dict[str, int]:
     def order(texts: set[str]) -> list[str]:
         return sorted(texts, key=lambda text: blake2b(f"{seed} {text}".encode()).digest())
 
-    parts = {text: index % PARTS for index, text in enumerate(order(set(real)))}
+    parts = {text: index % NUM_PARTS for index, text in enumerate(order(set(real)))}
     counts = Counter(parts[text] for text in set(generated) if text in parts)
     for text in order(set(generated) - parts.keys()):
-        parts[text] = min(range(PARTS), key=lambda part: (counts[part], part))
+        parts[text] = min(range(NUM_PARTS), key=lambda part: (counts[part], part))
         counts[parts[text]] += 1
     for name, texts in (("real", real), ("generated", generated)):
-        if len({parts[text] for text in texts}) < PARTS:
+        if len({parts[text] for text in texts}) < NUM_PARTS:
             raise ValueError(
-                f"Each half of the texts is trained on, tested, and split once more to set a penalty. That takes at "
-                f"least {PARTS} different texts a side, more where a text is on both, and the {len(texts)} {name} "
-                f"texts have {len(set(texts))}. If they are a generator's, their duplicates say enough."
+                "Each half of the texts is trained on, tested, and split once more to set a penalty. That takes at "
+                f"least {NUM_PARTS} different texts per side, more where a text is on both, and of the {len(texts)} "
+                f"{name} texts {len(set(texts))} differ. If they are a generator's, their duplicates say enough."
             )
     return parts
 
 
-def _scores(
-    real: list[str], generated: list[str], parts: dict[str, int], views: Sequence[Callable[[Sides], Represent]]
-) -> dict[str, float]:
+def _scores(real: list[str], generated: list[str], parts: dict[str, int], views: Sequence[View]) -> dict[str, float]:
     """Score each text by the mean of the regressions that are trained on the other fold, in log-odds."""
     scores = dict.fromkeys(parts, 0.0)
     sides = [[text for text in parts if text in side] for side in (set(real), set(generated))]
     for fold in range(FOLDS):
         trained = [[text for text in side if parts[text] % FOLDS != fold] for side in sides]
-        inner = Sides(*([text for text in side if parts[text] < FOLDS] for side in trained))
-        outer = Sides(*([text for text in side if parts[text] >= FOLDS] for side in trained))
+        inner = LabelledTexts(*([text for text in side if parts[text] < FOLDS] for side in trained))
+        outer = LabelledTexts(*([text for text in side if parts[text] >= FOLDS] for side in trained))
         tested = [text for text in parts if parts[text] % FOLDS == fold]
         for view in views:
             log_odds = fit_regression(view, outer, inner)(tested).tolist()
@@ -274,11 +278,9 @@ def _variance_of_mean(values: Tensor, texts: list[str]) -> float:
 
 def _interval(value: float, error: float, smaller: int, level: float) -> Interval:
     """Return the normal interval, or the one of [`auc_interval`] where the scores part the two sides."""
-    tail = (1 - level) / 2
     if value in (0.0, 1.0):
-        end = tail ** (1 / smaller)
-        return Interval(value, end, 1.0) if value else Interval(value, 0.0, 1 - end)
-    reach = NormalDist().inv_cdf(1 - tail) * error
+        return separated_interval(value, smaller, level)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
     return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
@@ -286,7 +288,7 @@ def _calibration(real_scores: Tensor, generated_scores: Tensor) -> list[Calibrat
     probs = torch.cat([real_scores, generated_scores]).sigmoid()
     weights = torch.cat([torch.full_like(scores, 1 / len(scores)) for scores in (real_scores, generated_scores)])
     is_real = torch.arange(len(probs)) < len(real_scores)
-    places = (probs * BINS).long().clamp(max=BINS - 1)
+    places = (probs * NUM_BINS).long().clamp(max=NUM_BINS - 1)
     bins = []
     for place in places.unique().tolist():
         inside = places == place

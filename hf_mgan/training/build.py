@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from datasets import IterableDataset
 
-    from ..evaluation.evaluator import GeneratorEvaluator
-
 
 # Arguments of the trainer that TRL's does not have.
 OWN_ARGUMENTS = (
@@ -112,7 +110,8 @@ def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
         )
     check_quantised_generator(model, given["quantization_config"], given["peft_config"], args)
     check_best_model(args, given["callbacks"] or [])
-    check_evaluator(evaluator, given)
+    if evaluator is not None:
+        evaluator.check(args, **{name: given[name] for name in ("tools", "rollout_func", "environment_factory")})
     reward_funcs = as_list(given["reward_funcs"])
     processing_classes = matching(given["reward_processing_classes"], reward_funcs, "reward processing classes")
     weights = matching(args.reward_weights, reward_funcs, "reward weights")
@@ -213,16 +212,6 @@ def check_reward_names(names: list[str], safety: SafetyReward | None) -> None:
     for name, own in ((NAME, 1), (GATE, int(safety is not None))):
         if names.count(name) > own:
             raise ValueError(f"A reward function is called {name!r}, which names this trainer's own: rename it.")
-
-
-def check_evaluator(evaluator: "GeneratorEvaluator | None", given: dict[str, Any]) -> None:
-    """Check that an evaluator can draw samples as the trainer draws its completions."""
-    for name in ("tools", "rollout_func", "environment_factory"):
-        if evaluator is not None and given[name] is not None:
-            raise ValueError(
-                f"evaluator= draws completions that the generator alone has written, and {name} puts text of its own "
-                "into completions: leave one of the two out."
-            )
 
 
 def check_real_text_coef(args: AdversarialConfig, reads_real_texts: bool) -> None:

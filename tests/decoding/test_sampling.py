@@ -4,7 +4,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import WatermarkingConfig
 
 from hf_mgan.decoding.sampling import encode_prompts, sample
-from hf_mgan.metrics.completion_likelihood import sequence_logps
+from hf_mgan.metrics.likelihood import sequence_logps
 
 from ..conftest import VOCABULARY, texts
 
@@ -18,8 +18,8 @@ TEMPLATE = (
 )
 
 
-def test_each_completion_of_a_padded_batch_is_the_one_drawn_alone(generator, tokenizer):
-    """At a temperature of 1e-4 the likeliest token is drawn for sure, so chance plays no part."""
+def test_sample_is_padding_invariant(generator, tokenizer):
+    """At a temperature of 1e-4 the likeliest token is drawn for certain, so chance has no part."""
     together = sample(generator, tokenizer, PROMPTS, 12, temperature=1e-4, batch_size=6)
     alone = [sample(generator, tokenizer, [prompt], 12, temperature=1e-4) for prompt in PROMPTS]
     assert together.completion_ids == [one.completion_ids[0] for one in alone]
@@ -28,7 +28,7 @@ def test_each_completion_of_a_padded_batch_is_the_one_drawn_alone(generator, tok
     assert len(set(together.texts)) > 3  # prompts decide
 
 
-def test_padding_keeps_the_distribution(generator, tokenizer):
+def test_sample_padding_keeps_the_distribution(generator, tokenizer):
     """Two prompts, one padded by three tokens: the frequencies of the next token are those of the model."""
     prompts = ["<s> dog", "<s> a cat sees the"] * 4000
     drawn = sample(generator, tokenizer, prompts, 1, batch_size=2000)
@@ -50,7 +50,7 @@ def distance(ids, probs):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_divides_the_logits(generator, tokenizer, temperature):
+def test_sample_temperature_divides_the_logits(generator, tokenizer, temperature):
     drawn = sample(generator, tokenizer, ["<s> dog"] * 4000, 1, temperature, batch_size=4000)
     ids = torch.tensor(drawn.completion_ids).squeeze(1)
     assert distance(ids, next_token_probs(generator, tokenizer, "<s> dog", temperature)) < 0.04
@@ -58,7 +58,7 @@ def test_the_temperature_divides_the_logits(generator, tokenizer, temperature):
         assert distance(ids, next_token_probs(generator, tokenizer, "<s> dog", other)) > 0.08
 
 
-def test_whole_completions_are_as_likely_as_the_model_says(generator, tokenizer):
+def test_sample_completions_follow_the_models_distribution(generator, tokenizer):
     """The mean of 1 / q over completions of two tokens counts those there are: 26 * 25 + 1, as an end ends.
 
     It holds where completions are drawn from q and from nothing else.
@@ -108,7 +108,7 @@ NARROWING = {
 
 
 @pytest.mark.parametrize("name", NARROWING)
-def test_the_generation_config_of_a_model_narrows_nothing(generator, tokenizer, name):
+def test_sample_ignores_the_generation_config(generator, tokenizer, name):
     prompts = ["<s> dog near a dog", "<s>"] * 8
     plain = sample(generator, tokenizer, prompts, 8, temperature=1.5, batch_size=8)
     generator.generation_config.do_sample = True  # or several sequences would be refused
@@ -117,7 +117,7 @@ def test_the_generation_config_of_a_model_narrows_nothing(generator, tokenizer, 
     assert getattr(generator.generation_config, name) == NARROWING[name]  # and stays as it is
 
 
-def test_completions_end_with_their_first_end_token(generator, tokenizer):
+def test_sample_ends_with_the_first_end_token(generator, tokenizer):
     """At temperature 8 all 26 tokens are about as likely: of 200 completions of 20 tokens half end by themselves."""
     drawn = sample(generator, tokenizer, ["<s>"] * 200, 20, temperature=8.0)
     ended = [ids for ids in drawn.completion_ids if END in ids]
@@ -128,7 +128,7 @@ def test_completions_end_with_their_first_end_token(generator, tokenizer):
         assert text == " ".join(NAMES[id] for id in ids if NAMES[id][0] != "<")  # the special ones of this tokenizer
 
 
-def test_every_end_token_of_the_generation_config_ends_a_completion_and_the_tokenizers_own(generator, tokenizer):
+def test_sample_ends_at_every_end_token(generator, tokenizer):
     ends = {VOCABULARY["."], VOCABULARY["dog"], END}
     generator.generation_config.eos_token_id = [VOCABULARY["."], VOCABULARY["dog"]]
     drawn = sample(generator, tokenizer, ["<s>"] * 200, 20, temperature=8.0)
@@ -140,19 +140,19 @@ def test_every_end_token_of_the_generation_config_ends_a_completion_and_the_toke
     assert {ids[-1] for ids in drawn.completion_ids if len(ids) < 20} == {VOCABULARY["."]}
 
 
-def test_a_model_without_an_end_token_writes_to_the_limit(generator, tokenizer):
+def test_sample_without_an_end_token_writes_to_the_limit(generator, tokenizer):
     generator.generation_config.eos_token_id = tokenizer.eos_token = None
     drawn = sample(generator, tokenizer, PROMPTS, 20, temperature=8.0)
     assert [len(ids) for ids in drawn.completion_ids] == [20] * len(PROMPTS)
 
 
-def test_a_tokenizer_without_padding_pads_with_an_end_token(generator, tokenizer):
+def test_sample_without_a_padding_token(generator, tokenizer):
     padded = sample(generator, tokenizer, PROMPTS, 12, temperature=1e-4)
     tokenizer.pad_token = None
     assert sample(generator, tokenizer, PROMPTS, 12, temperature=1e-4) == padded
 
 
-def test_equal_seeds_draw_equal_samples_and_leave_the_callers_random_numbers_alone(generator, tokenizer):
+def test_sample_depends_on_the_seed_alone(generator, tokenizer):
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
     first = sample(generator, tokenizer, PROMPTS, 8, seed=1)
@@ -162,14 +162,14 @@ def test_equal_seeds_draw_equal_samples_and_leave_the_callers_random_numbers_alo
     assert sample(generator, tokenizer, PROMPTS, 8, seed=2) != first
 
 
-def test_equal_prompts_have_completions_of_their_own(generator, tokenizer):
+def test_sample_of_equal_prompts_differs(generator, tokenizer):
     """In one batch, and in the next ones, which do not begin the random numbers anew."""
     drawn = sample(generator, tokenizer, ["<s>"] * 40, 8, batch_size=10)
     assert len(set(drawn.texts)) > 35
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_mode_is_restored_and_dropout_is_off(generator, tokenizer, training):
+def test_sample_without_dropout_restores_the_mode(generator, tokenizer, training):
     expected = sample(generator.eval(), tokenizer, PROMPTS, 8)
     assert generator.config.resid_pdrop > 0
     generator.train(training)
@@ -177,7 +177,7 @@ def test_the_mode_is_restored_and_dropout_is_off(generator, tokenizer, training)
     assert generator.training is training
 
 
-def test_adapters_are_sampled_with_their_model(generator, tokenizer):
+def test_sample_of_a_peft_model(generator, tokenizer):
     before = sample(generator, tokenizer, PROMPTS, 8)
     model = get_peft_model(generator, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
     assert sample(model, tokenizer, PROMPTS, 8) == before
@@ -188,13 +188,13 @@ def test_adapters_are_sampled_with_their_model(generator, tokenizer):
     assert sample(model, tokenizer, PROMPTS, 8) != before
 
 
-def test_the_callback_hears_of_every_batch(generator, tokenizer):
+def test_sample_calls_on_batch(generator, tokenizer):
     batches = []
     sample(generator, tokenizer, PROMPTS, 2, batch_size=4, on_batch=batches.append)
     assert batches == [4, 2]
 
 
-def test_samples_stand_in_the_order_of_their_prompts(generator, tokenizer):
+def test_sample_keeps_the_order_of_prompts(generator, tokenizer):
     prompts = [f"<s> {text}" for text in texts(20, length=3)] + ["<s>"] + [f"<s> {text}" for text in texts(20)]
     drawn = sample(generator, tokenizer, prompts, 6, temperature=1e-4, batch_size=7)
     back = sample(generator, tokenizer, prompts[::-1], 6, temperature=1e-4, batch_size=7)
@@ -202,11 +202,11 @@ def test_samples_stand_in_the_order_of_their_prompts(generator, tokenizer):
     assert drawn.prompt_ids == [tokenizer(prompt)["input_ids"] for prompt in prompts]
 
 
-def test_no_prompts_have_no_completions(generator, tokenizer):
+def test_sample_of_no_prompts(generator, tokenizer):
     assert sample(generator, tokenizer, [], 6) == ([], [], [])
 
 
-def test_messages_are_encoded_by_the_template_with_the_beginning_of_an_answer(generator, tokenizer):
+def test_encode_prompts_applies_the_chat_template(generator, tokenizer):
     tokenizer.chat_template = TEMPLATE
     talk = [{"role": "user", "content": "the dog"}, {"role": "assistant", "content": "a cat"}]
     expected = tokenizer("one the dog two a cat three")["input_ids"]
@@ -215,20 +215,20 @@ def test_messages_are_encoded_by_the_template_with_the_beginning_of_an_answer(ge
     assert drawn == sample(generator, tokenizer, ["one the dog two a cat three"], 6, temperature=1e-4)
 
 
-def test_prompts_may_be_tokens_and_then_stay_as_they_are(generator, tokenizer):
+def test_encode_prompts_keeps_tokens(generator, tokenizer):
     ids = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
     assert encode_prompts([*ids, "<s> one"], tokenizer) == [*ids, tokenizer("<s> one")["input_ids"]]
     assert sample(generator, tokenizer, ids, 6) == sample(generator, tokenizer, PROMPTS, 6)
 
 
-def test_prompts_may_be_tokens_already(generator, tokenizer):
+def test_sample_takes_prompts_as_tokens(generator, tokenizer):
     prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
     assert encode_prompts(prompts, tokenizer) == prompts
     assert sample(generator, tokenizer, prompts, 8) == sample(generator, tokenizer, PROMPTS, 8)
 
 
 @pytest.mark.parametrize("empty", ["", []])
-def test_a_prompt_without_a_token_is_refused(generator, tokenizer, empty):
+def test_encode_prompts_refuses_a_prompt_without_a_token(generator, tokenizer, empty):
     with pytest.raises(ValueError, match=r"Prompt 1 is .* and has no token"):
         sample(generator, tokenizer, ["<s>", empty], 6)
 
@@ -242,6 +242,6 @@ def test_a_prompt_without_a_token_is_refused(generator, tokenizer, empty):
         ({"batch_size": 0}, "batch_size must be greater than 0, got 0"),
     ],
 )
-def test_numbers_out_of_range_are_refused(generator, tokenizer, changes, message):
+def test_sample_refuses_numbers_out_of_range(generator, tokenizer, changes, message):
     with pytest.raises(ValueError, match=message):
         sample(generator, tokenizer, PROMPTS, **{"max_new_tokens": 4, **changes})

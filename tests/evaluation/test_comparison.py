@@ -29,7 +29,7 @@ def point(temperature, quality, diversity, *errors):
 SWEEP = [point(0.8, 0.6, 0.3), point(1.0, 0.8, 0.1), point(1.2, 0.9, 0.05)]
 
 
-def test_the_baseline_is_a_straight_line_between_its_neighbours():
+def test_compare_takes_the_baseline_as_straight_lines():
     """At 0.25 the baseline has 1/4 0.8 + 3/4 0.6 = 0.65, at 0.06 4/5 0.9 + 1/5 0.8 = 0.88."""
     candidate = [point(0.9, 0.62, 0.25), point(1.1, 0.9, 0.06)]
     verdict = compare_at_matched_diversity(candidate, SWEEP, "lower")
@@ -43,13 +43,13 @@ def test_the_baseline_is_a_straight_line_between_its_neighbours():
     assert verdict.unmatched == []
 
 
-def test_a_higher_figure_may_be_the_better_one():
+def test_compare_where_higher_is_better():
     (comparison,) = compare_at_matched_diversity([point(0.9, 0.62, 0.25)], SWEEP, "higher").comparisons
     assert comparison.gain == pytest.approx((-0.03, -0.03, -0.03))
     assert compare_at_matched_diversity([point(0.9, 0.7, 0.25)], SWEEP, "higher").word == "better"
 
 
-def test_neither_the_order_of_the_points_nor_the_direction_of_diversity_counts():
+def test_compare_is_invariant_to_order_and_direction():
     candidate = [point(0.9, 0.62, 0.25), point(1.1, 0.9, 0.06)]
     verdict = compare_at_matched_diversity(candidate, SWEEP, "lower")
     assert compare_at_matched_diversity(candidate[::-1], [SWEEP[1], SWEEP[2], SWEEP[0]], "lower") == verdict
@@ -63,7 +63,7 @@ def test_neither_the_order_of_the_points_nor_the_direction_of_diversity_counts()
         assert set(one.between) == set(other.between)
 
 
-def test_the_errors_of_both_qualities_and_of_the_diversities_times_the_slope_by_hand():
+def test_compare_error_of_a_gain_by_hand():
     """The line falls by 0.2 over 0.2: slope -1. At 0.25 it has the share 1/4 of its first and 3/4 of its second end.
 
     s^2 = 0.03^2 + 0.015^2 + 1/16 (0.02^2 + 0.01^2) + 9/16 (0.04^2 + 0.02^2) = 0.00228125, s = 0.047762.
@@ -75,14 +75,14 @@ def test_the_errors_of_both_qualities_and_of_the_diversities_times_the_slope_by_
     assert comparison.gain == pytest.approx((0.03, 0.03 - reach, 0.03 + reach), abs=1e-5)
 
 
-def test_a_steep_line_makes_an_error_of_diversity_count_more():
+def test_compare_steep_line_counts_errors_of_diversity():
     """Twice as steep: 0.4 over 0.2. Only the candidate's diversity has an error, of 0.01: s = 2 * 0.01."""
     baseline = [point(0.8, 0.4, 0.3), point(1.0, 0.8, 0.1)]
     (comparison,) = compare_at_matched_diversity([point(1.0, 0.6, 0.2, 0.0, 0.01)], baseline, "lower").comparisons
     assert comparison.gain == pytest.approx((0.0, -Z * 0.02, Z * 0.02), abs=1e-6)
 
 
-def test_each_of_several_comparisons_has_a_stricter_level():
+def test_compare_several_points_at_a_stricter_level():
     """Two at 95 % have 97.5 % each, z = 2.241403; what is not matched is no comparison."""
     candidate = [point(0.9, 0.62, 0.25, 0.01, 0.0), point(1.1, 0.9, 0.06, 0.01, 0.0), point(2.0, 1.0, 0.01, 0.01, 0.0)]
     verdict = compare_at_matched_diversity(candidate, SWEEP, "lower")
@@ -91,7 +91,7 @@ def test_each_of_several_comparisons_has_a_stricter_level():
     assert verdict.unmatched == [2.0]
 
 
-def test_the_level_is_that_of_the_points_and_of_the_verdict():
+def test_compare_level_is_that_of_points_and_verdict():
     """At 50 % z = 0.674490: 0.1 to each side is an error of 0.148260. Two comparisons have z = 1.150349."""
     quality = Interval(0.65, 0.55, 0.75)
     candidate = [Point(temperature, quality, exact(0.25)) for temperature in (0.9, 1.0)]
@@ -100,7 +100,7 @@ def test_the_level_is_that_of_the_points_and_of_the_verdict():
         assert one.gain == pytest.approx((0.0, -0.170551, 0.170551), abs=1e-5)
 
 
-def test_an_interval_that_is_cut_at_a_bound_has_the_error_of_its_longer_side():
+def test_compare_takes_the_longer_side_of_a_cut_interval():
     """0.9 from 0.8 to 1, where it is cut: s = 0.1 / z."""
     baseline = [point(0.8, 0.6, 0.3), point(1.0, 0.8, 0.1)]
     candidate = [Point(1.0, Interval(0.98, 0.88, 1.0), exact(0.2))]
@@ -131,11 +131,11 @@ def gains(*signs):
         ("-?+", "undecided"),
     ],
 )
-def test_it_is_better_if_better_somewhere_and_worse_nowhere(signs, word):
+def test_verdict_better_somewhere_and_worse_nowhere(signs, word):
     assert gains(*signs).word == word
 
 
-def test_a_sentence_says_at_which_temperatures():
+def test_verdict_sentence_names_temperatures():
     assert gains("+", "?", "-", "+", "!").sentence("gan", "start") == (
         "gan against start at matched diversity: undecided (better at T = 0.8, 1.1; worse at T = 1; as good within "
         "the intervals at T = 0.9, 1.2)."
@@ -146,26 +146,26 @@ def test_a_sentence_says_at_which_temperatures():
     )
 
 
-def test_what_is_nowhere_as_diverse_is_not_decided():
-    """Better than the whole baseline, but colder than any of it: that is what a cold softmax buys."""
+def test_compare_unmatched_diversity_is_undecided():
+    """Better than the whole baseline, but colder than any of it: which a cold softmax brings about."""
     verdict = compare_at_matched_diversity([point(0.5, 0.5, 0.6), point(0.7, 0.55, 0.31)], SWEEP, "lower")
     assert verdict == Verdict("undecided", [], [0.5, 0.7])
     assert "undecided, since gan is at none of its temperatures as diverse" in verdict.sentence("gan", "start")
 
 
-def test_the_ends_of_the_curve_belong_to_it():
+def test_compare_ends_of_the_curve_belong_to_it():
     verdict = compare_at_matched_diversity([point(0.8, 0.6, 0.3), point(1.2, 0.9, 0.05)], SWEEP, "lower")
     assert [one.gain.value for one in verdict.comparisons] == pytest.approx([0.0, 0.0])
 
 
-def test_points_of_one_diversity_are_averaged():
+def test_compare_averages_points_of_one_diversity():
     """A generator that says one text at every temperature has no slope."""
     baseline = [point(0.8, 0.6, 1.0, 0.02, 0.0), point(1.0, 0.8, 1.0, 0.02, 0.0)]
     (comparison,) = compare_at_matched_diversity([point(1.0, 0.7, 1.0)], baseline, "lower").comparisons
     assert comparison.gain == pytest.approx((0.0, -Z * 0.01 * math.sqrt(2), Z * 0.01 * math.sqrt(2)), abs=1e-6)
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_compare_refuses_what_has_no_interval():
     with pytest.raises(ValueError, match="got 1 and 1"):
         compare_at_matched_diversity(SWEEP[:1], SWEEP[:1], "lower")
     with pytest.raises(ValueError, match="got 3 and 0"):
@@ -179,7 +179,7 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def noisy_sweep(draw, quality_error, diversity_error, gain=0.0):
-    """Return five points of one frontier, each figure the mean of ten groups with a jackknife of these."""
+    """Return five points of one frontier, each metric the mean of ten groups with a jackknife of these."""
 
     def measured(value, error):
         return jackknife_interval([draw.gauss(value, error * math.sqrt(10)) for _ in range(10)], _mean)
@@ -196,8 +196,9 @@ def _mean(values):
     return sum(values) / len(values)
 
 
+@pytest.mark.slow  # the formula of the error is held by hand above
 @pytest.mark.parametrize(("errors", "most"), [((0.02, 0.002), 33), ((0.02, 0.02), 33), ((0.005, 0.02), 40)])
-def test_models_of_one_frontier_are_told_apart_hardly_oftener_than_the_level_says(errors, most):
+def test_compare_models_of_one_frontier_at_the_level(errors, most):
     """Of 400 pairs 20 -+ 3 * 4.4 may be decided; of 4000 with these errors 4.0, 5.3 and 7.3 % are.
 
     In the last ones the diversities err by a quarter of the distance between points, so that the curve is in doubt.
@@ -210,7 +211,7 @@ def test_models_of_one_frontier_are_told_apart_hardly_oftener_than_the_level_say
     assert 400 - words.count("undecided") <= most
 
 
-def test_a_gain_of_several_errors_is_found():
+def test_compare_finds_a_gain_of_several_errors():
     draw = random.Random(0)
     words = [
         compare_at_matched_diversity(

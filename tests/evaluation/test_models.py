@@ -19,7 +19,7 @@ def logits(model):
         return model.eval()(IDS).logits
 
 
-def test_a_folder_is_loaded_with_its_tokenizer_for_evaluation(folders):
+def test_load_generator_from_a_folder(folders):
     model, tokenizer = load_generator(folders["start"])
     assert isinstance(model, GPT2LMHeadModel)
     assert not model.training
@@ -27,7 +27,7 @@ def test_a_folder_is_loaded_with_its_tokenizer_for_evaluation(folders):
     assert tokenizer("<s> dog")["input_ids"] == [1, 8]
 
 
-def test_adapters_bring_the_model_below_them_and_its_tokenizer(folders):
+def test_load_generator_adapters_bring_their_base(folders):
     model, tokenizer = load_generator(folders["tuned"])
     assert isinstance(model, PeftModel)
     assert not model.training
@@ -36,7 +36,7 @@ def test_adapters_bring_the_model_below_them_and_its_tokenizer(folders):
     assert tokenizer("<s> dog")["input_ids"] == [1, 8]
 
 
-def test_adapters_that_were_saved_with_a_tokenizer_have_that(folders, tmp_path):
+def test_load_generator_adapters_with_a_tokenizer(folders, tmp_path):
     shutil.copytree(folders["tuned"], tmp_path / "tuned")
     tokenizer = new_tokenizer()
     tokenizer.eos_token = "."
@@ -45,7 +45,7 @@ def test_adapters_that_were_saved_with_a_tokenizer_have_that(folders, tmp_path):
     assert load_tokenizer(folders["tuned"]).eos_token == "</s>"
 
 
-def test_a_model_that_is_loaded_already_stays_as_it_is(folders):
+def test_load_generator_leaves_a_loaded_model_as_it_is(folders):
     model = GPT2LMHeadModel.from_pretrained(folders["start"]).train()
     same, tokenizer = load_generator(model)
     assert same is model
@@ -56,14 +56,14 @@ def test_a_model_that_is_loaded_already_stays_as_it_is(folders):
     assert load_generator(folders["start"], given)[1] is given
 
 
-def test_the_precision_is_that_of_the_file_or_the_one_asked_for(folders, tmp_path):
+def test_load_generator_dtype(folders, tmp_path):
     save(new_generator().bfloat16(), tmp_path / "half")
     assert load_generator(str(tmp_path / "half"))[0].dtype == torch.bfloat16
     assert load_generator(str(tmp_path / "half"), dtype="float32")[0].dtype == torch.float32
     assert load_generator(folders["start"])[0].dtype == torch.float32
 
 
-def test_a_quantised_checkpoint_stays_where_it_was_loaded(folders, tmp_path, monkeypatch):
+def test_load_generator_leaves_a_quantised_model_in_place(folders, tmp_path, monkeypatch):
     pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
     config = BitsAndBytesConfig(load_in_8bit=True)
     save(GPT2LMHeadModel.from_pretrained(folders["start"], quantization_config=config), tmp_path / "int8")
@@ -76,12 +76,12 @@ def test_a_quantised_checkpoint_stays_where_it_was_loaded(folders, tmp_path, mon
     assert len(moved) == 1
 
 
-def test_a_model_from_nowhere_needs_its_tokenizer():
+def test_load_tokenizer_of_a_model_from_nowhere_is_refused():
     with pytest.raises(ValueError, match="needs its tokenizer beside it"):
         load_generator(new_generator())
 
 
-def test_models_are_called_by_the_last_part_of_their_path_or_as_the_caller_says():
+def test_named_models_by_path_or_by_name():
     model = new_generator()
     assert named_models("org/gpt") == {"gpt": "org/gpt"}
     assert named_models("runs/out/") == {"out": "runs/out/"}
@@ -106,12 +106,12 @@ def test_models_are_called_by_the_last_part_of_their_path_or_as_the_caller_says(
         (".", "cannot be called ''"),
     ],
 )
-def test_names_that_cannot_stand_in_a_files_are_refused(models, message):
+def test_named_models_refuse_names_unfit_for_files(models, message):
     with pytest.raises(ValueError, match=message):
         named_models(models)
 
 
-def test_a_folder_is_known_again_by_its_content_wherever_it_lies(folders, tmp_path):
+def test_fingerprint_of_a_folder_is_of_its_content(folders, tmp_path):
     shutil.copytree(folders["start"], tmp_path / "copy")
     for path in (tmp_path / "copy").iterdir():
         os.utime(path, (1, 1))
@@ -122,7 +122,7 @@ def test_a_folder_is_known_again_by_its_content_wherever_it_lies(folders, tmp_pa
 
 
 @pytest.mark.parametrize("place", [0, -1])
-def test_other_weights_are_another_model(folders, tmp_path, monkeypatch, place):
+def test_fingerprint_changes_with_the_weights(folders, tmp_path, monkeypatch, place):
     """A file of more than twice the sampled bytes is known by its two ends."""
     monkeypatch.setattr("hf_mgan.evaluation.models.SAMPLED", 1000)
     shutil.copytree(folders["start"], tmp_path / "copy")
@@ -135,7 +135,7 @@ def test_other_weights_are_another_model(folders, tmp_path, monkeypatch, place):
     assert fingerprint(str(tmp_path / "copy")) != before
 
 
-def test_a_loaded_model_is_known_again_by_its_weights_and_an_id_by_itself():
+def test_fingerprint_of_a_loaded_model_and_of_an_id():
     model = new_generator()
     assert fingerprint(model) == fingerprint(new_generator())
     assert fingerprint(model) != fingerprint(new_generator(seed=1))

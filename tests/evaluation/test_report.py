@@ -8,17 +8,17 @@ import pytest
 from hf_mgan.evaluation import compare_at_matched_diversity
 from hf_mgan.evaluation.plots import draw
 from hf_mgan.evaluation.report import PLOTS, Report, markdown, part_name, table, verdict_lines, write_report
-from hf_mgan.evaluation.text_metrics import METRICS, share_interval
-from hf_mgan.metrics import Interval
+from hf_mgan.evaluation.text_metrics import METRICS
+from hf_mgan.metrics import Interval, share_interval
 
 
-def figure(value, reach=0.0):
+def interval(value, reach=0.0):
     return [value, value - reach, value + reach]
 
 
-def part(texts=("a dog sees", "the cat"), calibration=((0.2, 0.3, 10), (0.8, 0.7, 12)), **figures):
+def part(texts=("a dog sees", "the cat"), calibration=((0.2, 0.3, 10), (0.8, 0.7, 12)), **metrics):
     return {
-        "figures": figures,
+        "metrics": metrics,
         "calibration": [list(one) for one in calibration],
         "lengths": [len(text.split()) for text in texts],
         "texts": list(texts),
@@ -38,13 +38,13 @@ def report(parts=None, **changes):
         "level": 0.95,
         "parts": parts
         or {
-            "real": part(c2st_auc=figure(0.51, 0.04), self_bleu=figure(0.05, 0.01), bleu=figure(31.4567, 2.0)),
+            "real": part(c2st_auc=interval(0.51, 0.04), self_bleu=interval(0.05, 0.01), bleu=interval(31.4567, 2.0)),
             "start_T0.8": part(
-                c2st_auc=figure(0.6, 0.01), self_bleu=figure(0.3, 0.01), reverse_perplexity=[9.0, None, None]
+                c2st_auc=interval(0.6, 0.01), self_bleu=interval(0.3, 0.01), reverse_perplexity=[9.0, None, None]
             ),
-            "start_T1": part(c2st_auc=figure(0.8, 0.01), self_bleu=figure(0.1, 0.01)),
-            "gan_T0.8": part(c2st_auc=figure(0.6, 0.01), self_bleu=figure(0.2, 0.01)),
-            "gan_T1": part(c2st_auc=figure(0.9, 0.01), self_bleu=figure(0.05, 0.01)),
+            "start_T1": part(c2st_auc=interval(0.8, 0.01), self_bleu=interval(0.1, 0.01)),
+            "gan_T0.8": part(c2st_auc=interval(0.6, 0.01), self_bleu=interval(0.2, 0.01)),
+            "gan_T1": part(c2st_auc=interval(0.9, 0.01), self_bleu=interval(0.05, 0.01)),
         },
         "seconds": 3.0,
         "device": "CPU, abc",
@@ -58,31 +58,31 @@ def lines(text):
     return [line for line in text.splitlines() if line]
 
 
-def test_a_part_is_named_after_its_model_and_temperature():
+def test_part_name_of_model_and_temperature():
     assert part_name("gan", 1.0) == "gan_T1"
     assert part_name("gan", 0.75) == "gan_T0.75"
 
 
-def test_figures_are_intervals_and_what_was_not_measured_is_none():
+def test_report_metric_is_an_interval_or_none():
     made = report()
-    assert made.figure("real", "c2st_auc") == pytest.approx(Interval(0.51, 0.47, 0.55))
-    assert made.figure("real", "mauve") is None
-    reverse = made.figure("start_T0.8", "reverse_perplexity")
+    assert made.metric("real", "c2st_auc") == pytest.approx(Interval(0.51, 0.47, 0.55))
+    assert made.metric("real", "mauve") is None
+    reverse = made.metric("start_T0.8", "reverse_perplexity")
     assert reverse.value == 9.0
     assert reverse.low != reverse.low  # nan
-    assert report(parts={"real": part(entropy=[None, None, None])}).figure("real", "entropy") is None
+    assert report(parts={"real": part(entropy=[None, None, None])}).metric("real", "entropy") is None
 
 
-def test_the_curve_of_a_model_leaves_out_temperatures_without_a_judge():
+def test_report_points_leave_out_untested_temperatures():
     made = report()
     points = [(one.temperature, one.quality[0], one.diversity[0]) for one in made.points("start", "c2st_auc")]
     assert points == [(0.8, 0.6, 0.3), (1.0, 0.8, 0.1)]
-    del made.parts["start_T1"]["figures"]["c2st_auc"]
+    del made.parts["start_T1"]["metrics"]["c2st_auc"]
     assert [one.temperature for one in made.points("start", "c2st_auc")] == [0.8]
     assert made.points("start", "mauve") == []
 
 
-def test_each_model_but_the_baseline_has_a_verdict():
+def test_report_verdict_of_each_model_but_the_baseline():
     """At self-BLEU 0.2 the baseline has 0.7 and gan 0.6; its hotter point is more diverse than all of the baseline.
 
     The other way round, gan has 0.6 + 2/3 0.3 = 0.8 at 0.1, and so has start.
@@ -94,51 +94,51 @@ def test_each_model_but_the_baseline_has_a_verdict():
     assert verdict.unmatched == [1.0]
     assert verdict.comparisons[0].gain.value == pytest.approx(0.1)
     assert verdict_lines(report()) == [
-        "By judge AUC: gan against start at matched diversity: better (better at T = 0.8; not comparable at T = 1)."
+        "By C2ST AUC: gan against start at matched diversity: better (better at T = 0.8; not comparable at T = 1)."
     ]
     back = report(baseline="gan").verdicts()["start"]["c2st_auc"]
     assert (back.word, back.unmatched) == ("undecided", [0.8])
     assert back.comparisons[0].gain.value == pytest.approx(0)
 
 
-def test_the_level_of_the_report_is_that_of_the_verdict():
+def test_report_level_is_that_of_the_verdict():
     """Two comparisons, so that the level of each depends on that of both."""
     made = report(level=0.5)
-    made.parts["gan_T1"]["figures"]["self_bleu"] = figure(0.15, 0.01)
+    made.parts["gan_T1"]["metrics"]["self_bleu"] = interval(0.15, 0.01)
     curves = [made.points(model, "c2st_auc") for model in ("gan", "start")]
     assert made.verdicts()["gan"]["c2st_auc"] == compare_at_matched_diversity(*curves, "lower", level=0.5)
     assert made.verdicts()["gan"]["c2st_auc"] != compare_at_matched_diversity(*curves, "lower")
 
 
-def test_a_figure_that_is_better_if_higher_counts_the_other_way():
+def test_report_verdict_where_higher_is_better():
     made = report()
     for one in made.parts.values():
-        one["figures"]["mauve"] = one["figures"]["c2st_auc"]
+        one["metrics"]["mauve"] = one["metrics"]["c2st_auc"]
     assert made.verdicts()["gan"]["mauve"].word == "worse"
-    assert [line.split(":")[0] for line in verdict_lines(made)] == ["By judge AUC", "By MAUVE"]
+    assert [line.split(":")[0] for line in verdict_lines(made)] == ["By C2ST AUC", "By MAUVE"]
 
 
 @pytest.mark.parametrize("lost", [["start_T1"], ["start_T0.8", "start_T1"], ["gan_T0.8", "gan_T1"]])
-def test_without_a_curve_there_is_no_verdict_and_the_report_says_why(lost):
+def test_report_without_a_curve_says_why_no_verdict(lost):
     made = report()
     for name in lost:
-        del made.parts[name]["figures"]["c2st_auc"]
+        del made.parts[name]["metrics"]["c2st_auc"]
     assert made.verdicts() == {"gan": {}}
     (line,) = verdict_lines(made)
     assert line.startswith("gan against start: no verdict. It takes")
     assert f"- {line}" in lines(markdown(made))
 
 
-def test_one_model_has_no_verdict_and_none_is_missed():
+def test_report_of_one_model_has_no_verdict():
     alone = report(models=["start"])
     assert alone.verdicts() == {}
     assert verdict_lines(alone) == []
     assert "At matched" not in markdown(alone)
 
 
-def test_the_table_has_a_row_a_model_and_temperature_and_a_column_a_measure():
+def test_table_rows_and_columns():
     assert lines(table(report())) == [
-        "| | T | judge AUC | reverse ppl | self-BLEU | BLEU |",
+        "| | T | C2ST AUC | reverse ppl | self-BLEU | BLEU |",
         "|---|---|---|---|---|---|",
         "| real text | | 0.510 ± 0.040 |  | 0.050 ± 0.010 | 31.5 ± 2.0 |",
         "| start | 0.8 | 0.600 ± 0.010 | 9.000 | 0.300 ± 0.010 |  |",
@@ -148,14 +148,14 @@ def test_the_table_has_a_row_a_model_and_temperature_and_a_column_a_measure():
     ]
 
 
-def test_the_page_holds_verdicts_tables_samples_and_how_it_was_made():
+def test_markdown_holds_all_sections():
     text = markdown(report(level=0.9))
     written = lines(text)
     assert written[0] == "# Evaluation"
-    assert written[1].startswith("- By judge AUC: gan against start")
-    assert "2 texts a row; values ± half of their 90% intervals." in text
+    assert written[1].startswith("- By C2ST AUC: gan against start")
+    assert "2 texts per row; values ± half of their 90% intervals." in text
     assert table(report()) in text
-    assert "| gan | judge AUC | 0.8 | 1 to 0.8 | 0.600 | 0.700 | +0.100 (+0.08" in text
+    assert "| gan | C2ST AUC | 0.8 | 1 to 0.8 | 0.600 | 0.700 | +0.100 (+0.08" in text
     for name in PLOTS:
         assert f"({name})" in text
     read = {"c2st_auc": "lower", "reverse_perplexity": "lower", "bleu": "higher"}
@@ -170,7 +170,7 @@ def test_the_page_holds_verdicts_tables_samples_and_how_it_was_made():
     assert "None" not in markdown(report(command=None))
 
 
-def test_samples_are_the_first_ones_at_the_temperature_nearest_to_1_a_line_each():
+def test_markdown_samples_are_the_first_ones():
     made = report(temperatures=[0.8, 1.0])
     made.parts["gan_T1"]["texts"] = ["one\ntwo", *(f"text {place}" for place in range(9))]
     text = markdown(made)
@@ -183,12 +183,12 @@ def refuse(constant):
     raise AssertionError(f"{constant} is no JSON")
 
 
-def test_the_files_hold_all_figures_and_verdicts_as_json_without_nan(tmp_path):
+def test_write_report_is_json_without_nan(tmp_path):
     made = report()
     write_report(made, tmp_path)
     values = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
     assert set(values) == {*Report.__dataclass_fields__, "verdicts"}
-    assert values["parts"]["start_T0.8"]["figures"]["reverse_perplexity"] == [9.0, None, None]
+    assert values["parts"]["start_T0.8"]["metrics"]["reverse_perplexity"] == [9.0, None, None]
     assert not any("texts" in one for one in values["parts"].values())
     assert made.parts["real"]["texts"]  # and the report keeps them
     verdict = values["verdicts"]["gan"]["c2st_auc"]
@@ -207,24 +207,24 @@ def is_png(path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_three_plots_are_drawn(tmp_path):
+def test_draw_makes_three_plots(tmp_path):
     draw(report(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(PLOTS)
     assert all(is_png(tmp_path / name) for name in PLOTS)
 
 
 @pytest.mark.filterwarnings("error")
-def test_plots_are_drawn_where_nothing_could_be_judged(tmp_path):
+def test_draw_where_nothing_could_be_tested(tmp_path):
     made = report()
     for one in made.parts.values():
-        one["figures"].pop("c2st_auc")
+        one["metrics"].pop("c2st_auc")
         one["calibration"] = []
         one["lengths"] = [0, 0]
     draw(made, tmp_path)
     assert all(is_png(tmp_path / name) for name in PLOTS)
 
 
-def test_plots_show_every_model_and_the_real_texts(tmp_path, monkeypatch):
+def test_draw_shows_every_model_and_real_texts(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     drawn = {}
@@ -243,7 +243,7 @@ def test_plots_show_every_model_and_the_real_texts(tmp_path, monkeypatch):
     assert bars[0][:, 1].tolist() == pytest.approx([expected.low, expected.high])
 
 
-def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
+def test_draw_names_the_extra_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'hf-mgan\[evaluation\]'"):
         draw(report(), tmp_path)

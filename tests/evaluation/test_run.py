@@ -18,10 +18,10 @@ from transformers import GPT2LMHeadModel
 from hf_mgan import SafetyGate
 from hf_mgan.decoding.sampling import sample
 from hf_mgan.evaluation import EvaluationConfig, evaluate_generator, run
-from hf_mgan.evaluation import evaluated_model as side
+from hf_mgan.evaluation import evaluated_model as model_module
 from hf_mgan.evaluation.models import load_generator
-from hf_mgan.evaluation.text_metrics import METRICS, share_interval, text_metrics
-from hf_mgan.metrics import bleu, bootstrap_interval
+from hf_mgan.evaluation.text_metrics import METRICS, text_metrics
+from hf_mgan.metrics import bleu, bootstrap_interval, share_interval
 
 from ..conftest import VOCABULARY, bert_classifier, texts
 from .conftest import new_generator, new_tokenizer
@@ -50,7 +50,7 @@ def settings(folder, **changes):
 
 
 def few(folder, **changes):
-    """Return settings of what takes no judge: six texts at one temperature."""
+    """Return settings of what is too few for a two-sample test: six texts at one temperature."""
     return settings(folder, **{"num_samples": 6, "temperatures": [0.9], **changes})
 
 
@@ -85,8 +85,8 @@ def again(evaluated, folders, encoder, tmp_path):
 
     def evaluate(models=folders, held_out=HELD_OUT, changes=None, **arguments):
         arguments = {"training": TRAINING, "safety": SafetyGate(has_a_king), **arguments}
-        evaluation = settings(tmp_path / "copy", **{"encoder": encoder, **(changes or {})})
-        return evaluate_generator(models, held_out, evaluation, **arguments)
+        config = settings(tmp_path / "copy", **{"encoder": encoder, **(changes or {})})
+        return evaluate_generator(models, held_out, config, **arguments)
 
     return evaluate, tmp_path / "copy"
 
@@ -101,7 +101,11 @@ def nothing_is_loaded(monkeypatch):
     def loaded(*_, **__):
         raise AssertionError("something was loaded")
 
-    for module, name in ((side, "load_generator"), (side, "load_tokenizer"), (run, "encoder_features")):
+    for module, name in (
+        (model_module, "load_generator"),
+        (model_module, "load_tokenizer"),
+        (run, "encoder_features"),
+    ):
         monkeypatch.setattr(module, name, loaded)
 
 
@@ -111,8 +115,8 @@ def halves(rows, size=COUNT, seed=0):
     return [rows[place] for place in order[:size]], [rows[place] for place in order[size:]]
 
 
-def nats_a_token(model, prompts, rows, temperature):
-    """Compute -log q a token, text by text without padding."""
+def nats_per_token(model, prompts, rows, temperature):
+    """Compute -log q per token, text by text without padding."""
     total = 0.0
     for prompt, row in zip(prompts, rows, strict=True):
         with torch.no_grad():
@@ -121,7 +125,7 @@ def nats_a_token(model, prompts, rows, temperature):
     return total / sum(map(len, rows))
 
 
-def test_every_model_at_every_temperature_has_its_files(evaluated):
+def test_evaluate_writes_the_files_of_every_part(evaluated):
     report, folder = evaluated
     cells = {f"{name}_T{temperature:g}.json" for name in ("start", "tuned") for temperature in TEMPERATURES}
     assert {path.name for path in (folder / "samples").iterdir()} == cells
@@ -137,7 +141,7 @@ def test_every_model_at_every_temperature_has_its_files(evaluated):
         assert 0.05 < part["peak_memory_gib"] < 50
 
 
-def test_completions_are_drawn_at_the_temperature_from_the_start_of_the_sequence(evaluated, folders):
+def test_evaluate_draws_at_the_temperature(evaluated, folders):
     for name in ("start", "tuned"):
         model, tokenizer = load_generator(folders[name])
         for temperature in TEMPERATURES:
@@ -147,108 +151,108 @@ def test_completions_are_drawn_at_the_temperature_from_the_start_of_the_sequence
             assert part["tokens"] == sum(map(len, expected.completion_ids))
 
 
-def rounded(figures):
-    return {name: [round(value, 6) for value in interval] for name, interval in figures.items()}
+def rounded(metrics):
+    return {name: [round(value, 6) for value in interval] for name, interval in metrics.items()}
 
 
-def test_figures_are_those_of_the_texts_beside_one_half_of_the_real_ones(evaluated, encoder):
+def test_evaluate_metrics_are_those_of_the_texts(evaluated, encoder):
     report, _ = evaluated
     real, further = halves(HELD_OUT["text"])
-    features = run._features(encoder)
+    features = run._encoder_features(encoder)
     for name in ("tuned_T0.9", "real"):
         part = report.parts[name]
         expected = text_metrics(
             part["texts"], real, training=TRAINING["text"], features=features, is_unsafe=has_a_king, reverse=False
         )
-        own = {name: value for name, value in part["figures"].items() if name not in ("entropy", "real_nll")}
-        assert own == rounded(expected.figures)
-        assert part["calibration"] == [list(one) for one in expected.judge.calibration]
+        own = {name: value for name, value in part["metrics"].items() if name not in ("entropy", "real_nll")}
+        assert own == rounded(expected.metrics)
+        assert part["calibration"] == [list(one) for one in expected.c2st.calibration]
         assert part["lengths"] == expected.lengths
-        assert list(part["figures"]) == [measure for measure in METRICS if measure in part["figures"]]
+        assert list(part["metrics"]) == [name for name in METRICS if name in part["metrics"]]
     assert report.parts["real"]["texts"] == further
-    assert "bleu" not in report.parts["tuned_T0.9"]["figures"]  # there are no prompts
+    assert "bleu" not in report.parts["tuned_T0.9"]["metrics"]  # there are no prompts
 
 
-def test_the_likelihoods_at_a_temperature_by_hand(evaluated, folders):
+def test_evaluate_likelihoods_at_a_temperature_by_hand(evaluated, folders):
     real, _ = halves(HELD_OUT["text"])
     for name in ("start", "tuned"):
         model, tokenizer = load_generator(folders[name])
         real_ids = [[*tokenizer(text)["input_ids"], END] for text in real]
         for temperature in TEMPERATURES:
             drawn = sample(model, tokenizer, ["<s>"] * COUNT, LENGTH, temperature, batch_size=16)
-            figures = evaluated[0].parts[f"{name}_T{temperature:g}"]["figures"]
-            for measure, rows in (("real_nll", real_ids), ("entropy", drawn.completion_ids)):
-                value, low, high = figures[measure]
-                assert value == pytest.approx(nats_a_token(model, [[1]] * COUNT, rows, temperature), abs=1e-5)
+            metrics = evaluated[0].parts[f"{name}_T{temperature:g}"]["metrics"]
+            for metric, rows in (("real_nll", real_ids), ("entropy", drawn.completion_ids)):
+                value, low, high = metrics[metric]
+                assert value == pytest.approx(nats_per_token(model, [[1]] * COUNT, rows, temperature), abs=1e-5)
                 assert low < value < high
 
 
-def test_real_texts_are_read_once_for_all_temperatures(folders, tmp_path, monkeypatch):
+def test_evaluate_reads_real_texts_once_for_all_temperatures(folders, tmp_path, monkeypatch):
     asked = []
-    compute = side.tempered_logps
+    compute = model_module.tempered_logps
 
     def watched(model, prompt_ids, completion_ids, temperatures, batch_size):
         asked.append(list(temperatures))
         return compute(model, prompt_ids, completion_ids, temperatures, batch_size)
 
-    monkeypatch.setattr(side, "tempered_logps", watched)
+    monkeypatch.setattr(model_module, "tempered_logps", watched)
     evaluate_generator(folders, HELD_OUT, few(tmp_path, temperatures=[0.8, 1.0]))
     of_a_model = [[0.8], [0.8, 1.0], [1.0]]  # samples, the real texts at both, samples
     assert asked == 2 * of_a_model
 
 
-def test_the_unsafe_rate_is_the_gates(evaluated):
+def test_evaluate_unsafe_rate_is_the_gates(evaluated):
     for part in evaluated[0].parts.values():
         interval = share_interval(has_a_king(part["texts"]))
-        assert part["figures"]["unsafe_rate"] == [round(value, 6) for value in interval]
+        assert part["metrics"]["unsafe_rate"] == [round(value, 6) for value in interval]
 
 
-def test_real_texts_are_cut_like_completions_and_then_have_no_end(folders, tmp_path):
+def test_evaluate_cuts_real_texts_like_completions(folders, tmp_path):
     """Five of six words: the end is not among the tokens whose likelihood counts. Seed and level are others too."""
-    evaluation = settings(tmp_path, temperatures=[1.0], max_completion_length=5, seed=4, level=0.5)
-    report = evaluate_generator(folders["start"], HELD_OUT, evaluation)
+    config = settings(tmp_path, temperatures=[1.0], max_completion_length=5, seed=4, level=0.5)
+    report = evaluate_generator(folders["start"], HELD_OUT, config)
     real, further = halves(HELD_OUT["text"], seed=4)
     assert report.parts["real"]["texts"] == [" ".join(text.split()[:5]) for text in further]
     model, tokenizer = load_generator(folders["start"])
     drawn = sample(model, tokenizer, ["<s>"] * COUNT, 5, seed=4, batch_size=16)
     assert report.parts["start_T1"]["texts"] == drawn.texts
     cut = [" ".join(text.split()[:5]) for text in real]
-    expected = text_metrics(drawn.texts, cut, reverse=False, seed=4, level=0.5).figures
-    assert report.figure("start_T1", "c2st_auc") == pytest.approx(expected["c2st_auc"], abs=1e-6)
+    expected = text_metrics(drawn.texts, cut, reverse=False, seed=4, level=0.5).metrics
+    assert report.metric("start_T1", "c2st_auc") == pytest.approx(expected["c2st_auc"], abs=1e-6)
     rows = [tokenizer(text)["input_ids"][:5] for text in real]
-    narrow = bootstrap_interval([nats_a_token(model, [[1]], [row], 1.0) for row in rows], seed=4, level=0.5)
-    assert report.figure("start_T1", "real_nll") == pytest.approx(narrow, abs=1e-5)  # all texts have five tokens
+    narrow = bootstrap_interval([nats_per_token(model, [[1]], [row], 1.0) for row in rows], seed=4, level=0.5)
+    assert report.metric("start_T1", "real_nll") == pytest.approx(narrow, abs=1e-5)  # all texts have five tokens
 
 
-def test_a_loaded_model_in_training_has_the_figures_of_its_folder(evaluated, folders, encoder, tmp_path):
+def test_evaluate_a_loaded_model_as_its_folder(evaluated, folders, encoder, tmp_path):
     model = GPT2LMHeadModel.from_pretrained(folders["start"]).train()
     assert model.config.resid_pdrop > 0
     report = evaluate_generator(model, HELD_OUT, settings(tmp_path, encoder=encoder), training=TRAINING)
     assert model.training
     for temperature in TEMPERATURES:
-        figures = evaluated[0].parts[f"start_T{temperature:g}"]["figures"]
-        own = report.parts[f"model_T{temperature:g}"]["figures"]
-        assert set(figures) - set(own) == {"unsafe_rate"}
+        metrics = evaluated[0].parts[f"start_T{temperature:g}"]["metrics"]
+        own = report.parts[f"model_T{temperature:g}"]["metrics"]
+        assert set(metrics) - set(own) == {"unsafe_rate"}
         for name, value in own.items():
-            assert value == pytest.approx(figures[name], abs=1e-5), name
+            assert value == pytest.approx(metrics[name], abs=1e-5), name
 
 
-def test_a_model_and_its_tokenizer_from_nowhere(tmp_path):
+def test_evaluate_a_model_and_tokenizer_from_nowhere(tmp_path):
     report = evaluate_generator(
         {"new": new_generator(seed=3)},
         HELD_OUT,
         few(tmp_path, reverse_perplexity=True, num_samples=10),
         processing_classes={"new": new_tokenizer()},
     )
-    figure = report.figure("new_T0.9", "reverse_perplexity")
-    assert figure.value > 1
-    assert math.isnan(figure.low)
+    perplexity = report.metric("new_T0.9", "reverse_perplexity")
+    assert perplexity.value > 1
+    assert math.isnan(perplexity.low)
     assert "NaN" not in (tmp_path / "parts" / "new_T0.9.json").read_text()  # which is no JSON
     assert len(report.parts["new_T0.9"]["texts"]) == len(report.parts["real"]["texts"]) == 10
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
-def test_a_second_call_makes_nothing_and_loads_nothing(again, evaluated):
+def test_evaluate_again_loads_nothing(again, evaluated):
     evaluate, folder = again
     before = made(folder)
     report = evaluate()
@@ -257,7 +261,7 @@ def test_a_second_call_makes_nothing_and_loads_nothing(again, evaluated):
     assert report.verdicts() == evaluated[0].verdicts()
 
 
-def test_a_source_tree_that_is_not_installed_is_evaluated_to_the_end(again, evaluated, monkeypatch):
+def test_evaluate_from_a_source_tree_not_installed(again, evaluated, monkeypatch):
     def version(name):
         if name == "hf-mgan":
             raise metadata.PackageNotFoundError(name)
@@ -269,7 +273,7 @@ def test_a_source_tree_that_is_not_installed_is_evaluated_to_the_end(again, eval
 
 
 @pytest.mark.parametrize("lost", ["parts/tuned_T0.9.json", "samples/start_T1.3.json", "parts/real.json"])
-def test_what_is_lost_is_made_again_and_nothing_else(again, evaluated, lost):
+def test_evaluate_makes_again_what_is_lost_alone(again, evaluated, lost):
     evaluate, folder = again
     before = made(folder)
     (folder / lost).unlink()
@@ -277,20 +281,20 @@ def test_what_is_lost_is_made_again_and_nothing_else(again, evaluated, lost):
     after = made(folder)
     assert {name for name in after if after[name] != before[name]} == {lost}
     for name, part in evaluated[0].parts.items():
-        for key in ("figures", "texts", "lengths", "calibration"):
+        for key in ("metrics", "texts", "lengths", "calibration"):
             assert report.parts[name][key] == part[key]
 
 
-def test_an_evaluation_that_was_stopped_goes_on(folders, tmp_path, monkeypatch):
-    """It stops while the second of two temperatures is measured: both are drawn, one is measured."""
-    measure = run._measured
+def test_evaluate_goes_on_after_it_was_stopped(folders, tmp_path, monkeypatch):
+    """It stops at the metrics of the second of two temperatures: both are drawn, one has its metrics."""
+    compute = run._compute
 
     def stopped(one, samples, *rest):
         if samples["texts"] == json.loads((tmp_path / "samples" / "start_T1.3.json").read_text())["texts"]:
             raise KeyboardInterrupt
-        return measure(one, samples, *rest)
+        return compute(one, samples, *rest)
 
-    monkeypatch.setattr(run, "_measured", stopped)
+    monkeypatch.setattr(run, "_compute", stopped)
     with pytest.raises(KeyboardInterrupt):
         evaluate_generator(folders["start"], HELD_OUT, settings(tmp_path))
     before = made(tmp_path)
@@ -322,7 +326,7 @@ def test_an_evaluation_that_was_stopped_goes_on(folders, tmp_path, monkeypatch):
     ],
 )
 @pytest.mark.usefixtures("nothing_is_loaded")
-def test_other_settings_in_the_same_folder_are_refused_by_name(again, changes, names):
+def test_evaluate_refuses_other_settings_in_the_folder(again, changes, names):
     evaluate, folder = again
     before = made(folder)
     with pytest.raises(ValueError, match=rf"parts of an evaluation with other settings \({names}\)"):
@@ -330,7 +334,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(again, changes, n
     assert made(folder) == before
 
 
-def test_another_classifier_is_another_setting(folders, tmp_path):
+def test_evaluate_another_safety_classifier_is_another_setting(folders, tmp_path):
     """One of the same form and threshold, in which other weights or another label say what is unsafe."""
 
     def evaluate(seed, label):
@@ -344,7 +348,7 @@ def test_another_classifier_is_another_setting(folders, tmp_path):
             evaluate(seed, label)
 
 
-def test_a_model_that_has_changed_is_refused_by_name(again, folders, tmp_path):
+def test_evaluate_refuses_a_model_that_has_changed(again, folders, tmp_path):
     shutil.copytree(folders["start"], tmp_path / "start")
     new_generator(seed=1).save_pretrained(tmp_path / "start")
     evaluate, _ = again
@@ -352,7 +356,7 @@ def test_a_model_that_has_changed_is_refused_by_name(again, folders, tmp_path):
         evaluate({"start": str(tmp_path / "start"), "tuned": folders["tuned"]})
 
 
-def test_another_model_and_another_temperature_may_join(again, evaluated, folders):
+def test_evaluate_more_models_and_temperatures_join(again, evaluated, folders):
     evaluate, folder = again
     before = made(folder)
     report = evaluate(
@@ -369,14 +373,14 @@ def test_another_model_and_another_temperature_may_join(again, evaluated, folder
     assert set(kept) == {"start", "tuned", "third"}
 
 
-def test_one_of_the_models_may_be_looked_at_alone(again, folders):
+def test_evaluate_one_of_the_models_alone(again, folders):
     evaluate, folder = again
     report = evaluate({"tuned": folders["tuned"]}, changes={"temperatures": [1.3]})
     assert list(report.parts) == ["real", "tuned_T1.3"]
     assert set(json.loads((folder / "settings.json").read_text())["models"]) == {"start", "tuned"}
 
 
-def test_one_model_after_the_other_is_in_memory_and_none_while_texts_are_measured(folders, tmp_path, monkeypatch):
+def test_evaluate_holds_one_model_in_memory(folders, tmp_path, monkeypatch):
     loaded, others = [], []
 
     def count_others():
@@ -389,13 +393,13 @@ def test_one_model_after_the_other_is_in_memory_and_none_while_texts_are_measure
         loaded.append(weakref.ref(model))
         return model, tokenizer
 
-    def measure(*args):
+    def watched(*args):
         count_others()
-        return measured_real(*args)
+        return compute_of_real(*args)
 
-    measured_real = run._measured_real
-    monkeypatch.setattr(side, "load_generator", load)
-    monkeypatch.setattr(run, "_measured_real", measure)
+    compute_of_real = run._compute_of_real
+    monkeypatch.setattr(model_module, "load_generator", load)
+    monkeypatch.setattr(run, "_compute_of_real", watched)
     evaluate_generator({**folders, "again": folders["start"]}, HELD_OUT, few(tmp_path))
     assert others == [0, 0, 0, 0]
 
@@ -408,7 +412,7 @@ PAIRS = Dataset.from_dict(
 )
 
 
-def test_data_with_prompts_brings_bleu_and_likelihood_on_the_right_prompts(folders, tmp_path):
+def test_evaluate_data_with_prompts_brings_bleu(folders, tmp_path):
     report = evaluate_generator(folders["start"], PAIRS, settings(tmp_path, temperatures=[0.9]))
     model, tokenizer = load_generator(folders["start"])
     rows, further = halves(list(PAIRS))
@@ -416,33 +420,32 @@ def test_data_with_prompts_brings_bleu_and_likelihood_on_the_right_prompts(folde
     expected = sample(model, tokenizer, prompts, LENGTH, 0.9, batch_size=16)
     part = report.parts["start_T0.9"]
     assert part["texts"] == expected.texts
-    assert part["figures"]["bleu"][0] == pytest.approx(
+    assert part["metrics"]["bleu"][0] == pytest.approx(
         bleu(expected.texts, [row["completion"] for row in rows]).score, abs=1e-5
     )
     ids = [[*tokenizer(row["completion"])["input_ids"], END] for row in rows]
     prompt_ids = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    assert part["figures"]["real_nll"][0] == pytest.approx(nats_a_token(model, prompt_ids, ids, 0.9), abs=1e-5)
+    assert part["metrics"]["real_nll"][0] == pytest.approx(nats_per_token(model, prompt_ids, ids, 0.9), abs=1e-5)
     assert report.parts["real"]["texts"] == [row["completion"] for row in further]
-    assert "bleu" not in report.parts["real"]["figures"]  # those texts have other prompts
+    assert "bleu" not in report.parts["real"]["metrics"]  # those texts have other prompts
 
 
-def test_a_missing_package_of_bleu_is_named_before_anything_is_drawn(folders, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+def test_evaluate_names_a_missing_package_first(folders, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
     with pytest.raises(ImportError, match=r"hf-mgan\[evaluation\]"):
         evaluate_generator(folders["start"], PAIRS, few(tmp_path))
     assert not list(tmp_path.rglob("start_*"))
-    evaluate_generator(folders["start"], HELD_OUT, few(tmp_path / "plain"))  # which has no prompts
 
 
-def test_a_classifier_that_reads_prompts_is_given_those_of_the_texts(folders, tmp_path):
+def test_evaluate_gives_the_safety_classifier_prompts(folders, tmp_path):
     """As in training: without the generator's special tokens. The row of real texts has prompts of its own."""
     seen = []
 
-    def judge(prompts, completions):
+    def classify(prompts, completions):
         seen.append(list(zip(prompts, completions, strict=True)))
         return [False] * len(prompts)
 
-    gate = SafetyGate(judge, with_prompt=True)
+    gate = SafetyGate(classify, with_prompt=True)
     report = evaluate_generator(folders["start"], PAIRS, settings(tmp_path, temperatures=[0.9]), safety=gate)
     rows, further = halves(list(PAIRS))
     assert seen[0] == [(row["prompt"].removeprefix("<s> "), row["completion"]) for row in further]
@@ -450,7 +453,7 @@ def test_a_classifier_that_reads_prompts_is_given_those_of_the_texts(folders, tm
     assert [text for _, text in seen[1]] == report.parts["start_T0.9"]["texts"]
 
 
-def test_the_arguments_of_prepare_dataset_split_texts_as_in_training(folders, tmp_path):
+def test_evaluate_splits_prompts_as_in_training(folders, tmp_path):
     report = evaluate_generator(
         folders["start"],
         HELD_OUT,
@@ -463,10 +466,10 @@ def test_the_arguments_of_prepare_dataset_split_texts_as_in_training(folders, tm
     model, tokenizer = load_generator(folders["start"])
     prompts = [f"<s>{' '.join(text.split()[:2])}" for text in rows]
     assert report.parts["start_T0.9"]["texts"] == sample(model, tokenizer, prompts, LENGTH, 0.9, batch_size=16).texts
-    assert {"bleu", "copied_share"} <= set(report.parts["start_T0.9"]["figures"])
+    assert {"bleu", "copied_share"} <= set(report.parts["start_T0.9"]["metrics"])
 
 
-def test_conversations_are_answered(folders, tmp_path):
+def test_evaluate_answers_conversations(folders, tmp_path):
     talks = [
         [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         for question, answer in zip(texts(2 * COUNT, seed=5, length=3), texts(2 * COUNT, seed=6), strict=True)
@@ -479,12 +482,12 @@ def test_conversations_are_answered(folders, tmp_path):
         few(tmp_path, num_samples=COUNT // 2),
         processing_classes={"start": tokenizer},
     )
-    assert "bleu" in report.parts["start_T0.9"]["figures"]
+    assert "bleu" in report.parts["start_T0.9"]["metrics"]
     _, further = halves(talks, size=COUNT // 2)
     assert report.parts["real"]["texts"] == [talk[1]["content"] for talk in further]
 
 
-def test_texts_without_spaces_are_measured_in_characters(folders, tmp_path):
+def test_evaluate_counts_texts_without_spaces_in_characters(folders, tmp_path):
     """Lengths are those of the words without the spaces between them."""
     report = evaluate_generator(folders["start"], HELD_OUT, settings(tmp_path, temperatures=[0.9], unit="character"))
     _, further = halves(HELD_OUT["text"])
@@ -494,7 +497,7 @@ def test_texts_without_spaces_are_measured_in_characters(folders, tmp_path):
     ]
 
 
-def test_the_encoder_is_loaded_once_and_reads_each_set_of_texts_once(folders, tmp_path, monkeypatch):
+def test_evaluate_encodes_each_set_of_texts_once(folders, tmp_path, monkeypatch):
     """Those to compare with, the further real ones, and the completions at two temperatures."""
     read = []
 
@@ -510,10 +513,10 @@ def test_the_encoder_is_loaded_once_and_reads_each_set_of_texts_once(folders, tm
     monkeypatch.setattr(run, "encoder_features", encoder)
     report = evaluate_generator(folders["start"], HELD_OUT, few(tmp_path, temperatures=TEMPERATURES, encoder="one"))
     assert read == ["loaded", 6, 6, 6, 6]
-    assert report.figure("start_T1.3", "frechet").value > 0
+    assert report.metric("start_T1.3", "frechet").value > 0
 
 
-def test_real_texts_pass_through_the_tokenizer_of_each_model(folders, tmp_path):
+def test_evaluate_real_texts_pass_through_each_tokenizer(folders, tmp_path):
     """The second model's lacks a word, and so neither its completions nor the real texts beside them have it."""
     real, _ = halves(HELD_OUT["text"], size=6)
     lost = real[0].split()[0]
@@ -521,44 +524,44 @@ def test_real_texts_pass_through_the_tokenizer_of_each_model(folders, tmp_path):
     report = evaluate_generator(folders, HELD_OUT, few(tmp_path), processing_classes={"tuned": other})
     without = [" ".join(word for word in text.split() if word != lost) for text in real]
     for name, own in (("start_T0.9", real), ("tuned_T0.9", without)):
-        expected = text_metrics(report.parts[name]["texts"], own, reverse=False).figures["length_ratio"]
-        assert report.figure(name, "length_ratio") == pytest.approx(expected, abs=1e-6)
+        expected = text_metrics(report.parts[name]["texts"], own, reverse=False).metrics["length_ratio"]
+        assert report.metric(name, "length_ratio") == pytest.approx(expected, abs=1e-6)
 
 
-def test_copies_are_looked_for_in_as_many_training_texts_as_are_asked_for(folders, tmp_path):
+def test_evaluate_num_training_texts(folders, tmp_path):
     """All real texts are training texts too: found among all of them, and mostly not among three."""
     shares = []
     for number in (1000, 3):
         evaluation = few(tmp_path / str(number), num_training_texts=number)
         report = evaluate_generator(folders["start"], HELD_OUT, evaluation, training=HELD_OUT)
-        shares.append(report.figure("real", "copied_share").value)
-    assert "near_duplicates" in report.parts["start_T0.9"]["figures"]
+        shares.append(report.metric("real", "copied_share").value)
+    assert "near_duplicates" in report.parts["start_T0.9"]["metrics"]
     assert shares[0] == 1
     assert shares[1] < 0.6
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
-def test_a_missing_matplotlib_is_said_before_anything_is_loaded(tmp_path, monkeypatch):
+def test_evaluate_names_a_missing_matplotlib_first(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'hf-mgan\[evaluation\]'"):
         evaluate_generator("start", HELD_OUT, settings(tmp_path / "out"))
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
-def test_what_cannot_be_evaluated_is_refused_before_anything_is_loaded(tmp_path):
-    evaluation = settings(tmp_path / "out")
+def test_evaluate_refuses_before_anything_is_loaded(tmp_path):
+    config = settings(tmp_path / "out")
     with pytest.raises(ValueError, match=r"got 5\. Give at least 6"):
-        evaluate_generator("start", HELD_OUT.select(range(5)), evaluation)
+        evaluate_generator("start", HELD_OUT.select(range(5)), config)
     with pytest.raises(ValueError, match="baseline names other, and the models are start"):
         evaluate_generator("start", HELD_OUT, settings(tmp_path / "out", baseline="other"))
     with pytest.raises(ValueError, match="processing_classes names other, and the models are start"):
-        evaluate_generator("start", HELD_OUT, evaluation, processing_classes={"other": None})
+        evaluate_generator("start", HELD_OUT, config, processing_classes={"other": None})
     with pytest.raises(ValueError, match="Several models"):
-        evaluate_generator(["a=start", "a=tuned"], HELD_OUT, evaluation)
+        evaluate_generator(["a=start", "a=tuned"], HELD_OUT, config)
     assert not (tmp_path / "out").exists()
 
 
-def test_prompts_without_references_are_refused(folders, tmp_path):
+def test_evaluate_refuses_prompts_without_references(folders, tmp_path):
     prompts = PAIRS.select_columns(["prompt"])
     with pytest.raises(ValueError, match="no real texts to compare with"):
         evaluate_generator(folders["start"], prompts, few(tmp_path / "held_out"))
@@ -580,13 +583,13 @@ def test_prompts_without_references_are_refused(folders, tmp_path):
         ({"level": 95}, "level must be more than 0 and less than 1, got 95"),
     ],
 )
-def test_settings_out_of_range_are_refused(changes, message):
+def test_evaluation_config_refuses_values_out_of_range(changes, message):
     with pytest.raises(ValueError, match=message):
         EvaluationConfig(**changes).check()
 
 
-def test_three_samples_are_enough(folders, tmp_path):
+def test_evaluate_of_three_samples(folders, tmp_path):
     report = evaluate_generator(folders, HELD_OUT.select(range(6)), settings(tmp_path))
     assert report.settings["samples_each"] == 3
-    assert report.verdicts() == {"tuned": {}}  # too few for a judge
+    assert report.verdicts() == {"tuned": {}}  # too few for a two-sample test
     assert Path(tmp_path / "report.md").exists()

@@ -14,6 +14,10 @@ def samples_of(probs):
     return torch.arange(3).repeat_interleave((probs * 400).long())
 
 
+def logps(*probs):
+    return torch.tensor(probs, dtype=torch.float64).log()
+
+
 def test_kullback_leibler_by_hand():
     # KL(P, Q) = 1/2 log 2 + 1/4 log 1 - 1/4 log 2 = 1/4 log 2
     drawn = samples_of(P)
@@ -23,7 +27,7 @@ def test_kullback_leibler_by_hand():
     assert error == pytest.approx(math.log(2) * math.sqrt(11 / 16 / 399))
 
 
-def test_kullback_leibler_is_not_symmetric_and_0_of_a_distribution_with_itself():
+def test_kullback_leibler_is_not_symmetric_and_0_of_itself():
     skewed = torch.tensor([0.9, 0.05, 0.05])
     there, back = (
         kullback_leibler(one.log()[samples_of(one)], other.log()[samples_of(one)])[0]
@@ -33,17 +37,17 @@ def test_kullback_leibler_is_not_symmetric_and_0_of_a_distribution_with_itself()
     assert kullback_leibler(P.log(), P.log()) == (0.0, 0.0)
 
 
-def test_a_text_that_q_cannot_produce_makes_it_infinite():
+def test_kullback_leibler_infinite_where_q_is_zero():
     assert kullback_leibler(torch.tensor([-1.0, -1.0]), torch.tensor([-1.0, -math.inf]))[0] == math.inf
 
 
 @pytest.mark.parametrize(("one", "other"), [((3,), (2,)), ((1,), (1,)), ((2, 2), (2, 2))])
-def test_samples_must_pair_up(one, other):
+def test_kullback_leibler_refuses_unpaired_samples(one, other):
     with pytest.raises(ValueError, match="Each sample has a log-probability under P and one under Q"):
         kullback_leibler(torch.zeros(one), torch.zeros(other))
 
 
-def test_the_best_value_is_that_of_the_best_discriminator():
+def test_best_value_is_that_of_the_best_discriminator():
     of_p, of_q = samples_of(P), samples_of(Q)
     js, _ = jensen_shannon(P.log()[of_p], Q.log()[of_p], P.log()[of_q], Q.log()[of_q])
     # D* = p / (p + q) is 2/3, 1/2 and 1/3
@@ -54,6 +58,28 @@ def test_the_best_value_is_that_of_the_best_discriminator():
 
 
 @pytest.mark.parametrize("divergence", [2.0, -0.5, math.nan])
-def test_a_divergence_out_of_range_has_no_value(divergence):
+def test_best_value_refuses_a_divergence_out_of_range(divergence):
     with pytest.raises(ValueError, match="between 0 and 1 bit"):
         best_value(divergence)
+
+
+def test_jensen_shannon_of_two_coins_by_hand():
+    """P = (1/2, 1/2), Q = (1, 0). m = (3/4, 1/4).
+
+    KL(P, m) = 1/2 log2(2/3) + 1/2 log2(2) = 0.207519; KL(Q, m) = log2(4/3) = 0.415037; JS = 0.311278 bits. The samples
+    stand for the distributions exactly: one head and one tail of P, heads of Q.
+    """
+    value, _ = jensen_shannon(logps(0.5, 0.5), logps(1, 0), logps(0.5, 0.5), logps(1, 1))
+    assert value == pytest.approx(0.311278, abs=1e-6)
+
+
+def test_jensen_shannon_of_equals_and_of_strangers():
+    same = logps(0.1, 0.4, 0.5)
+    assert jensen_shannon(same, same, same, same) == pytest.approx((0.0, 0.0), abs=1e-12)
+    assert jensen_shannon(same, logps(0, 0, 0), logps(0, 0, 0), same) == pytest.approx((1.0, 0.0), abs=1e-12)
+
+
+def test_jensen_shannon_standard_error_is_that_of_a_mean():
+    """Terms 1 and 1 - log2(1 + 1) = 0 on the first side, 1 and 1 on the other: variance 1/2 over 2 samples, halved."""
+    _, error = jensen_shannon(logps(0.5, 0.5), logps(0, 0.5), logps(0, 0), logps(0.5, 0.5))
+    assert error == pytest.approx(math.sqrt(0.5 / 2) / 2)

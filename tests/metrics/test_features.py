@@ -18,7 +18,7 @@ def folder(pair_tokenizer, tmp_path):
     return str(tmp_path)
 
 
-def test_a_feature_is_the_mean_of_a_texts_own_tokens(folder, pair_tokenizer):
+def test_encoder_features_are_means_of_own_tokens(folder, pair_tokenizer):
     text = "the old dog"
     with torch.no_grad():
         hidden = (
@@ -27,7 +27,7 @@ def test_a_feature_is_the_mean_of_a_texts_own_tokens(folder, pair_tokenizer):
     torch.testing.assert_close(encoder_features(folder)([text])[0], hidden[0].mean(0))
 
 
-def test_features_stay_with_their_texts_whatever_they_are_padded_with(folder):
+def test_encoder_features_are_padding_invariant(folder):
     batch = [*texts(5), "a", *texts(3, seed=1, length=20)]
     alone = torch.cat([encoder_features(folder)([text]) for text in batch])
     torch.testing.assert_close(encoder_features(folder, batch_size=4)(batch), alone)
@@ -35,13 +35,13 @@ def test_features_stay_with_their_texts_whatever_they_are_padded_with(folder):
     assert not alone.requires_grad
 
 
-def test_texts_are_cut_at_the_length_that_is_asked_for(folder):
+def test_encoder_features_cut_at_max_length(folder):
     short = encoder_features(folder, max_length=5)  # [CLS] the old dog [SEP]
     torch.testing.assert_close(short(["the old dog sees a cat"]), short(["the old dog"]))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_text_without_tokens_has_the_vector_zero_and_leaves_the_others_as_they_are(side, tokenizer, tmp_path):
+def test_encoder_features_of_an_empty_text_are_zero(side, tokenizer, tmp_path):
     tokenizer.padding_side = side
     assert not tokenizer("")["input_ids"]  # as the tokenizers of most causal models: neither a start nor an end
     torch.manual_seed(0)

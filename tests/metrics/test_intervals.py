@@ -14,7 +14,7 @@ from hf_mgan.metrics.intervals import (
     bootstrap_interval,
     jackknife_interval,
     paired_difference_interval,
-    student_quantile,
+    share_interval,
 )
 
 
@@ -26,7 +26,7 @@ def normal(count, seed, mean=0.0):
     return torch.randn(count, generator=torch.Generator().manual_seed(seed)) + mean
 
 
-def test_two_entries_by_hand():
+def test_bootstrap_interval_of_two_entries_by_hand():
     """Means of two draws from (0, 1) are 0, 1/2 and 1 with chances 1/4, 1/2 and 1/4.
 
     The middle 95 % end at 0 and 1, and so do the middle 60 %; the middle 40 %, from 0.3 to 0.7, are all 1/2.
@@ -36,7 +36,7 @@ def test_two_entries_by_hand():
     assert bootstrap_interval([0.0, 1.0], level=0.4) == (0.5, 0.5, 0.5)
 
 
-def test_the_interval_of_a_mean_is_about_two_standard_errors_wide_to_each_side():
+def test_bootstrap_interval_of_a_mean_is_two_errors_wide():
     values = normal(400, 0, mean=3.0)
     interval = bootstrap_interval(values.tolist())
     reach = 1.96 * values.std(correction=0).item() / 20
@@ -45,7 +45,7 @@ def test_the_interval_of_a_mean_is_about_two_standard_errors_wide_to_each_side()
     assert interval.high == pytest.approx(interval.value + reach, abs=0.15 * reach)
 
 
-def test_any_function_of_the_texts_has_one():
+def test_bootstrap_interval_takes_any_statistic():
     texts = ["a dog", "a dog runs", "one"] * 20
 
     def words_per_text(texts):
@@ -54,13 +54,13 @@ def test_any_function_of_the_texts_has_one():
     assert bootstrap_interval(texts, words_per_text) == bootstrap_interval([2.0, 3.0, 1.0] * 20)
 
 
-def test_the_seed_decides_the_draws():
+def test_bootstrap_interval_depends_on_the_seed():
     values = normal(50, 0).tolist()
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
 
 
-def test_more_draws_change_the_ends_and_not_the_value():
+def test_bootstrap_interval_value_is_free_of_draws():
     values = normal(50, 0).tolist()
     few, many = bootstrap_interval(values, n=10), bootstrap_interval(values, n=500)
     assert few.value == many.value
@@ -68,13 +68,13 @@ def test_more_draws_change_the_ends_and_not_the_value():
     assert bootstrap_interval(values, n=1).low == bootstrap_interval(values, n=1).high
 
 
-def test_a_difference_that_is_the_same_everywhere_has_no_width():
+def test_paired_difference_of_equal_differences_has_no_width():
     """5 - 4, 9 - 8, 2 - 1: each pair differs by 1, however they are drawn."""
     interval = paired_difference_interval([5.0, 9.0, 2.0], [4.0, 8.0, 1.0])
     assert interval == pytest.approx((1.0, 1.0, 1.0))
 
 
-def test_pairs_are_drawn_together():
+def test_paired_difference_draws_pairs_together():
     hard = normal(100, 0)
     first, second = (10 * hard + normal(100, 1) + 1).tolist(), (10 * hard).tolist()
     paired = paired_difference_interval(first, second)
@@ -82,13 +82,13 @@ def test_pairs_are_drawn_together():
     assert paired.high - paired.low < 0.6  # 4 standard errors of 1/10; unpaired ones are 14 times as wide
 
 
-def test_a_paired_difference_is_one_of_statistics():
+def test_paired_difference_is_one_of_statistics():
     """max - max over both entries is 4 - 2, over the first one alone 1 - 2, over the second 4 - 1."""
     interval = paired_difference_interval([1.0, 4.0], [2.0, 1.0], max)
     assert interval == (2.0, -1.0, 3.0)
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_bootstrap_interval_refuses_values_out_of_range():
     with pytest.raises(ValueError, match="got none"):
         bootstrap_interval([])
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
@@ -100,47 +100,7 @@ def test_what_cannot_be_drawn_is_refused():
         paired_difference_interval([1.0], [1.0, 2.0])
 
 
-# Student's t at probabilities 0.9, 0.95, 0.975 and 0.995, as printed tables have it.
-TABLE = {
-    1: (3.078, 6.314, 12.706, 63.657),
-    2: (1.886, 2.920, 4.303, 9.925),
-    3: (1.638, 2.353, 3.182, 5.841),
-    4: (1.533, 2.132, 2.776, 4.604),
-    5: (1.476, 2.015, 2.571, 4.032),
-    9: (1.383, 1.833, 2.262, 3.250),
-    10: (1.372, 1.812, 2.228, 3.169),
-    29: (1.311, 1.699, 2.045, 2.756),
-    30: (1.310, 1.697, 2.042, 2.750),
-    120: (1.289, 1.658, 1.980, 2.617),
-}
-
-
-@pytest.mark.parametrize("freedom", TABLE)
-def test_students_quantiles_are_those_of_the_table_in_both_tails(freedom):
-    for prob, quantile in zip((0.9, 0.95, 0.975, 0.995), TABLE[freedom], strict=True):
-        assert student_quantile(prob, freedom) == pytest.approx(quantile, abs=5.01e-4)
-        assert student_quantile(1 - prob, freedom) == pytest.approx(-quantile, abs=5.01e-4)
-
-
-def test_students_quantiles_have_a_closed_form_for_one_and_two_degrees():
-    """Cauchy's is tan(pi (p - 1/2)); with two degrees P(|T| <= t) = t / sqrt(2 + t^2)."""
-    for prob in (0.5, 0.6, 0.8, 0.999):
-        inside = 2 * prob - 1
-        assert student_quantile(prob, 1) == pytest.approx(math.tan(math.pi * (prob - 0.5)), abs=1e-9)
-        assert student_quantile(prob, 2) == pytest.approx(inside * math.sqrt(2 / (1 - inside**2)), abs=1e-9)
-
-
-def test_students_quantile_of_many_degrees_is_the_normal_one():
-    assert student_quantile(0.975, 20_000) == pytest.approx(1.960083, abs=1e-5)  # 1.959964 + (z^3 + z) / 4 nu
-
-
-def test_what_has_no_quantile_is_refused():
-    for prob, freedom in ((0.0, 3), (1.0, 3), (0.5, 0)):
-        with pytest.raises(ValueError, match=f"got {prob} and {freedom}"):
-            student_quantile(prob, freedom)
-
-
-def test_a_jackknife_by_hand():
+def test_jackknife_interval_by_hand():
     """The square of the mean of 1, 3, 5 is 9; without each of them it is 16, 9 and 4, of mean 29/3.
 
     s^2 = 2/3 (19^2 + 2^2 + 17^2)/9 = 436/9, and t = 4.302653 with two degrees of freedom.
@@ -152,13 +112,13 @@ def test_a_jackknife_by_hand():
     assert wide.high - 9 == pytest.approx(1.885618 * math.sqrt(436) / 3, abs=1e-5)
 
 
-def test_texts_are_dealt_to_the_groups_in_turn():
+def test_jackknife_interval_deals_texts_to_groups_in_order():
     """0, 1, 10, 11 in two groups: without 0 and 10 the mean is 6, without 1 and 11 it is 5; s = 1/2, t = 12.706205."""
     interval = jackknife_interval([0.0, 1.0, 10.0, 11.0], fmean, groups=2)
     assert interval == pytest.approx((5.5, 5.5 - 6.353102, 5.5 + 6.353102), abs=1e-5)
 
 
-def test_the_jackknife_of_a_mean_without_one_text_at_a_time_is_the_classical_standard_error():
+def test_jackknife_interval_of_a_mean_is_the_classical_one():
     values = normal(40, 0, mean=3.0).double()
     interval = jackknife_interval(values.tolist(), fmean, groups=40)
     error = values.std().item() / math.sqrt(40)
@@ -167,13 +127,13 @@ def test_the_jackknife_of_a_mean_without_one_text_at_a_time_is_the_classical_sta
     assert interval.value - interval.low == pytest.approx(2.022691 * error, rel=1e-5)
 
 
-def test_the_jackknife_of_a_mean_holds_it_as_often_as_it_says():
+def test_jackknife_interval_covers_a_mean_at_its_level():
     """Ten groups of seven normal numbers: of 400 intervals at 90 %, 360 -+ 3 * 6 hold 0."""
     intervals = [jackknife_interval(normal(70, seed).tolist(), fmean, level=0.9) for seed in range(400)]
     assert 342 <= sum(interval.low <= 0 <= interval.high for interval in intervals) <= 378
 
 
-def test_what_cannot_be_left_out_is_refused():
+def test_jackknife_interval_refuses_too_few_groups():
     for groups in (1, 4):
         with pytest.raises(ValueError, match=f"got {groups} groups of 3 texts"):
             jackknife_interval([1.0, 2.0, 3.0], fmean, groups=groups)
@@ -196,7 +156,7 @@ def fresh_sets():
 
 
 @pytest.mark.parametrize("name", OF_SETS)
-def test_the_jackknife_knows_how_much_fresh_sets_differ(fresh_sets, name):
+def test_jackknife_interval_is_as_wide_as_new_sets_differ(fresh_sets, name):
     """Student's t is 2.262157 with nine degrees of freedom. The spread of 24 sets is itself known to 15 %."""
     intervals = [jackknife_interval(one, OF_SETS[name]) for one in fresh_sets]
     spread = stdev(interval.value for interval in intervals)
@@ -207,18 +167,38 @@ def test_the_jackknife_knows_how_much_fresh_sets_differ(fresh_sets, name):
 
 
 @pytest.mark.parametrize("name", OF_SETS)
-def test_a_bootstrap_falsifies_what_depends_on_which_texts_are_the_same(fresh_sets, name):
+def test_bootstrap_interval_is_wrong_for_repetition_metrics(fresh_sets, name):
     """A draw with replacement repeats a third of the texts, so the value itself lies outside of its interval."""
     interval = bootstrap_interval(fresh_sets[0], OF_SETS[name], n=40)
     assert not interval.low <= interval.value <= interval.high
 
 
-def test_the_area_by_hand():
+def test_share_interval_by_hand():
+    """With z^2 = 3.841459. 5 of 10: 1/2 -+ z sqrt(1/40 + z^2/400)/(1 + z^2/10) = 1/2 -+ 0.263406.
+
+    0 of 10: from 0 to (z^2/10)/(1 + z^2/10) = 0.277533. 10 of 10: the same from above.
+    """
+    assert share_interval([True, False] * 5) == pytest.approx((0.5, 0.236594, 0.763406), abs=1e-6)
+    assert share_interval([False] * 10) == pytest.approx((0.0, 0.0, 0.277533), abs=1e-6)
+    assert share_interval([True] * 10) == pytest.approx((1.0, 0.722467, 1.0), abs=1e-6)
+    # z = 1 at this level: (1/4 + 1/8 -+ sqrt(3/64 + 1/64))/(1 + 1/4) with 1 of 4
+    assert share_interval([True, False, False, False], level=0.682689) == pytest.approx((0.25, 0.1, 0.5), abs=1e-5)
+
+
+def test_share_interval_covers_the_share_at_its_level():
+    """The chance of every count of 40 with p = 0.05, at which a normal interval holds it in 86 % only."""
+    chances = [math.comb(40, count) * 0.05**count * 0.95 ** (40 - count) for count in range(41)]
+    intervals = [share_interval([True] * count + [False] * (40 - count)) for count in range(41)]
+    held = [chance for chance, one in zip(chances, intervals, strict=True) if one.low <= 0.05 <= one.high]
+    assert 0.93 < sum(held) < 0.97
+
+
+def test_auc_by_hand():
     """Reals 2, 3 and 5 over fakes 1, 2 and 4: 1 1/2, 2 and 3 of three, 6.5 of 9 pairs."""
     assert auc(scores(3, 5, 2), scores(4, 1, 2)) == pytest.approx(6.5 / 9, abs=1e-12)
 
 
-def test_the_area_of_the_other_side_is_the_rest():
+def test_auc_of_the_other_side_is_the_rest():
     real, fake = normal(30, 0, mean=0.5), normal(20, 1)
     assert auc(fake, real) == pytest.approx(1 - auc(real, fake))
     assert auc(-real, -fake) == pytest.approx(1 - auc(real, fake))
@@ -227,7 +207,7 @@ def test_the_area_of_the_other_side_is_the_rest():
     assert auc(torch.ones(3), torch.zeros(4)) == 1.0
 
 
-def test_the_standard_error_by_hand():
+def test_auc_standard_error_by_hand():
     """Reals 2, 3, 5 have V = 1/2, 2/3, 1, of mean 13/18 and variance 1/2 (16 + 1 + 25)/18^2 = 7/108.
 
     Fakes 1, 2, 4 have W = 1, 5/6, 1/3, of the same mean and variance 1/2 (25 + 4 + 49)/18^2 = 13/108.
@@ -236,12 +216,12 @@ def test_the_standard_error_by_hand():
     assert auc_standard_error(scores(2, 3, 5), scores(1, 2, 4)) == pytest.approx(math.sqrt(5) / 9, abs=1e-12)
 
 
-def test_each_side_brings_its_own_number_of_texts():
+def test_auc_standard_error_of_sides_of_two_sizes():
     """Reals 0, 2 have V = 0, 1, of variance 1/2 over 2; all four fakes at 1 have W = 1/2: s^2 = 1/4."""
     assert auc_standard_error(scores(0, 2), scores(1, 1, 1, 1)) == pytest.approx(0.5)
 
 
-def test_the_interval_is_a_normal_one_cut_to_0_and_1():
+def test_auc_interval_is_normal_and_cut_to_0_and_1():
     """0.875 -+ 1.959964 sqrt(1/32): from 0.528524 to more than 1."""
     interval = auc_interval(scores(2, 3), scores(1, 2))
     assert interval == pytest.approx((0.875, 0.528524, 1.0), abs=1e-6)
@@ -250,14 +230,14 @@ def test_the_interval_is_a_normal_one_cut_to_0_and_1():
     assert narrow.low == pytest.approx(0.875 - 0.674490 * math.sqrt(1 / 32), abs=1e-6)
 
 
-def test_sides_that_part_keep_an_interval():
+def test_auc_interval_of_separated_sides_by_hand():
     """0.025^(1/3) = 0.292402: with a smaller area three pairs would be in order in less than 2.5 % of trials."""
     above, below = scores(4, 5, 6, 7), scores(1, 2, 3)
     assert auc_interval(above, below) == pytest.approx((1.0, 0.292402, 1.0), abs=1e-6)
     assert auc_interval(below, above) == pytest.approx((0.0, 0.0, 0.707598), abs=1e-6)
 
 
-def test_the_interval_holds_the_true_area_as_often_as_it_says():
+def test_auc_interval_covers_the_area_at_its_level():
     """N(1, 1) over N(0, 1): the area is Phi(1/sqrt 2) = 0.760250. Of 400 intervals at 90 %, 360 -+ 3 * 6."""
     held = 0
     for seed in range(400):
@@ -266,18 +246,18 @@ def test_the_interval_holds_the_true_area_as_often_as_it_says():
     assert 342 <= held <= 378
 
 
-def test_scores_of_half_precision_are_compared_as_they_are():
+def test_auc_compares_half_precision_as_it_is():
     """1 and 1.001 are one number in bfloat16, and two in the other side's precision."""
     assert auc(scores(1.001), torch.tensor([1.0]).bfloat16()) == 1.0
     assert auc(torch.tensor([1.0]).bfloat16(), scores(1.001)) == 0.0
 
 
-def test_what_are_no_scores_is_refused():
+def test_auc_refuses_what_are_no_scores():
     with pytest.raises(ValueError, match=r"got \(0,\) and \(2,\)"):
         auc(scores(), scores(1, 2))
     with pytest.raises(ValueError, match=r"got \(1, 2\) and \(2,\)"):
         auc(scores(1, 2)[None], scores(1, 2))
-    with pytest.raises(ValueError, match="at least 2 scores a side, got 1 and 2"):
+    with pytest.raises(ValueError, match="at least 2 scores per side, got 1 and 2"):
         auc_standard_error(scores(1), scores(1, 2))
     with pytest.raises(ValueError, match="level"):
         auc_interval(scores(1, 2), scores(1, 2), level=1.0)

@@ -4,15 +4,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from hf_mgan.metrics.intervals import bootstrap_interval
 from hf_mgan.metrics.likelihood import (
     ReversePerplexity,
     TextNll,
+    completion_losses,
     nll_per_token,
+    padded_batch,
     perplexity,
     reverse_perplexity,
+    sequence_logps,
     small_language_model,
+    tempered_logps,
+    token_losses,
     token_nlls,
 )
 
@@ -39,7 +45,109 @@ TABLE = torch.tensor(
 ).log()
 
 
-def test_the_sums_by_hand():
+class Coins(torch.nn.Module):
+    """A language model over four tokens that gives token t after token s the probability (t + 1 + s) / (10 + 4 s)."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, input_ids, attention_mask):
+        logits = (torch.arange(4) + 1 + input_ids[..., None]).log()
+        return type("Output", (), {"logits": logits})
+
+
+def test_sequence_logps_by_hand():
+    # "2 | 0 3": p(0 after 2) = 3/18, p(3 after 0) = 4/10. "1 1 | 2": p(2 after 1) = 4/14.
+    logps = sequence_logps(Coins(), [[2], [1, 1]], [[0, 3], [2]])
+    assert_close(logps, torch.tensor([math.log(3 / 18 * 4 / 10), math.log(4 / 14)]))
+
+
+def test_sequence_logps_at_a_temperature_by_hand():
+    # At temperature 1/2 probabilities go with their squares: after 0 they are (1, 4, 9, 16) / 30.
+    assert_close(sequence_logps(Coins(), [[0]], [[3]], temperature=0.5), torch.tensor([math.log(16 / 30)]))
+
+
+def test_sequence_logps_are_batch_and_padding_invariant(generator):
+    prompts, completions = [[1], [1, 7], [8, 9, 10]], [[7, 8, 2], [9], [11, 2]]
+    whole = sequence_logps(generator.eval(), prompts, completions)
+    assert_close(sequence_logps(generator, prompts, completions, batch_size=1), whole)
+
+
+def test_tempered_logps_take_the_passes_of_one_temperature(generator):
+    prompts, completions = [[8, 9, 10], [1], [1, 7]], [[11, 2], [7, 8, 2], [9]]
+    generator.eval()
+    expected = torch.stack([sequence_logps(generator, prompts, completions, t) for t in (0.5, 1.0, 2.0)])
+    passes = []
+    generator.register_forward_hook(lambda *_: passes.append(1))
+    assert_close(tempered_logps(generator, prompts, completions, [0.5, 1.0, 2.0], batch_size=2), expected)
+    assert len(passes) == 2
+    assert (expected[0] - expected[1]).abs().min() > 1e-3
+
+
+def test_sequence_logps_batch_by_length_and_keep_order():
+    widths = []
+
+    class Watched(Coins):
+        def forward(self, input_ids, attention_mask):
+            widths.append(input_ids.size(1))
+            return super().forward(input_ids, attention_mask)
+
+    prompts, completions = [[0], [0], [0], [0]], [[1, 1, 1, 1], [3], [2, 2, 2, 2], [2]]
+    logps = sequence_logps(Watched(), prompts, completions, batch_size=2)
+    assert widths == [2, 5]
+    assert_close(logps[[1, 3]], torch.tensor([math.log(4 / 10), math.log(3 / 10)]))
+    assert_close(logps[0], torch.tensor(math.log(2 / 10) + 3 * math.log(3 / 14)).squeeze())
+    assert_close(logps[2], torch.tensor(math.log(3 / 10) + 3 * math.log(5 / 18)).squeeze())
+
+
+def test_padded_batch_by_hand():
+    """Two rows of three tokens; the labels are -100 on prompts and padding."""
+    batch = padded_batch([[1], [4, 5]], [[7, 8], []])
+    assert {name: rows.tolist() for name, rows in batch.items()} == {
+        "input_ids": [[1, 7, 8], [4, 5, 0]],
+        "attention_mask": [[1, 1, 1], [1, 1, 0]],
+        "labels": [[-100, 7, 8], [-100, -100, -100]],
+    }
+
+
+def test_completion_losses_by_hand():
+    """0 | 1 2: log 4 and log 2; 1 3 | 0: log 8 at its place; 0 where there is no token of a completion."""
+    losses = completion_losses(Bigrams(TABLE), padded_batch([[0], [1, 3]], [[1, 2], [0]]))
+    expected = torch.tensor([[math.log(4), math.log(2)], [0.0, math.log(8)]])
+    assert_close(losses.detach(), expected)
+
+
+def test_completion_losses_gradient_is_that_of_cross_entropy(generator):
+    """softmax - one-hot at each token of a completion, over the number of tokens; none elsewhere."""
+    batch = padded_batch([[1], [1, 7, 8]], [[9, 10, 2], [11]])
+    logits = generator.eval()(input_ids=batch["input_ids"]).logits.detach().requires_grad_()
+    losses = token_losses(logits, batch["labels"])
+    (losses.sum() / 4).backward()
+    other = logits.detach().clone().requires_grad_()
+    torch.nn.functional.cross_entropy(other[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()).backward()
+    assert_close(logits.grad, other.grad)
+    assert logits.grad[1, :2].abs().max() == 0 < logits.grad[1, 2].abs().max()
+
+
+def test_completion_losses_keep_the_mode_and_the_gradient(generator):
+    generator.train()
+    completion_losses(generator, padded_batch([[1]], [[7, 2]])).sum().backward()
+    assert generator.training
+    assert generator.transformer.wte.weight.grad.abs().max() > 0
+
+
+def test_every_likelihood_is_the_same_number(generator):
+    """Losses, sums and sums at temperature 1 of the same two texts."""
+    given = [[1], [1, 7]], [[7, 8, 2], [9]]
+    generator.eval()
+    sums = -completion_losses(generator, padded_batch(*given)).sum(1).detach()
+    assert sequence_logps(generator, *given).equal(sums)
+    assert tempered_logps(generator, *given, [1.0, 2.0])[0].equal(sums)
+    assert [text.nll for text in token_nlls(generator, *given)] == (-sums).tolist()
+
+
+def test_token_nlls_by_hand():
     """0 | 1 2 3: 1/4, 1/2, 1: log 8 of three tokens. 1 3 | 0: log 8 of one: the prompt is given and does not count."""
     nlls = token_nlls(Bigrams(TABLE), [[0], [1, 3]], [[1, 2, 3], [0]])
     assert [text.tokens for text in nlls] == [3, 1]
@@ -48,7 +156,7 @@ def test_the_sums_by_hand():
     assert perplexity(nlls) == pytest.approx(8 ** (1 / 2), rel=1e-6)
 
 
-def test_the_mean_is_over_tokens_and_not_over_texts():
+def test_nll_per_token_is_a_mean_over_tokens():
     """(6 + 0)/(2 + 1) = 2; the mean of 3 and 0 would be 1.5."""
     assert nll_per_token([TextNll(6.0, 2), TextNll(0.0, 1)]) == 2.0
     assert perplexity([TextNll(6.0, 2), TextNll(0.0, 1)]) == pytest.approx(math.exp(2))
@@ -56,22 +164,22 @@ def test_the_mean_is_over_tokens_and_not_over_texts():
     assert math.isnan(nll_per_token([TextNll(0.0, 0)]))
 
 
-def test_texts_are_what_an_interval_draws():
+def test_perplexity_bootstrap_draws_texts():
     nlls = [TextNll(2.0, 2), TextNll(9.0, 3)] * 10
     interval = bootstrap_interval(nlls, perplexity)
     assert interval.value == pytest.approx(math.exp(11 / 5))
     assert math.exp(1) < interval.low < interval.value < interval.high < math.exp(3)
 
 
-def test_neither_batches_nor_padding_change_it(generator):
+def test_token_nlls_are_batch_and_padding_invariant(generator):
     prompts, texts = [[1], [1, 7, 8], [1, 6]], [[9, 10, 11, 2], [12], [13, 14, 2]]
     one, all_of_them = token_nlls(generator, prompts, texts, 1), token_nlls(generator, prompts, texts, 3)
     assert [text.nll for text in one] == pytest.approx([text.nll for text in all_of_them], rel=1e-5)
-    turned = token_nlls(generator, prompts[::-1], texts[::-1], 2)[::-1]
-    assert [text.nll for text in turned] == pytest.approx([text.nll for text in one], rel=1e-5)
+    reverted = token_nlls(generator, prompts[::-1], texts[::-1], 2)[::-1]
+    assert [text.nll for text in reverted] == pytest.approx([text.nll for text in one], rel=1e-5)
 
 
-def test_it_is_the_loss_that_transformers_computes(generator):
+def test_token_nlls_agree_with_transformers_loss(generator):
     generator.eval()
     ids = torch.tensor([[1, 9, 10, 11, 2]])
     labels = ids.masked_fill(torch.arange(5) < 2, -100)
@@ -80,7 +188,7 @@ def test_it_is_the_loss_that_transformers_computes(generator):
     assert nll_per_token(nlls) == pytest.approx(expected, rel=1e-5)
 
 
-def test_dropout_is_off_and_the_mode_is_given_back(generator):
+def test_token_nlls_without_dropout_restore_the_mode(generator):
     generator.train()
     first, second = (token_nlls(generator, [[1]], [[9, 10]]) for _ in range(2))
     assert first == second
@@ -90,7 +198,7 @@ def test_dropout_is_off_and_the_mode_is_given_back(generator):
     assert not generator.training
 
 
-def test_no_gradient_is_kept():
+def test_token_nlls_keep_no_gradient():
     class Watched(Bigrams):
         def forward(self, input_ids, attention_mask):
             assert not torch.is_grad_enabled()
@@ -99,17 +207,17 @@ def test_no_gradient_is_kept():
     assert len(token_nlls(Watched(TABLE), [[0]], [[1]])) == 1
 
 
-def test_logits_of_half_precision_are_summed_in_full():
+def test_token_nlls_of_bf16_logits_are_summed_in_float32():
     """1000 tokens of log 4: bfloat16 would sum to a multiple of 8."""
     nlls = token_nlls(Bigrams(torch.zeros(4, 4).bfloat16()), [[0]], [[1] * 1000])
     assert nlls[0].nll == pytest.approx(1000 * math.log(4), rel=1e-6)
 
 
-def test_a_text_without_tokens_adds_nothing():
+def test_token_nlls_of_an_empty_text_are_zero():
     assert token_nlls(Bigrams(TABLE), [[0], [0]], [[], [1]])[0] == TextNll(0.0, 0)
 
 
-def test_shuffled_words_are_less_likely_and_what_is_likely_may_be_collapse():
+def test_perplexity_sees_shuffled_words_but_no_collapse():
     """1 2 3 1 3 is one way of the table: 1/4 1/2 1 7/8 1/2. Turned round, steps have chances of 1e-30.
 
     The same likely text many times has the perplexity of one: this measure does not see collapse.
@@ -122,7 +230,7 @@ def test_shuffled_words_are_less_likely_and_what_is_likely_may_be_collapse():
     assert perplexity(token_nlls(model, [[0]] * 8, [text] * 8)) == pytest.approx(perplexity(whole))
 
 
-def test_prompts_that_predict_nothing_are_refused():
+def test_token_nlls_refuse_unpaired_and_empty_prompts():
     with pytest.raises(ValueError, match="got 1 prompts and 2 texts"):
         token_nlls(Bigrams(TABLE), [[0]], [[1], [2]])
     with pytest.raises(ValueError, match="Prompt 1 is empty"):
@@ -140,7 +248,7 @@ def reverse(generated, real=None, test=None, **changes):
     return reverse_perplexity(generated, real or mixture(128, 1), test or mixture(64, 2), **{**settings, **changes})
 
 
-def test_reverse_perplexity_of_real_texts_is_that_of_the_source():
+def test_reverse_perplexity_of_real_texts_by_hand():
     """A table that has learnt the source: 1/8, then the word again with 2/3 each time but the last, when 1/3 ends it.
 
     (1/8 * 2/3 * 2/3 * 1/3)^(-1/4) = 54^(1/4) = 2.711.
@@ -150,15 +258,15 @@ def test_reverse_perplexity_of_real_texts_is_that_of_the_source():
     assert result.real == pytest.approx(54 ** (1 / 4), rel=0.03)
 
 
-def test_collapse_shows_in_reverse_perplexity():
+def test_reverse_perplexity_sees_collapse():
     """With two kinds of eight, six of eight real texts meet rows that nothing has taught, and a wrong start."""
-    collapsed, fresh = reverse(mixture(128, 0, kinds=2)), reverse(mixture(128, 0))
+    collapsed, other = reverse(mixture(128, 0, kinds=2)), reverse(mixture(128, 0))
     assert collapsed.generated > 3 * collapsed.real
-    assert fresh.generated < 1.1 * fresh.real
-    assert collapsed.real == fresh.real
+    assert other.generated < 1.1 * other.real
+    assert collapsed.real == other.real
 
 
-def test_shuffled_words_show_in_reverse_perplexity():
+def test_reverse_perplexity_sees_shuffled_words():
     words = torch.randperm(3 * 128, generator=torch.Generator().manual_seed(0))
     pool = [word for text in mixture(128, 0) for word in text[:3]]
     shuffled = [[*(pool[index] for index in row), 1] for row in words.view(128, 3).tolist()]
@@ -166,19 +274,19 @@ def test_shuffled_words_show_in_reverse_perplexity():
     assert result.generated > 1.5 * result.real
 
 
-def test_the_same_texts_on_both_sides_teach_the_same():
+def test_reverse_perplexity_of_equal_sides_is_equal():
     texts = mixture(64, 0)
     result = reverse(texts, texts)
     assert result.generated == result.real
 
 
-def test_both_sides_learn_from_as_many_texts():
+def test_reverse_perplexity_learns_from_equal_numbers():
     texts = mixture(16, 0)
     junk = [[9, 8, 7, 6]] * 16
     assert reverse(texts, texts + junk) == reverse(texts + junk, texts) == reverse(texts, texts)
 
 
-def test_the_seed_decides_it_and_nothing_else_moves():
+def test_reverse_perplexity_depends_on_the_seed_alone():
     model = small_language_model(10, max_length=8)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     texts = mixture(16, 0)
@@ -191,7 +299,7 @@ def test_the_seed_decides_it_and_nothing_else_moves():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_small_model_is_as_large_as_it_says():
+def test_small_language_model_size_by_hand():
     """A layer has 12 * 128^2 weights, 13 * 128 biases and norms; two of them and the last norm are 396 800."""
     state = torch.get_rng_state()
     model = small_language_model(50, max_length=32)
@@ -202,10 +310,10 @@ def test_the_small_model_is_as_large_as_it_says():
     assert not model.lm_head.weight.equal(other.lm_head.weight)
 
 
-def test_texts_of_each_kind_are_needed():
+def test_reverse_perplexity_refuses_an_empty_set():
     with pytest.raises(ValueError, match="'generated': 0"):
         reverse([])
 
 
-def test_the_two_perplexities_have_names():
+def test_reverse_perplexity_fields_are_named():
     assert reverse(mixture(4, 0), epochs=1)._fields == ReversePerplexity._fields == ("generated", "real")

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from hf_mgan import metrics as evaluation
+from hf_mgan import metrics
 from hf_mgan.metrics import (
     c2st,
     distinct_n,
@@ -69,17 +69,17 @@ def split(batch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_folder_holds_one_metric_that_describes_itself(name):
+def test_module_describes_itself(name):
     metric = load(name)
     assert metric.name == name
-    assert metric.description == getattr(evaluation, name).__doc__
+    assert metric.description == getattr(metrics, name).__doc__
     assert "`list[str]`" in metric.inputs_description
     assert metric.inputs_description in metric.compute.__doc__
     assert ("references" in metric.features) == (name not in ALONE)
     assert metric.citation or name == "duplicates"
 
 
-def test_each_measure_of_words_gives_what_its_function_gives():
+def test_module_of_words_gives_what_its_function_gives():
     given = {"predictions": PREDICTIONS, "references": REFERENCES}
     assert load("self_bleu").compute(predictions=PREDICTIONS) == {"self_bleu": self_bleu(split(PREDICTIONS))}
     assert load("self_bleu").compute(predictions=PREDICTIONS, n=2)["self_bleu"] == self_bleu(split(PREDICTIONS), 2)
@@ -95,34 +95,34 @@ def test_each_measure_of_words_gives_what_its_function_gives():
     assert length_ratio(split(longer), split(REFERENCES)) == 7 / 6
 
 
-def test_memorisation_stands_beside_that_of_the_references():
+def test_memorisation_module_gives_both_sides():
     """Of the runs of three words two of six are common where the last two of six words differ."""
     copies = [f"{text.rsplit(' ', 2)[0]} says so" for text in CORPUS[:20]]
     expected = memorisation(split(copies), split(REFERENCES), split(CORPUS), 0.3)
     assert expected.generated.near_duplicate_share == 1.0
     assert memorisation(split(copies), split(REFERENCES), split(CORPUS)).generated.near_duplicate_share < 1
     assert expected.generated.longest_share > expected.held_out.longest_share
-    figures = load("memorisation").compute(predictions=copies, references=REFERENCES, corpus=CORPUS, threshold=0.3)
+    values = load("memorisation").compute(predictions=copies, references=REFERENCES, corpus=CORPUS, threshold=0.3)
     for name, value in expected.generated._asdict().items():
-        assert figures.pop(name) == value
+        assert values.pop(name) == value
     for name, value in expected.held_out._asdict().items():
-        assert figures.pop(f"held_out_{name}") == value
-    assert not figures
+        assert values.pop(f"held_out_{name}") == value
+    assert not values
 
 
-def test_the_judge_gives_what_its_function_gives():
+def test_c2st_module_gives_what_its_function_gives():
     real, generated, null = REFERENCES, [text.replace("dog", "cat") for text in PREDICTIONS], CORPUS
     expected = c2st(real, generated, null, seed=1, level=0.9, encoder=features)
-    figures = load("c2st").compute(
+    values = load("c2st").compute(
         predictions=generated, references=real, null=null, seed=1, level=0.9, encoder=features
     )
-    assert tuple(figures[name] for name in ("auc", "auc_low", "auc_high")) == expected.auc
-    assert tuple(figures[name] for name in ("null_auc", "null_auc_low", "null_auc_high")) == expected.null_auc
+    assert tuple(values[name] for name in ("auc", "auc_low", "auc_high")) == expected.auc
+    assert tuple(values[name] for name in ("null_auc", "null_auc_low", "null_auc_high")) == expected.null_auc
     without = load("c2st").compute(predictions=generated, references=real)
     assert without == dict(zip(("auc", "auc_low", "auc_high"), c2st(real, generated).auc, strict=True))
 
 
-def test_clouds_of_features_give_what_their_functions_give():
+def test_module_of_features_gives_what_its_function_gives():
     given = {"predictions": PREDICTIONS, "references": REFERENCES[:20], "encoder": features}
     real, generated = features(REFERENCES), features(PREDICTIONS)
     assert load("frechet_distance").compute(**given) == {"frechet_distance": frechet_distance(real, generated)}
@@ -133,7 +133,7 @@ def test_clouds_of_features_give_what_their_functions_give():
     }
 
 
-def test_an_encoder_may_be_a_folder(classifier, pair_tokenizer, tmp_path):
+def test_module_of_features_loads_an_encoder_from_a_folder(classifier, pair_tokenizer, tmp_path):
     classifier.bert.save_pretrained(tmp_path)
     pair_tokenizer.save_pretrained(tmp_path)
     of_folder = encoder_features(str(tmp_path))
@@ -143,7 +143,7 @@ def test_an_encoder_may_be_a_folder(classifier, pair_tokenizer, tmp_path):
     assert load("mauve").compute(**given)["mauve"] == mauve(of_folder(REFERENCES), of_folder(PREDICTIONS)).score
 
 
-def test_a_text_is_as_likely_as_from_its_start_to_its_end(generator, tokenizer, tmp_path):
+def test_perplexity_module_counts_from_start_to_end(generator, tokenizer, tmp_path):
     generator.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     rows = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in PREDICTIONS]
@@ -157,7 +157,7 @@ def test_a_text_is_as_likely_as_from_its_start_to_its_end(generator, tokenizer, 
     assert metric.compute(predictions=PREDICTIONS, model=str(tmp_path), max_length=3)["perplexity"] == perplexity(cut)
 
 
-def test_a_model_without_a_start_token_starts_from_its_end_token(generator, tokenizer, tmp_path):
+def test_perplexity_module_without_a_start_token(generator, tokenizer, tmp_path):
     tokenizer.bos_token = None
     generator.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -166,11 +166,11 @@ def test_a_model_without_a_start_token_starts_from_its_end_token(generator, toke
     assert load("perplexity").compute(predictions=PREDICTIONS, model=str(tmp_path))["perplexity"] == expected
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="has no EOS token"):
+    with pytest.raises(ValueError, match="BOS or EOS token"):
         load("perplexity").compute(predictions=PREDICTIONS, model=str(tmp_path))
 
 
-def test_adapters_count(generator, tokenizer, tmp_path):
+def test_perplexity_module_loads_adapters(generator, tokenizer, tmp_path):
     generator.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
@@ -185,7 +185,7 @@ def test_adapters_count(generator, tokenizer, tmp_path):
     assert value != pytest.approx(metric.compute(predictions=PREDICTIONS, model=str(tmp_path / "base"))["perplexity"])
 
 
-def test_reverse_perplexity_learns_from_the_predictions_and_from_the_corpus(tokenizer, tmp_path):
+def test_reverse_perplexity_module_learns_from_both_sides(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     generated, real, test = (
         [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in batch]
@@ -202,7 +202,7 @@ def test_reverse_perplexity_learns_from_the_predictions_and_from_the_corpus(toke
         batch_size=8,
         seed=1,
     )
-    figures = load("reverse_perplexity").compute(
+    values = load("reverse_perplexity").compute(
         predictions=PREDICTIONS,
         references=REFERENCES,
         corpus=CORPUS,
@@ -212,24 +212,24 @@ def test_reverse_perplexity_learns_from_the_predictions_and_from_the_corpus(toke
         batch_size=8,
         seed=1,
     )
-    assert figures == {"reverse_perplexity": expected.generated, "real_perplexity": expected.real}
+    assert values == {"reverse_perplexity": expected.generated, "real_perplexity": expected.real}
 
 
-def test_texts_may_come_in_batches_and_the_result_can_be_written(cache):
+def test_module_takes_batches_and_gives_json(cache):
     metric = load("c2st")
     metric.add_batch(predictions=PREDICTIONS[:12], references=REFERENCES[:12])
     metric.add_batch(predictions=PREDICTIONS[12:], references=REFERENCES[12:])
-    figures = metric.compute()
-    assert figures["auc"] == c2st(REFERENCES, PREDICTIONS).auc.value
-    assert json.loads(json.dumps(figures)) == figures
+    values = metric.compute()
+    assert values["auc"] == c2st(REFERENCES, PREDICTIONS).auc.value
+    assert json.loads(json.dumps(values)) == values
     assert list((cache / "modules").rglob("c2st.py"))
     assert (cache / "metrics" / "c2st").is_dir()
 
 
-def test_metrics_combine():
+def test_modules_combine():
     """Each takes of the texts what it needs; what is named besides goes to all of them."""
-    metrics = evaluate.combine([load("self_bleu"), load("distinct_n"), load("repetition")])
-    assert metrics.compute(predictions=PREDICTIONS, references=REFERENCES, n=3) == {
+    combined = evaluate.combine([load("self_bleu"), load("distinct_n"), load("repetition")])
+    assert combined.compute(predictions=PREDICTIONS, references=REFERENCES, n=3) == {
         "self_bleu": self_bleu(split(PREDICTIONS), 3),
         "distinct_n": distinct_n(split(PREDICTIONS), 3),
         "repetition": repetition(split(PREDICTIONS), 3),
@@ -239,47 +239,24 @@ def test_metrics_combine():
     ) == {"duplicates": duplicates(PREDICTIONS), "length_ratio": 1.0}
 
 
-@pytest.mark.parametrize(
-    ("predictions", "said"),
-    [
-        ("a dog", "got str"),
-        (None, "got NoneType"),
-        (iter(["a"]), "got list_iterator"),
-        (["a dog", None], "got NoneType at 1: None"),
-        (["a dog", ["a", "cat"]], r"got list at 1: \['a', 'cat'\]"),
-        ([3, "a dog"], "got int at 0: 3"),
-    ],
-)
-def test_what_is_no_text_is_refused(predictions, said):
-    with pytest.raises(TypeError, match=f"`predictions` must be a list of texts, {said}"):
-        load("length_ratio").compute(predictions=predictions, references=["a", "b"])
-    for name, more in (("c2st", "null"), ("memorisation", "corpus")):
-        if predictions is None:
-            continue
-        with pytest.raises(TypeError, match=f"`{more}` must be a list of texts, {said}"):
-            load(name).compute(predictions=PREDICTIONS, references=REFERENCES, **{more: predictions})
-
-
-def test_what_does_not_pair_up_is_refused_and_the_metric_works_afterwards():
+def test_module_works_after_a_refusal():
     metric = load("length_ratio")
     with pytest.raises(ValueError, match=r"number of predictions \(1\) and references \(2\)"):
         metric.compute(predictions=["a"], references=["a", "b"])
-    with pytest.raises(TypeError, match="`references` must be a list of texts, got NoneType"):
-        metric.compute(predictions=["a"])
     assert metric.compute(predictions=["a b"], references=["a"]) == {"length_ratio": 2.0}
     with pytest.raises(ValueError, match="make sure that you call `add` or `add_batch`"):
         load("length_ratio").compute()
 
 
-def test_a_functions_own_errors_pass_through():
+def test_module_passes_errors_of_its_function_through():
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
         load("self_bleu").compute(predictions=PREDICTIONS, n=0)
-    with pytest.raises(ValueError, match="at least 8 different texts a side"):
+    with pytest.raises(ValueError, match="at least 8 different texts per side"):
         load("c2st").compute(predictions=PREDICTIONS[:4], references=REFERENCES[:4])
     with pytest.raises(TypeError, match="encoder"):
         load("mauve").compute(predictions=PREDICTIONS, references=REFERENCES)
 
 
-def test_an_unknown_module_is_refused_with_the_names_of_all():
-    with pytest.raises(ValueError, match=f"no module 'bleu' for `evaluate`. There are {', '.join(NAMES)}"):
+def test_module_path_refuses_an_unknown_name():
+    with pytest.raises(ValueError, match=f"no module 'bleu' for `evaluate`. choose one of {', '.join(NAMES)}"):
         module_path("bleu")

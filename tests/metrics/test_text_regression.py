@@ -1,109 +1,111 @@
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from hf_mgan.metrics.text_regression import (
     FeatureView,
+    LabelledTexts,
     NgramView,
-    Sides,
-    Sparse,
-    _lengths,
-    _logits,
-    _loss,
-    _ngrams,
-    _regress,
+    _fit,
+    _length_steps,
+    _regression,
+    count_ngrams,
     fit_regression,
 )
 
 
-def test_the_ngrams_of_a_text_by_hand():
-    """The ends are words; of the characters of "\\x02 ab \\x03" the space occurs twice and counts once."""
-    assert _ngrams("ab") == [
-        ("\x02",), ("ab",), ("\x03",), ("\x02", "ab"), ("ab", "\x03"), ("\x02", "ab", "\x03"),
-        "\x02", " ", "a", "b", "\x03", "\x02 ", " a", "ab", "b ", " \x03", "\x02 a", " ab", "ab ", "b \x03",
-        "\x02 ab", " ab ", "ab \x03", "\x02 ab ", " ab \x03",
-    ]  # fmt: skip
-    assert ("stop", ".", "\x03") in _ngrams("Do stop.")
+def view_of(real, generated, *others):
+    """Return the view that is learnt from two sides, and the columns of its blocks by what they count."""
+    counts = count_ngrams([*real, *generated, *others])
+    return NgramView(LabelledTexts(real, generated), counts)
 
 
-def test_the_steps_of_a_length_by_hand():
+def test_count_ngrams_by_hand():
+    """The ends are words; of the characters of "\\x02 ab \\x03" the space occurs twice and counts once.
+
+    Six n-grams of words: both ends, "ab", and what of two and three of them stand in order. Of characters 5 different
+    ones, 5 - 1 + 1 pairs, then 4, 3 and 2... of "\\x02 ab \\x03", which has six: 5 pairs, 4 triples, 3 and 2.
+    """
+    counts = count_ngrams(["ab"])
+    ngrams, length = counts.blocks
+    assert ngrams.shape == (1, 6 + 5 + 5 + 4 + 3 + 2)
+    assert ngrams.toarray().tolist() == [[1] * 25]
+    assert length.shape == (1, 5)
+    assert counts.rows == {"ab": 0}
+
+
+def test_count_ngrams_counts_once_and_keeps_case():
+    """In common are both ends as words, the same with the space as characters, and the space beside either end."""
+    ngrams, _ = count_ngrams(["a a", "A"]).blocks
+    assert ngrams.max() == 1
+    assert len(np.flatnonzero(ngrams[0].toarray() * ngrams[1].toarray())) == 2 + 3 + 2
+
+
+def test_length_steps_by_hand():
     """4 log2(1 + n): 0 for no word, 4 for one, 8 for three."""
-    assert _lengths("") == [0]
-    assert _lengths("a") == [0, 1, 2, 3, 4]
-    assert len(_lengths("a b c")) == 9
+    assert _length_steps("") == ["0"]
+    assert _length_steps("a") == ["0", "1", "2", "3", "4"]
+    assert len(_length_steps("a b c")) == 9
 
 
-def test_an_ngram_counts_by_how_much_likelier_it_is_in_a_real_text():
-    """ "x" occurs in 2 of 2 real texts and in 0 of 2: log((2.5/2.5) / (0.5/2.5)) = log 5; "q" only once, so not."""
-    view = NgramView(Sides(["x q", "x y"], ["z w", "v u"]))
-    assert view.ratios[view.columns[("x",)]].item() == pytest.approx(math.log(5))
-    assert ("q",) not in view.columns
-    # The ends and the space are as likely on both sides, log 1 = 0, and take their share of the row's length.
-    row = view(["x"])
-    values = dict(zip(row.columns.tolist(), row.values.tolist(), strict=True))
-    known = [gram for gram in _ngrams("x") if gram in view.columns]
-    assert values[view.columns[("x",)]] == pytest.approx(math.log(5) / math.sqrt(len(known)))
-    assert values[view.columns[" "]] == 0
-    assert len(values) == len(known) + len(_lengths("x"))
+def test_ngram_view_scales_by_the_log_ratio_by_hand():
+    """ "x" occurs in 2 of 2 real texts and in 0 of 2: log((2.5/2.5) / (0.5/2.5)) = log 5; "q" only once, so not.
+
+    Eight n-grams of "\\x02 x \\x03" are as likely as "x": of words "x" and "\\x02 x", of characters "x", " x", "x ",
+    " x ", "\\x02 x" and "\\x02 x ". Seven more are known and as likely on both sides, log 1 = 0: both ends as words,
+    the ends and the space as characters, the space beside either end.
+    """
+    row = view_of(["x q", "x y"], ["z w", "v u"], "x")(["x"]).toarray()[0]
+    assert row[row != 0].tolist() == pytest.approx([math.log(5) / math.sqrt(8 + 7)] * 8)
 
 
-def test_the_length_of_a_text_weighs_as_much_as_its_ngrams():
+def test_ngram_view_weighs_length_as_much_as_ngrams():
     """Real texts reach step 8, three words, and the others step 4: log 5 as above, over the nine steps of a text."""
-    view = NgramView(Sides(["a b c", "d e f"], ["g", "h"]))
-    row = view(["x y z"])
-    values = dict(zip(row.columns.tolist(), row.values.tolist(), strict=True))
-    assert values[view.columns[8]] == pytest.approx(math.log(5) / math.sqrt(9))
-    assert values[view.columns[4]] == 0
+    row = view_of(["a b c", "d e f"], ["g", "h"], "x y z")(["x y z"]).toarray()[0]
+    steps = row[-9:]
+    assert sorted(steps[steps != 0].tolist()) == pytest.approx([math.log(5) / math.sqrt(9)] * 4)
 
 
-def test_unknown_texts_have_the_intercept_alone():
-    view = NgramView(Sides(["aa bb", "aa cc"], ["dd ee", "dd ff"]))
-    weights = torch.ones(len(view.ratios) + 1, dtype=torch.float64)
-    rows = view(["aa", ""])
-    assert _logits(rows, weights).shape == (2,)
-    nothing = Sparse(*(torch.tensor([], dtype=torch.long) for _ in range(2)), torch.tensor([]).double(), 2, 3)
-    assert _logits(nothing, torch.tensor([1.0, 1.0, 1.0, 0.5]).double()).tolist() == [0.5, 0.5]
+def test_ngram_view_learns_from_its_own_texts_alone():
+    """What the other texts hold neither becomes a column nor changes a ratio."""
+    real, generated = ["aa bb", "aa cc"], ["dd ee", "dd ff"]
+    alone, beside = view_of(real, generated), view_of(real, generated, "aa zz", "zz", "dd zz")
+    assert np.sort(beside(["aa cc"]).data).tolist() == np.sort(alone(["aa cc"]).data).tolist()
+    assert alone(real).shape == beside(real).shape
 
 
-def test_sparse_rows_are_those_of_the_matrix():
-    """Rows (2, 0, 3) and (0, 5, 0), weights (1, 10, 100), intercept 0.5."""
-    sparse = Sparse(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1]), torch.tensor([2.0, 3.0, 5.0]).double(), 2, 3)
-    weights = torch.tensor([1.0, 10.0, 100.0, 0.5]).double()
-    assert _logits(sparse, weights).tolist() == [302.5, 50.5]
-    assert _logits(torch.tensor([[2.0, 0, 3], [0, 5, 0]]).double(), weights).tolist() == [302.5, 50.5]
+def fitted(rows, real, generated, penalty):
+    regression = _regression()
+    _fit(regression, np.array(rows), LabelledTexts(["a"] * real, ["b"] * generated), penalty)
+    return [*regression.coef_[0], *regression.intercept_]
 
 
-def test_the_loss_weighs_both_sides_alike_by_hand():
-    """-log sigmoid(0) = log 2 for the one real text; log(1 + e^z) of generated ones: log 2 and 0, mean (log 2) / 2."""
-    value = _loss(torch.tensor([0.0, 0.0, -1000.0]), Sides(["a"], ["b", "c"])).item()
-    assert value == pytest.approx((math.log(2) + math.log(2) / 2) / 2)
-
-
-def test_the_regression_is_at_the_minimum():
+def test_regression_is_at_the_minimum():
     """At the penalised minimum of x = 1 for real and -1 for generated texts, sigmoid(-w) = penalty * w.
 
     The derivative of softplus(-w) is -sigmoid(-w); with penalty = sigmoid(-1) the weight is 1. The intercept is 0.
     """
-    matrix, sides = torch.tensor([[1.0], [-1.0]]).double(), Sides(["a"], ["b"])
-    weights = _regress(matrix, sides, penalty=1 / (1 + math.e))
-    assert weights.tolist() == pytest.approx([1.0, 0.0], abs=1e-5)
-    assert _regress(
-        matrix, sides, 1 / (1 + math.e), start=torch.tensor([5.0, 3.0]).double()
-    ).tolist() == pytest.approx([1.0, 0.0], abs=1e-5)
+    assert fitted([[1.0], [-1.0]], 1, 1, 1 / (1 + math.e)) == pytest.approx([1.0, 0.0], abs=1e-5)
 
 
-def test_the_intercept_is_free():
+def test_regression_intercept_is_free():
     """Both sides moved by 1: the same weight, and an intercept that takes the move back."""
-    weights = _regress(torch.tensor([[2.0], [0.0]]).double(), Sides(["a"], ["b"]), penalty=1 / (1 + math.e))
-    assert weights.tolist() == pytest.approx([1.0, -1.0], abs=1e-5)
+    assert fitted([[2.0], [0.0]], 1, 1, 1 / (1 + math.e)) == pytest.approx([1.0, -1.0], abs=1e-5)
 
 
-def test_features_are_brought_to_one_scale():
-    """Of values 0 and 2, mean 1 and standard deviation sqrt 2, in two dimensions; a constant becomes 0."""
-    features = {"a": torch.tensor([0.0, 7.0]), "b": torch.tensor([2.0, 7.0]), "c": torch.tensor([5.0, 9.0])}
-    view = FeatureView(Sides(["a"], ["b"]), features)
-    assert view(["b", "c"]).tolist() == [pytest.approx([1 / 2, 0]), pytest.approx([2.0, 0])]
+def test_regression_weighs_both_sides_alike():
+    """Three copies of the generated text change nothing: the mean of the sides' means has the same minimum."""
+    assert fitted([[1.0], [-1.0], [-1.0], [-1.0]], 1, 3, 1 / (1 + math.e)) == pytest.approx([1.0, 0.0], abs=1e-5)
+
+
+def test_feature_view_by_hand():
+    """Of values 0 and 2, mean 1 and standard deviation 1, in two dimensions; a constant becomes 0."""
+    features = {"a": torch.tensor([0.0, 7.0]), "b": torch.tensor([2.0, 7.0]), "c": torch.tensor([5.0, 7.0])}
+    view = FeatureView(LabelledTexts(["a"], ["b"]), features)
+    assert view(["b", "c"]).tolist() == [pytest.approx([1 / math.sqrt(2), 0]), pytest.approx([4 / math.sqrt(2), 0])]
 
 
 def planted(count, signal, seed):
@@ -111,25 +113,26 @@ def planted(count, signal, seed):
     features = torch.randn(2 * count, 20, generator=torch.Generator().manual_seed(seed))
     features[:count, 0] += signal
     names = [f"{seed} {index}" for index in range(2 * count)]
-    return Sides(names[:count], names[count:]), dict(zip(names, features, strict=True))
+    return LabelledTexts(names[:count], names[count:]), dict(zip(names, features, strict=True))
 
 
 @pytest.mark.parametrize(("signal", "penalised"), [(0.0, True), (5.0, False)])
-def test_the_inner_split_sets_the_penalty(signal, penalised):
+def test_fit_regression_sets_the_penalty_by_the_inner_split(signal, penalised):
     """Where there is nothing to learn, weights stay next to 0; where there is much, they grow."""
     outer, features = planted(40, signal, 0)
     inner, more = planted(40, signal, 1)
     test, rest = planted(200, signal, 2)
-    view = lambda sides: FeatureView(sides, features | more | rest)  # noqa: E731
+    view = partial(FeatureView, features=features | more | rest)
     log_odds = fit_regression(view, outer, inner)([*test.real, *test.generated])
     assert (log_odds.abs().mean() < 0.6) == penalised
     if not penalised:
         assert ((log_odds > 0) == (torch.arange(400) < 200)).float().mean() > 0.95
 
 
-def test_all_texts_are_trained_on_once_the_penalty_is_set():
+def test_fit_regression_trains_on_all_texts_in_the_end():
     """The words that tell the inner texts apart occur in no other text, nor do their letters."""
-    outer = Sides(["aa bb", "aa cc"], ["dd ee", "dd ff"])
-    inner = Sides(["gg bb", "gg cc"], ["hh ee", "hh ff"])
-    real, generated = fit_regression(NgramView, outer, inner)(["gg", "hh"]).tolist()
+    outer = LabelledTexts(["aa bb", "aa cc"], ["dd ee", "dd ff"])
+    inner = LabelledTexts(["gg bb", "gg cc"], ["hh ee", "hh ff"])
+    counts = count_ngrams([text for side in (*outer, *inner) for text in side] + ["gg", "hh"])
+    real, generated = fit_regression(partial(NgramView, counts=counts), outer, inner)(["gg", "hh"]).tolist()
     assert real > generated

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_mgan import metrics as evaluation
+from hf_mgan import metrics
 from hf_mgan.metrics import Interval, auc_difference, c2st
 from hf_mgan.metrics.two_sample_test import (
     FOLDS,
@@ -75,11 +75,11 @@ GENERATED = {
 
 
 @pytest.mark.parametrize("kind", GENERATED)
-def test_it_tells_generated_texts_from_real_ones(kind):
+def test_c2st_tells_generated_texts_from_real_ones(kind):
     assert c2st(sentences(200, 0), GENERATED[kind]).auc.low > 0.5
 
 
-def test_real_texts_look_real_beside_real_texts():
+def test_c2st_of_real_against_real_covers_one_half():
     """Of twenty intervals that hold 0.5 with a probability of 95 %, four or more would miss it in 1.6 % of cases."""
     areas = [c2st(sentences(40, 100 + seed), sentences(40, 200 + seed)).auc for seed in range(20)]
     assert sum(area.low <= 0.5 <= area.high for area in areas) >= 17
@@ -87,7 +87,7 @@ def test_real_texts_look_real_beside_real_texts():
     assert sum(area.value for area in areas) / 20 == pytest.approx(0.5, abs=0.05)
 
 
-def test_copies_never_lie_on_both_sides_of_the_split():
+def test_c2st_keeps_copies_on_one_side_of_the_split():
     """Each text has nothing in common with the others, so one that is not known by heart cannot be told."""
     real, generated = strangers(40, 0) * 5, strangers(40, 1) * 5
     result = c2st(real, generated)
@@ -97,28 +97,28 @@ def test_copies_never_lie_on_both_sides_of_the_split():
         assert folds.bincount().tolist() == [100, 100]
 
 
-def test_a_text_on_both_sides_has_one_score():
+def test_c2st_gives_a_text_on_both_sides_one_score():
     texts = sentences(100, 0)
     result = c2st(texts, texts[:50] + shuffled(texts[50:]))
     assert result.real_scores[:50].equal(result.generated_scores[:50])
     assert result.real_folds[:50].equal(result.generated_folds[:50])
 
 
-def test_copies_count_in_the_area_and_are_one_draw_in_its_interval():
-    """Four texts a side thrice: the area is the same, and so is its error, which is not that of thrice as many."""
+def test_c2st_interval_takes_copies_as_one_draw():
+    """Each text of both sides thrice: area and error are the same, and the error is not that of thrice as many."""
     real, generated = sentences(40, 0), sentences(40, 1, temperature=0.7)
     once, thrice = c2st(real, generated), c2st(real * 3, generated * 3)
     assert thrice.auc == pytest.approx(once.auc, abs=1e-6)
 
 
-def test_the_variance_of_a_mean_with_copies_by_hand():
+def test_variance_of_mean_with_copies_by_hand():
     """Two draws, 1 and 0, whatever the copies: variance 1/2, over 2. Without copies of four values: 1/3, over 4."""
     values = torch.tensor([1.0, 1.0, 0.0, 0.0])
     assert _variance_of_mean(values, ["a", "a", "b", "b"]) == pytest.approx(1 / 4)
     assert _variance_of_mean(values, ["a", "b", "c", "d"]) == pytest.approx(1 / 12)
 
 
-def test_what_differs_only_in_spaces_and_in_composition_is_the_same_text():
+def test_c2st_ignores_spaces_and_unicode_composition():
     """\u00e9 in one character or in two."""
     real = [f"caf\u00e9 {index} old" for index in range(20)]
     result = c2st(real, [f" cafe\u0301  {index}\told\n" for index in range(20)])
@@ -126,7 +126,7 @@ def test_what_differs_only_in_spaces_and_in_composition_is_the_same_text():
     assert result.generated_texts == real
 
 
-def test_a_seed_gives_the_same_halves_and_another_one_others():
+def test_c2st_depends_on_the_seed_alone():
     real, generated = sentences(40, 0), sentences(40, 1)
     first, again, other = (c2st(real, generated, seed=seed) for seed in (0, 0, 1))
     assert first.real_scores.equal(again.real_scores)
@@ -134,27 +134,27 @@ def test_a_seed_gives_the_same_halves_and_another_one_others():
     assert not first.real_folds.equal(other.real_folds)
 
 
-def test_the_order_of_the_texts_is_of_no_consequence():
+def test_c2st_is_permutation_invariant():
     real, generated = sentences(40, 0), GENERATED["noisy"][:40]
     forwards, backwards = c2st(real, generated), c2st(real[::-1], generated[::-1])
     torch.testing.assert_close(backwards.real_scores.flip(0), forwards.real_scores, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(backwards.generated_scores.flip(0), forwards.generated_scores, rtol=1e-6, atol=1e-6)
 
 
-def test_real_texts_fall_in_the_same_halves_whatever_they_are_compared_with():
+def test_c2st_halves_of_real_texts_are_always_the_same():
     real = sentences(40, 0)
     first, second = (c2st(real, sentences(40, seed)).real_folds for seed in (1, 2))
     assert first.equal(second)
 
 
-def test_the_parts_of_both_sides_are_as_large_as_can_be():
+def test_c2st_parts_are_as_large_as_can_be():
     real, generated = [f"r{index}" for index in range(18)], [f"g{index}" for index in range(11)] + ["r0"]
     parts = _parts(real, generated, seed=0)
     assert sorted(list(map(parts.get, real)).count(part) for part in range(8)) == [2] * 6 + [3] * 2
     assert sorted(list(map(parts.get, generated)).count(part) for part in range(8)) == [1] * 4 + [2] * 4
 
 
-def test_the_null_is_judged_like_generated_texts_of_the_same_number():
+def test_c2st_null_is_tested_like_generated_texts():
     real, generated, null = sentences(40, 0), GENERATED["shuffled"][:30], sentences(60, 3)
     result = c2st(real, generated, null)
     assert result.null_auc == c2st(real, null[:30]).auc
@@ -162,7 +162,7 @@ def test_the_null_is_judged_like_generated_texts_of_the_same_number():
     assert c2st(real, generated).null_auc is None
 
 
-def test_a_higher_score_is_more_real_and_the_probabilities_fit():
+def test_c2st_higher_scores_are_more_real_and_calibrated():
     result = c2st(sentences(200, 0), GENERATED["shuffled"])
     assert result.real_scores.mean() > 0 > result.generated_scores.mean()
     assert sum(bin_.texts for bin_ in result.calibration) == 400
@@ -183,7 +183,7 @@ def test_calibration_by_hand():
     assert isinstance(bins[0], CalibrationBin)
 
 
-def test_a_judge_that_errs_nowhere_has_an_interval_that_ends_where_chance_would():
+def test_c2st_interval_of_separated_sides_by_hand():
     """0.025^(1/100) = 0.9638, the smaller side being of 100 texts."""
     real = [f"the dog sees {n} birds" for n in range(100)]
     result = c2st(real, [f"{n} dog the sees birds" for n in range(120)])
@@ -191,7 +191,7 @@ def test_a_judge_that_errs_nowhere_has_an_interval_that_ends_where_chance_would(
     assert _interval(0.0, 0.0, 100, 0.95) == pytest.approx((0.0, 0.0, 0.0362), abs=1e-4)
 
 
-def test_the_interval_grows_with_the_level_and_stays_within_bounds():
+def test_c2st_interval_grows_with_the_level():
     """1.96 and 2.576 standard errors of 0.1."""
     assert _interval(0.6, 0.1, 50, 0.95) == pytest.approx((0.6, 0.404, 0.796), abs=1e-3)
     assert _interval(0.6, 0.1, 50, 0.99) == pytest.approx((0.6, 0.3424, 0.8576), abs=1e-3)
@@ -206,7 +206,7 @@ def by_hand(real_scores, generated_scores):
     return C2STResult(Interval(0.5, 0, 1), None, [], real, generated, *names, folds, folds)
 
 
-def test_the_difference_of_two_areas_by_hand():
+def test_auc_difference_by_hand():
     """In the first fold the areas are 1 and 1/2, in the second 3/4 both, from the same scores.
 
     First fold: real texts lie above a share V = (1, 1) and (0, 1) of the generated ones, whose difference (1, 0) has
@@ -220,27 +220,27 @@ def test_the_difference_of_two_areas_by_hand():
     assert auc_difference(first, second) == pytest.approx((1 / 4, 1 / 4 - reach, min(1, 1 / 4 + reach)), abs=1e-6)
 
 
-def test_the_error_of_an_area_is_the_mean_of_the_halves_errors():
-    """A judge without an opinion has V = W = 1/2 everywhere; otherwise what DeLong's method says of each half."""
+def test_c2st_error_is_the_mean_of_both_halves():
+    """A classifier without an opinion has V = W = 1/2 everywhere; otherwise what DeLong's method says of each half."""
     result = c2st(sentences(60, 0), GENERATED["noisy"][:60])
     errors, values = [], []
     for fold in range(FOLDS):
         sides = result.real_scores[result.real_folds == fold], result.generated_scores[result.generated_folds == fold]
-        values.append(evaluation.auc(*sides))
-        errors.append(evaluation.auc_standard_error(*sides))
+        values.append(metrics.auc(*sides))
+        errors.append(metrics.auc_standard_error(*sides))
     assert len(set(result.real_texts)) == 60  # so that no text is drawn twice
     assert result.auc.value == pytest.approx(sum(values) / 2)
     assert result.auc.high - result.auc.value == pytest.approx(1.959964 * sum(errors) / 2, rel=1e-5)
 
 
-def test_a_colder_generator_is_further_from_real_texts_than_an_equal_one():
+def test_auc_difference_sees_a_colder_generator():
     real = sentences(200, 0)
     colder, equal = c2st(real, GENERATED["colder"]), c2st(real, sentences(200, 1))
     assert auc_difference(colder, equal).low > 0
     assert auc_difference(equal, colder).high < 0
 
 
-def test_a_difference_asks_for_the_same_real_texts_and_halves():
+def test_auc_difference_refuses_other_real_texts():
     result = by_hand([3, 4, 1, 3], [1, 2, 2, 0])
     other_texts = result._replace(real_texts=["r1", "r0", "r2", "r3"])
     other_halves = result._replace(real_folds=torch.tensor([0, 1, 0, 1]))
@@ -249,7 +249,7 @@ def test_a_difference_asks_for_the_same_real_texts_and_halves():
             auc_difference(result, other)
 
 
-def test_an_encoder_has_its_say():
+def test_c2st_uses_the_features_of_an_encoder():
     """n-grams know nothing of these texts; the features say which side each is from."""
     real, generated = strangers(40, 0), strangers(40, 1)
     calls = []
@@ -266,7 +266,7 @@ def test_an_encoder_has_its_say():
     assert [sorted(texts) for texts in calls] == [sorted(real + generated)]  # each different text once
 
 
-def test_features_that_are_not_finite_are_refused():
+def test_c2st_refuses_features_that_are_not_finite():
     with pytest.raises(ValueError, match="those of 1 of 80 different texts are not, first those of text 79"):
         c2st(
             strangers(40, 0),
@@ -275,14 +275,14 @@ def test_features_that_are_not_finite_are_refused():
         )
 
 
-def test_too_few_different_texts_are_refused():
-    with pytest.raises(ValueError, match=r"at least 8 different texts a side.* the 70 generated texts have 7"):
+def test_c2st_refuses_too_few_different_texts():
+    with pytest.raises(ValueError, match=r"at least 8 different texts per side.* of the 70 generated texts 7 differ"):
         c2st(sentences(40, 0), sentences(7, 1) * 10)
-    with pytest.raises(ValueError, match="the 0 real texts have 0"):
+    with pytest.raises(ValueError, match="of the 0 real texts 0 differ"):
         c2st([], sentences(40, 1))
 
 
-def test_a_null_that_is_too_small_and_a_level_out_of_range_are_refused():
+def test_c2st_refuses_a_small_null_and_a_bad_level():
     real = sentences(40, 0)
     with pytest.raises(ValueError, match="as many real texts as there are generated ones, 40, and 39 are given"):
         c2st(real, GENERATED["noisy"][:40], sentences(39, 2))
@@ -291,12 +291,12 @@ def test_a_null_that_is_too_small_and_a_level_out_of_range_are_refused():
             c2st(real, real, level=level)
 
 
-def test_the_package_exports_functions_and_not_the_modules_of_the_same_name():
-    for name in evaluation.__all__:
-        assert inspect.isroutine(getattr(evaluation, name)) or inspect.isclass(getattr(evaluation, name)), name
-        assert getattr(evaluation, name).__module__.startswith("hf_mgan.metrics."), name
-    assert evaluation.mauve.__module__ == "hf_mgan.metrics.mauve"
-    assert sorted(evaluation.__all__) == evaluation.__all__
+def test_metrics_package_exports_functions_not_modules():
+    for name in metrics.__all__:
+        assert inspect.isroutine(getattr(metrics, name)) or inspect.isclass(getattr(metrics, name)), name
+        assert getattr(metrics, name).__module__.startswith("hf_mgan.metrics."), name
+    assert metrics.mauve.__module__ == "hf_mgan.metrics.mauve"
+    assert sorted(metrics.__all__) == metrics.__all__
 
 
 def wordnet(split):
@@ -308,7 +308,7 @@ def wordnet(split):
 
 
 @pytest.mark.real
-def test_sentences_of_wordnet_look_real_and_shuffled_ones_do_not():
+def test_c2st_on_wordnet_sentences():
     texts = random.Random(0).sample(wordnet("train"), 400)  # neighbours in the file may stem from one source
     result = c2st(texts[:200], shuffled(texts[200:]), texts[200:], level=0.99)
     assert result.auc.low > 0.7
@@ -316,7 +316,7 @@ def test_sentences_of_wordnet_look_real_and_shuffled_ones_do_not():
 
 
 @pytest.mark.real
-def test_two_authors_are_told_apart():
+def test_c2st_tells_two_authors_apart():
     path = DATA / "austen_sentences.train.jsonl"
     if not path.exists():
         pytest.skip(f"there is no {path}")

@@ -3,17 +3,10 @@ import math
 import torch
 from torch.testing import assert_close
 
-from hf_mgan.metrics.completion_likelihood import sequence_logps
-from hf_mgan.training.real_text_loss import real_text_batch, real_text_nll, reference_ids
+from hf_mgan.metrics.likelihood import sequence_logps
+from hf_mgan.training.real_text_loss import real_text_batch, real_text_nll
 
 from ..test_trainer import moved, weights
-
-
-def test_reference_ids_end_unless_they_are_cut(tokenizer):
-    """ "a dog" has the ids 6 and 8, the end token 2."""
-    assert reference_ids(["a dog"], tokenizer, None) == [[6, 8, 2]]
-    assert reference_ids(["a dog"], tokenizer, 3) == [[6, 8, 2]]
-    assert reference_ids(["a dog"], tokenizer, 2) == [[6, 8]]
 
 
 def test_real_text_batch_labels_real_texts_alone():

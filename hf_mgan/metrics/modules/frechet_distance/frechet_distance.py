@@ -1,15 +1,27 @@
 """The Frechet distance for `evaluate`, between real and generated texts as clouds of features."""
 
-from collections.abc import Callable
+from typing import Any
 
-import evaluate
-from torch import Tensor
-
-from hf_mgan.metrics import frechet_distance
-from hf_mgan.metrics.hub_metric import PREDICTIONS_AND_REFERENCES, TextMetric, features_of
+from hf_mgan.metrics import frechet_distance, hub_metric
 
 
-CITATION = """\
+class FrechetDistance(hub_metric.TextMetric):
+    """[`~hf_mgan.metrics.frechet_distance`] of an encoder's features of the predictions and references.
+
+    Args:
+        predictions (`list[str]`): Generated texts, at least 2.
+        references (`list[str]`): As many real texts.
+        encoder (`str` or `Callable`): Id or folder of a Hub encoder, whose last hidden states are averaged over a
+            text, or a function from texts to features of shape `(N, D)`, such as
+            [`~hf_mgan.metrics.encoder_features`] makes for another device or length.
+
+    Returns:
+        `dict`: `frechet_distance`, [0, inf).
+    """
+
+    FUNCTION = staticmethod(frechet_distance)
+    FEATURES = hub_metric.PREDICTIONS_AND_REFERENCES
+    CITATION = """\
 @inproceedings{heusel2017gans,
   title = {{GANs} Trained by a Two Time-Scale Update Rule Converge to a Local {Nash} Equilibrium},
   author = {Heusel, Martin and Ramsauer, Hubert and Unterthiner, Thomas and Nessler, Bernhard and Hochreiter, Sepp},
@@ -24,31 +36,5 @@ CITATION = """\
 }
 """
 
-
-class FrechetDistance(TextMetric):
-    """[`~hf_mgan.evaluation.frechet_distance`] of an encoder's features of the predictions and references."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=str(frechet_distance.__doc__),
-            citation=CITATION,
-            inputs_description=str(self._compute.__doc__),
-            features=PREDICTIONS_AND_REFERENCES,
-        )
-
-    def _compute(
-        self, predictions: list[str], references: list[str], encoder: str | Callable[[list[str]], Tensor]
-    ) -> dict[str, float]:
-        """Compute the squared Frechet distance.
-
-        Args:
-            predictions (`list[str]`): Generated texts, at least 2.
-            references (`list[str]`): As many real texts.
-            encoder (`str` or `Callable`): Id or folder of a Hub encoder, whose last hidden states are averaged over a
-                text, or a function from texts to features of shape `(N, D)`, such as
-                [`~hf_mgan.evaluation.encoder_features`] makes for another device or length.
-
-        Returns:
-            `dict`: `frechet_distance`, [0, inf).
-        """
-        return {"frechet_distance": frechet_distance(*features_of(encoder, references, predictions))}
+    def _compute(self, predictions: list[str], references: list[str], encoder: Any) -> dict[str, float]:
+        return {"frechet_distance": frechet_distance(*hub_metric.features_of(encoder, references, predictions))}

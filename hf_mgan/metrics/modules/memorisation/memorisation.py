@@ -1,12 +1,26 @@
 """Memorisation for `evaluate`: how much generated texts copy from the training texts, beside held-out real texts."""
 
-import evaluate
-
-from hf_mgan.metrics import memorisation
-from hf_mgan.metrics.hub_metric import PREDICTIONS_AND_REFERENCES, TextMetric, check_texts, words
+from hf_mgan.metrics import hub_metric, memorisation
 
 
-CITATION = """\
+class Memorisation(hub_metric.TextMetric):
+    """[`~hf_mgan.metrics.memorisation`] of texts whose words are the runs between white space.
+
+    Args:
+        predictions (`list[str]`): Generated texts.
+        references (`list[str]`): As many real texts that were not trained on.
+        corpus (`list[str]`): The training texts, as many as there are.
+        threshold (`float`, *optional*, defaults to 0.8): Resemblance of near duplicates, in (0, 1].
+
+    Returns:
+        `dict`: Of the predictions `longest_ngram`, words of the longest copied n-gram; `longest_share`, these over
+        the words of the text, [0, 1]; `near_duplicate_share`, [0, 1]; to read them by, the same of the references,
+        as `held_out_longest_ngram` and so on.
+    """
+
+    FUNCTION = staticmethod(memorisation)
+    FEATURES = hub_metric.PREDICTIONS_AND_REFERENCES
+    CITATION = """\
 @article{mccoy2023how,
   title = {How Much Do Language Models Copy From Their Training Data? Evaluating Linguistic Novelty in Text
     Generation Using {RAVEN}},
@@ -16,35 +30,10 @@ CITATION = """\
 }
 """
 
-
-class Memorisation(TextMetric):
-    """[`~hf_mgan.evaluation.memorisation`] of texts whose words are the runs between white space."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=str(memorisation.__doc__),
-            citation=CITATION,
-            inputs_description=str(self._compute.__doc__),
-            features=PREDICTIONS_AND_REFERENCES,
-        )
-
     def _compute(
         self, predictions: list[str], references: list[str], corpus: list[str], threshold: float = 0.8
     ) -> dict[str, float]:
-        """Compute what texts have in common with the training texts.
-
-        Args:
-            predictions (`list[str]`): Generated texts.
-            references (`list[str]`): As many real texts that were not trained on.
-            corpus (`list[str]`): The training texts, as many as there are.
-            threshold (`float`, *optional*, defaults to 0.8): Resemblance of near duplicates, in (0, 1].
-
-        Returns:
-            `dict`: Of the predictions `longest_ngram`, words of the longest copied n-gram; `longest_share`, these over
-            the words of the text, [0, 1]; `near_duplicate_share`, [0, 1]; to read them by, the same of the references,
-            as `held_out_longest_ngram` and so on.
-        """
-        check_texts("corpus", corpus)
-        result = memorisation(words(predictions), words(references), words(corpus), threshold)
-        held_out = {f"held_out_{name}": value for name, value in result.held_out._asdict().items()}
-        return {**result.generated._asdict(), **held_out}
+        generated, held_out, training = map(hub_metric.words, (predictions, references, corpus))
+        result = memorisation(generated, held_out, training, threshold)
+        beside = {f"held_out_{name}": value for name, value in result.held_out._asdict().items()}
+        return {**result.generated._asdict(), **beside}

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from hf_mgan.objectives.length import length_correlation
 from torch.testing import assert_close
+
+from hf_mgan.training.batch_metrics import length_correlation
 
 
 def test_length_correlation_within_a_group():
