@@ -1,6 +1,10 @@
-"""What the examples of docstrings find: `torch`, and fences of Markdown that end what an example prints."""
+"""What all tests share: cheap garbage collection, and what the examples of docstrings find.
+
+Examples find `torch`, and fences of Markdown that end what an example prints.
+"""
 
 import doctest
+import gc
 import re
 
 import pytest
@@ -23,6 +27,16 @@ doctest.DocTestFinder.__init__.__defaults__ = tuple(
     FencedExampleParser() if isinstance(default, doctest.DocTestParser) else default
     for default in doctest.DocTestFinder.__init__.__defaults__
 )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave out of garbage collection what is imported by now.
+
+    accelerate collects garbage whenever a training begins, and looks at every object of every module each time: 0.3 s,
+    more than a tiny training takes.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

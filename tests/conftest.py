@@ -59,9 +59,7 @@ def texts(count, seed=0, length=6):
     return [" ".join(WORDS[index] for index in row) for row in draws.tolist()]
 
 
-@pytest.fixture
-def tokenizer():
-    """The generator's: adds nothing by itself, as GPT-2's."""
+def generators_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=word_tokenizer(),
         bos_token="<s>",
@@ -73,9 +71,7 @@ def tokenizer():
     )
 
 
-@pytest.fixture
-def pair_tokenizer():
-    """A discriminator's that knows text pairs, as BERT's."""
+def tokenizer_of_pairs():
     tokenizer = word_tokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -92,8 +88,7 @@ def pair_tokenizer():
     )
 
 
-@pytest.fixture
-def generator():
+def causal_generator():
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=len(VOCABULARY),
@@ -132,6 +127,23 @@ def causal_classifier(seed=1):
         vocab_size=len(VOCABULARY), n_embd=16, n_layer=1, n_head=2, n_positions=48, num_labels=1, initializer_range=0.3
     )
     return GPT2ForSequenceClassification(config)
+
+
+@pytest.fixture
+def tokenizer():
+    """The generator's: adds nothing by itself, as GPT-2's."""
+    return generators_tokenizer()
+
+
+@pytest.fixture
+def pair_tokenizer():
+    """A discriminator's that knows text pairs, as BERT's."""
+    return tokenizer_of_pairs()
+
+
+@pytest.fixture
+def generator():
+    return causal_generator()
 
 
 @pytest.fixture

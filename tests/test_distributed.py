@@ -11,9 +11,11 @@ import torch
 
 from hf_mgan.training.batch_metrics import length_correlation
 
+from .conftest import bert_classifier, causal_generator, generators_tokenizer, tokenizer_of_pairs
+
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = """
+IMPORTS = """
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
@@ -21,9 +23,13 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from tests import conftest
+from tests.test_distributed import ACCURACIES, unsafe
 from hf_mgan import AdversarialConfig, AdversarialTrainer
+from hf_mgan.discriminator import DiscriminatorOutput
 
 folder, rank = Path({folder!r}), int(os.environ["RANK"])
+"""
+PLAIN = """
 trainer = AdversarialTrainer(
     str(folder / "g"),
     discriminator=str(folder / "d"),
@@ -48,7 +54,7 @@ trainer.train()
 trainer.save_model()
 torch.save(trainer.discriminator.model.state_dict(), folder / f"discriminator_{{rank}}.bin")
 values = [log["discriminator/value"] for log in trainer.state.log_history if "loss" in log]
-(folder / f"seen_{{rank}}.json").write_text(json.dumps({{"seen": seen, "values": values, "own": own}}))
+(folder / f"plain_{{rank}}.json").write_text(json.dumps({{"seen": seen, "values": values, "own": own}}))
 """
 
 
@@ -71,14 +77,21 @@ def run_on_two_processes(script, folder):
     assert run.returncode == 0, run.stderr[-3000:]
 
 
-def test_two_processes_keep_one_discriminator(tmp_path, generator, tokenizer, classifier, pair_tokenizer):
-    save_models(tmp_path, (generator, tokenizer), (classifier, pair_tokenizer))
-    run_on_two_processes(SCRIPT, tmp_path)
-    first, second = (json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in (0, 1))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What both runs leave, one after the other in the same two processes: it takes longest to start them."""
+    path = tmp_path_factory.mktemp("two_processes")
+    save_models(path, (causal_generator(), generators_tokenizer()), (bert_classifier(), tokenizer_of_pairs()))
+    run_on_two_processes(IMPORTS + PLAIN + GATED, path)
+    return path
+
+
+def test_two_processes_keep_one_discriminator(folder):
+    first, second = (json.loads((folder / f"plain_{rank}.json").read_text()) for rank in (0, 1))
     assert len(first["seen"]) == len(second["seen"]) == 4
     assert all(one != other for one, other in zip(first["seen"], second["seen"], strict=True))
-    ours, theirs = (torch.load(tmp_path / f"discriminator_{rank}.bin", weights_only=True) for rank in (0, 1))
-    before = classifier.state_dict()
+    ours, theirs = (torch.load(folder / f"discriminator_{rank}.bin", weights_only=True) for rank in (0, 1))
+    before = bert_classifier().state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not any(
         torch.equal(ours[name], before[name]) for name in ours if "weight" in name and "LayerNorm" not in name
@@ -87,7 +100,7 @@ def test_two_processes_keep_one_discriminator(tmp_path, generator, tokenizer, cl
     means = [(one + other) / 2 for one, other in zip(first["own"], second["own"], strict=True)]
     assert first["values"] == pytest.approx(means[1:], abs=1e-5)  # the first is that of the warm-up
     assert all(one != other for one, other in zip(first["own"], second["own"], strict=True))
-    assert (tmp_path / "out" / "discriminator" / "model.safetensors").exists()
+    assert (folder / "out" / "discriminator" / "model.safetensors").exists()
 
 
 # The discriminator's accuracy on each batch, as each process is made to see it; 0.7, 0.65, 0.75, 0.35, 0.45, 0.6 over
@@ -104,19 +117,6 @@ def unsafe(completions):
 
 # 6 completions per process in groups of 4: the second of the three groups lies on both.
 GATED = """
-import json, os, sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-import torch
-from datasets import Dataset
-from tests import conftest
-from tests.test_distributed import ACCURACIES, unsafe
-from hf_mgan import AdversarialConfig, AdversarialTrainer
-from hf_mgan.discriminator import DiscriminatorOutput
-
-folder, rank = Path({folder!r}), int(os.environ["RANK"])
-
-
 trainers = []
 DiscriminatorOutput.accuracy = lambda output: torch.tensor(ACCURACIES[rank][trainers[-1].state.global_step])
 
@@ -128,7 +128,7 @@ def fresh():
         train_dataset=Dataset.from_dict({{"text": conftest.texts(64)}}),
         safety_gate=unsafe,
         args=AdversarialConfig(
-            str(folder / "out"), max_steps=6, per_device_train_batch_size=6, num_generations=4,
+            str(folder / "gated"), max_steps=6, per_device_train_batch_size=6, num_generations=4,
             max_completion_length=8, discriminator_learning_rate=1e-2, learning_rate=1e-2, logging_steps=1,
             discriminator_replay_fraction=0.5, discriminator_update_gating={{"ceiling": 0.68, "floor": 0.5}},
             discriminator_regularization={{"token_dropout": 0.1}}, discriminator_warmup_steps=0,
@@ -165,14 +165,14 @@ def with_advantages(inputs, generate=trainer._generate_and_score_completions):
 trainer._reward.__class__, trainer._generate_and_score_completions = Watched, with_advantages
 trainer.train()
 resumed = fresh()
-resumed.train(resume_from_checkpoint=str(folder / "out" / "checkpoint-3"))
+resumed.train(resume_from_checkpoint=str(folder / "gated" / "checkpoint-3"))
 torch.save([states(trainer), states(resumed)], folder / f"models_{{rank}}.bin")
 log = [entry for entry in trainer.state.log_history if "loss" in entry]
 names = (
     "discriminator/skipped", "generator/skipped", "discriminator/accuracy", "safety/unsafe_rate",
     "rewards/discriminator/length_correlation",
 )
-(folder / f"seen_{{rank}}.json").write_text(json.dumps({{
+(folder / f"gated_{{rank}}.json").write_text(json.dumps({{
     "rewards": rewards, "advantages": advantages, "updates": trainer.discriminator.num_updates,
     "metrics": {{name: [entry[name] for entry in log] for name in names}},
     "past": [each.discriminator.replay.state_dict() for each in (trainer, resumed)],
@@ -180,11 +180,9 @@ names = (
 """
 
 
-def test_two_processes_stay_in_step_when_gated(tmp_path, generator, tokenizer, classifier, pair_tokenizer):
-    save_models(tmp_path, (generator, tokenizer), (classifier, pair_tokenizer))
-    run_on_two_processes(GATED, tmp_path)
-    first, second = (json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in (0, 1))
-    (ours, resumed), (theirs, _) = (torch.load(tmp_path / f"models_{rank}.bin") for rank in (0, 1))
+def test_two_processes_stay_in_step_when_gated(folder):
+    first, second = (json.loads((folder / f"gated_{rank}.json").read_text()) for rank in (0, 1))
+    (ours, resumed), (theirs, _) = (torch.load(folder / f"models_{rank}.bin") for rank in (0, 1))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert all(torch.equal(value, resumed[name]) for name, value in ours.items())
 
@@ -218,8 +216,8 @@ def test_two_processes_stay_in_step_when_gated(tmp_path, generator, tokenizer, c
 
     # Each replays what it has shown itself.
     for own, rank in ((first, 0), (second, 1)):
-        folder = tmp_path / "out" / "checkpoint-3" / "discriminator"
-        saved = json.loads((folder / f"replay_{rank}.json").read_text())
+        kept = folder / "gated" / "checkpoint-3" / "discriminator"
+        saved = json.loads((kept / f"replay_{rank}.json").read_text())
         whole, again = own["past"]
         assert again == whole
         assert whole["texts"][: len(saved["texts"])] == saved["texts"]

@@ -117,6 +117,7 @@ def test_logit_penalty_bounds_the_wasserstein_loss(make_trainer, make_config, ge
     assert ends[1] < 1 / 4 + 0.1
 
 
+@pytest.mark.slow  # that updates see noise and evaluations do not is in tests/discriminator/test_token_dropout.py
 def test_token_dropout_keeps_accuracy_down(make_trainer, make_config, generator, classifier):
     """Real texts hold "dog" alone, six times. With 90 % of the words drawn anew, 0.9^6 = 53 % of them keep none, so
     even the best discriminator is wrong on a quarter of all texts."""
@@ -236,7 +237,14 @@ def anchored(kind, generator, tokenizer, folder):
     return {"model": model}
 
 
-@pytest.mark.parametrize("kind", ["whole", "new adapters", "trained adapters"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "new adapters",
+        pytest.param("whole", marks=pytest.mark.slow),
+        pytest.param("trained adapters", marks=pytest.mark.slow),
+    ],
+)
 def test_beta_holds_the_generator_near_its_start(
     make_trainer, make_config, generator, classifier, tokenizer, kind, tmp_path
 ):

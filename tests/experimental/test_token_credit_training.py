@@ -146,6 +146,7 @@ def test_replay_and_token_dropout_go_with_prefixes(make_credit_trainer):
     assert "discriminator/replayed_prob" in trainer.state.log_history[-2]
 
 
+@pytest.mark.slow  # the gradient is that of the rewards: test_token_credit enumerates it
 def test_generator_learns_a_rewarded_word(make_credit_trainer, tokenizer):
     """The head of a causal classifier is rigged to like 'dog' and to forget nothing; it does not learn."""
     classifier = causal_classifier()
@@ -179,6 +180,7 @@ def test_generator_learns_a_rewarded_word(make_credit_trainer, tokenizer):
     assert last > first + 3
 
 
+@pytest.mark.slow  # all shapes are in test_token_credit
 def test_reward_shapes_give_finite_advantages(make_credit_trainer):
     for shape in REWARDS:
         trainer = make_credit_trainer(max_steps=1, discriminator_reward=shape)

@@ -19,7 +19,9 @@ def adapters(trainer):
     }
 
 
-@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+@pytest.mark.parametrize(
+    "dora", [pytest.param(False, id="lora"), pytest.param(True, id="dora", marks=pytest.mark.slow)]
+)
 def test_resumed_quantised_run_is_bitwise_identical(
     tmp_path, generator, tokenizer, classifier, pair_tokenizer, dataset, make_config, dora
 ):

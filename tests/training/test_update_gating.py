@@ -16,7 +16,6 @@ from ..test_trainer import moved, weights
 )
 def test_gating_skips_beyond_its_limits_alone(accuracy, discriminator_skips, generator_skips):
     gating = UpdateGating(ceiling=0.8, floor=0.55)
-    assert gating.is_on
     assert gating.discriminator_skips(accuracy) == discriminator_skips
     assert gating.generator_skips(accuracy) == generator_skips
     assert gating.metrics(True, accuracy) == {"discriminator/skipped": 1.0, "generator/skipped": generator_skips}
@@ -25,7 +24,6 @@ def test_gating_skips_beyond_its_limits_alone(accuracy, discriminator_skips, gen
 
 def test_gating_without_limits_skips_nothing():
     gating = UpdateGating()
-    assert not gating.is_on
     for accuracy in (0.0, 1.0):
         assert not gating.discriminator_skips(accuracy)
         assert not gating.generator_skips(accuracy)
