@@ -136,9 +136,9 @@ def jackknife_interval(
     The texts are dealt to the groups one after the other, and the statistic is computed as often as there are groups,
     each time without one: s^2 = (g - 1)/g sum_k (t_k - mean t)^2 (Shao and Wu 1989, "A general theory for jackknife
     variance estimation"; Efron and Tibshirani 1993, chapter 11). Nothing is drawn twice, so it holds for self-BLEU,
-    distinct-n and the share of duplicates, for which a bootstrap repeats texts. The interval is the value -+ Student's quantile
-    of g - 1 degrees of freedom times s, not cut to the range of the statistic. The texts must be independent of one
-    another, and the statistic must change smoothly with the share of each text; a maximum or a median does not.
+    distinct-n and the share of duplicates, for which a bootstrap repeats texts. The interval is the value -+ Student's
+    quantile of g - 1 degrees of freedom times s, not cut to the range of the statistic. The texts must be independent
+    of one another, and the statistic must change smoothly with the share of each text; a maximum or a median does not.
 
     Args:
         values (`Sequence` of length N): One entry per text, in an order that means nothing.
