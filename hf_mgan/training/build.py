@@ -22,6 +22,7 @@ from trl.data_utils import is_conversational
 
 from ..config import AdversarialConfig
 from ..data import RealTexts, prepare_datasets
+from ..discriminator import Discriminator
 from ..objectives import PAIRED
 from ..safety import GATE, SafetyGate, check_gate
 from ..watchdog.callback import watched
@@ -102,29 +103,67 @@ def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
         ValueError: If the discriminator or the real texts are missing, or settings contradict each other.
     """
     model, args = given["model"], checked_args(given["args"], given["model"])
-    discriminator, gate, evaluator = given["discriminator"], given["safety_gate"], given["evaluator"]
-    if discriminator is None:
-        raise ValueError(
-            "AdversarialTrainer needs a discriminator: the id of any sequence classifier or encoder, for example "
-            "discriminator='distilbert/distilbert-base-uncased'. For fixed rewards alone there is trl.GRPOTrainer."
-        )
-    check_quantised_generator(model, given["quantization_config"], given["peft_config"], args)
-    check_best_model(args, given["callbacks"] or [])
-    if evaluator is not None:
-        evaluator.check(args, **{name: given[name] for name in ("tools", "rollout_func", "environment_factory")})
+    gate = given["safety_gate"]
+    if gate is not None and not isinstance(gate, SafetyGate):
+        gate = SafetyGate(gate)
+    check_arguments(given, args, gate)
     reward_funcs = as_list(given["reward_funcs"])
     processing_classes = matching(given["reward_processing_classes"], reward_funcs, "reward processing classes")
     weights = matching(args.reward_weights, reward_funcs, "reward weights")
-    if gate is not None:
-        check_gate(args)
-        gate = gate if isinstance(gate, SafetyGate) else SafetyGate(gate)
-        check_gate_is_apart(gate, discriminator)
 
-    processing_class = given["processing_class"] or load_generator_processing_class(model, args)
+    processing_class = given["processing_class"]
+    if processing_class is None:
+        processing_class = load_generator_processing_class(model, args)
     is_tokenizer = isinstance(processing_class, PreTrainedTokenizerBase)
     tokenizer = processing_class if is_tokenizer else processing_class.tokenizer
     reads_real_texts = is_tokenizer and given["environment_factory"] is None
     check_real_text_coef(args, reads_real_texts)
+    data, real_texts = prepared_data(given, args, tokenizer, processing_class)
+    if given["evaluator"] is not None:
+        given["evaluator"].prepare(processing_class, args, gate)
+
+    trl_args = copy.copy(args)  # the user's keep the weights of the user's rewards
+    discriminator = load_given_discriminator(given, args, tokenizer)
+    reward = DiscriminatorReward(discriminator, real_texts, trl_args, is_training)
+    safety = None if gate is None else SafetyReward(gate, tokenizer)
+    own = [(reward, args.discriminator_weight), *([] if safety is None else [(safety, 1.0)])]
+    trl_args.reward_weights = [
+        *(1.0 if weight is None else weight for weight in weights),
+        *(weight for _, weight in own),
+    ]
+    changed = {
+        "args": trl_args,
+        "reward_funcs": [*reward_funcs, *(function for function, _ in own)],
+        "reward_processing_classes": [*processing_classes, *(None for _ in own)],
+        "processing_class": processing_class,
+        "callbacks": watched(given["callbacks"]),
+        **data,
+    }
+    for_trl = {name: value for name, value in {**given, **changed}.items() if name not in OWN_ARGUMENTS}
+    return Parts(for_trl, reward, safety, args.reward_weights, reads_real_texts)
+
+
+def check_arguments(given: dict[str, Any], args: AdversarialConfig, gate: SafetyGate | None) -> None:
+    """Refuse what needs neither data nor models to be seen."""
+    if given["discriminator"] is None:
+        raise ValueError(
+            "AdversarialTrainer needs a discriminator: the id of any sequence classifier or encoder, for example "
+            "discriminator='distilbert/distilbert-base-uncased'. For fixed rewards alone there is trl.GRPOTrainer."
+        )
+    check_quantised_generator(given["model"], given["quantization_config"], given["peft_config"], args)
+    check_best_model(args, given["callbacks"] or [])
+    if given["evaluator"] is not None:
+        writers = {name: given[name] for name in ("tools", "rollout_func", "environment_factory")}
+        given["evaluator"].check(args, **writers)
+    if gate is not None:
+        check_gate(args)
+        check_gate_is_apart(gate, given["discriminator"])
+
+
+def prepared_data(
+    given: dict[str, Any], args: AdversarialConfig, tokenizer: PreTrainedTokenizerBase, processing_class: Any
+) -> tuple[dict[str, Any], RealTexts]:
+    """Return the datasets with prompts and references, by the names of TRL's arguments, and the real texts."""
     data = {
         name: prepare_datasets(given[name], tokenizer, **args.prompt_arguments())
         for name in ("train_dataset", "eval_dataset")
@@ -143,38 +182,22 @@ def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
         rank=args.process_index,
         world_size=args.world_size,
     )
-    if evaluator is not None:
-        evaluator.prepare(processing_class, args, gate)
+    return data, real_texts
 
+
+def load_given_discriminator(
+    given: dict[str, Any], args: AdversarialConfig, tokenizer: PreTrainedTokenizerBase
+) -> Discriminator:
+    """Load the discriminator, or make it on the generator's own weights where both are one object."""
+    model, discriminator = given["model"], given["discriminator"]
+    processing_class, peft_config = given["discriminator_processing_class"], given["discriminator_peft_config"]
     set_seed(args.seed)  # a fresh classification head is random
-    own_processing_class, own_peft_config = (
-        given["discriminator_processing_class"],
-        given["discriminator_peft_config"],
-    )
     if discriminator is model and isinstance(model, (PreTrainedModel, PeftModel)):
-        discriminator = shared_base(model, given["peft_config"], own_peft_config)
-        own_processing_class = own_processing_class or tokenizer
-    loaded = load_discriminator(
-        discriminator, own_processing_class, own_peft_config, given["discriminator_quantization_config"], args
+        discriminator = shared_base(model, given["peft_config"], peft_config)
+        processing_class = processing_class or tokenizer
+    return load_discriminator(
+        discriminator, processing_class, peft_config, given["discriminator_quantization_config"], args
     )
-    reward = DiscriminatorReward(loaded, real_texts, args, is_training)
-    safety = None if gate is None else SafetyReward(gate, tokenizer)
-    own = [reward] if safety is None else [reward, safety]
-    trl_args = copy.copy(args)  # the user's keep the weights of the user's rewards
-    trl_args.reward_weights = [
-        *(1.0 if weight is None else weight for weight in weights),
-        *[args.discriminator_weight, 1.0][: len(own)],
-    ]
-    changed = {
-        "args": trl_args,
-        "reward_funcs": [*reward_funcs, *own],
-        "reward_processing_classes": [*processing_classes, *[None for _ in own]],
-        "processing_class": processing_class,
-        "callbacks": watched(given["callbacks"]),
-        **data,
-    }
-    for_trl = {name: value for name, value in {**given, **changed}.items() if name not in OWN_ARGUMENTS}
-    return Parts(for_trl, reward, safety, args.reward_weights, reads_real_texts)
 
 
 def as_list(value: Any) -> list:
