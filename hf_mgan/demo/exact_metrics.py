@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data import completion_ids
 from ..decoding import sample
 from ..metrics import best_value, distinct_n, jensen_shannon, kullback_leibler
 from ..metrics.likelihood import sequence_logps
@@ -92,8 +93,7 @@ class ExactMetrics:
         self.tokenizer = tokenizer
         self.real_logps = language.logps(sentences)
         texts = [" ".join(sentence) for sentence in sentences]
-        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        self.real_ids = [[*row, tokenizer.eos_token_id] for row in encoded]
+        self.real_ids = completion_ids(texts, tokenizer, max_completion_length=None)
         self.seed = seed
 
     def __call__(

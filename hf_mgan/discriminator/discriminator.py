@@ -125,9 +125,7 @@ class Discriminator:
         self._encoder = TextEncoder(processing_class, self.max_length)
         self.processing_class = self._encoder.processing_class
         base.config.get_text_config().pad_token_id = self.processing_class.pad_token_id
-        self.batch_size = batch_size
-        self.bf16, self.fp16 = bf16, fp16
-        self.max_grad_norm = max_grad_norm
+        self.batch_size, self.max_grad_norm, self.fp16 = batch_size, max_grad_norm, fp16
         self.num_updates = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self._trained: list[nn.Parameter] = []
@@ -168,10 +166,7 @@ class Discriminator:
             fresh_head (`bool`, *optional*, defaults to `False`): Whether a new head takes the place of one that was
                 trained for something else.
             attn_implementation (`str`, *optional*): Its attention, such as `"eager"`; transformers' choice by default.
-            **kwargs: Arguments of [`Discriminator`].
-
-        Returns:
-            [`Discriminator`]: Its weights in float32, whatever they were saved in.
+            **kwargs: Arguments of [`Discriminator`]. Its weights are in float32, whatever they were saved in.
 
         Raises:
             ValueError: If quantisation is asked for without adapters, or adapters on top of saved adapters.
@@ -236,8 +231,8 @@ class Discriminator:
     ) -> DiscriminatorOutput:
         """Compute what `update` computes, and change nothing.
 
-        Arguments as there. The texts are shown as they are, without token dropout, and without any of earlier updates;
-        gradient and learning rate are nan, and there are no penalties.
+        The texts are shown without token dropout and without any of earlier updates; there are no penalties, gradient
+        and learning rate are nan.
         """
         texts = TextBatch.encoded(self._batches, prompts, completions, references, reference_prompts)
         logits = torch.cat([self._passes.logits(batch) for batch in texts.batches])
@@ -254,8 +249,7 @@ class Discriminator:
     ) -> DiscriminatorOutput:
         """Take one optimizer step on generated against real text.
 
-        With token dropout all texts are shown with noise, and the logits returned are those of the noisy texts: the
-        generator is then trained on them.
+        With token dropout all texts are shown with noise, and the logits returned are those of the noisy texts.
 
         Args:
             prompts (`Sequence[str]` of length B): Prompts of the completions, "" for none.
@@ -271,7 +265,7 @@ class Discriminator:
 
         Raises:
             RuntimeError: If `create_optimizer` has not been called.
-            FloatingPointError: If the loss or a penalty is not finite. Nothing has been changed then.
+            FloatingPointError: If the loss or a penalty is not finite; nothing has been changed then.
         """
         if self.optimizer is None:
             raise RuntimeError("The discriminator has no optimizer yet: call create_optimizer(args, num_steps) first.")
