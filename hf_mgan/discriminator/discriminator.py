@@ -125,7 +125,8 @@ class Discriminator:
         self._encoder = TextEncoder(processing_class, self.max_length)
         self.processing_class = self._encoder.processing_class
         base.config.get_text_config().pad_token_id = self.processing_class.pad_token_id
-        self.batch_size, self.max_grad_norm, self.fp16 = batch_size, max_grad_norm, fp16
+        self.batch_size, self.max_grad_norm = batch_size, max_grad_norm
+        self.bf16, self.fp16 = bf16, fp16
         self.num_updates = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self._trained: list[nn.Parameter] = []
