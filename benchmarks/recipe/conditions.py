@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-GROUPS = ("headroom", "objectives", "ablations")
+GROUPS = ("headroom", "objectives", "ablations", "warmup")
+WARMUPS = (10, 20, 50, 100)  # updates
 DEFAULT = "default"
 LOSS_NAMES = ("bce", "bradley_terry", "relativistic_average", "hinge", "least_squares")
 REWARD_NAMES = ("minimax", "log_d", "logit", "probability")
@@ -89,9 +90,10 @@ _ALL = [
     ),
     _ablation("pairs", "groups of 2 completions (as `bradley_terry` has them)", {"num_generations": 2}),
     _ablation("warmup_0", "no warm-up", {"discriminator_warmup_steps": 0}),
+    _ablation("warmup_400", "warm-up of 400 updates", {"discriminator_warmup_steps": 400}),
     *(
-        _ablation(f"warmup_{steps}", f"warm-up of {steps} updates", {"discriminator_warmup_steps": steps})
-        for steps in (10, 20, 50, 100, 400)
+        Condition(f"warmup_{steps}", "warmup", f"warm-up of {steps} updates", {"discriminator_warmup_steps": steps})
+        for steps in WARMUPS
     ),
     _ablation("frozen", "discriminator frozen after its warm-up", frozen=True),
     _ablation("fresh_encoder", "discriminator without training on masked words", discriminator="fresh"),

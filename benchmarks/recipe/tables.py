@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ..sweep import RESULTS, read_lines
 from ..sweep.tables import (
     NOT_RUN,
     Difference,
@@ -20,10 +21,12 @@ from ..sweep.tables import (
     table,
     version_list,
 )
-from .conditions import CONDITIONS, DEFAULT, LOSS_NAMES, REMOVED, REWARD_NAMES, matrix_cell
+from .conditions import CONDITIONS, DEFAULT, LOSS_NAMES, REMOVED, REWARD_NAMES, WARMUPS, matrix_cell
 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
+COMMITTED_WARMUPS = RESULTS / "warmup.jsonl"  # runs of one machine, whose initial models are others
+WARMUP_CELLS = {"grammatical": 3, "entropy": 2, "real_nll": 2}
 INITIAL_MODELS = "initial_models"  # name of the jobs that make the models which the runs of a seed begin with
 
 Result = dict[str, Any]
@@ -179,6 +182,20 @@ def ablations_table(results: Results) -> str:
     return table(head, rows)
 
 
+def warmup_table(results: list[Result]) -> str:
+    """Return one line per length of the warm-up, of runs that all began with the same models."""
+    runs = by_condition(results)
+    if not any(f"warmup_{steps}" in runs for steps in WARMUPS):
+        runs = by_condition(read_lines(COMMITTED_WARMUPS))
+    rows = []
+    for name in ("warmup_0", *(f"warmup_{steps}" for steps in WARMUPS), DEFAULT):
+        qualities = [run["generator"] for run in runs.get(name, {}).values()]
+        steps = name.removeprefix("warmup_").replace(DEFAULT, "200 (the demo's)")
+        cells = [mean((one[key] for one in qualities), digits) for key, digits in WARMUP_CELLS.items()]
+        rows.append([steps, spread(map(divergence, runs.get(name, {}).values())), *cells])
+    return table(["updates", "divergence", "grammatical", "entropy", "real NLL"], rows)
+
+
 def removed_table(results: Results) -> str:
     """Return one line per condition that cannot be run any more, against the default."""
     rows = []
@@ -208,6 +225,7 @@ def fields_of(results: list[Result]) -> dict[str, str]:
         "headroom": headroom_table(sorted_results),
         "discriminators": discriminator_table(sorted_results),
         "ablations": ablations_table(sorted_results),
+        "warmup": warmup_table(results),
         "removed": removed_table(sorted_results),
         "notes": notes(results),
         "versions": version_list(results),
