@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from hf_mgan.metrics.completion_likelihood import sequence_logps
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -27,6 +26,7 @@ from hf_mgan.demo.exact_metrics import BATCH_SIZE, sample_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import adapters
 from hf_mgan.demo.run import DemoArguments, adversarial_config
+from hf_mgan.metrics import sequence_logps
 from hf_mgan.objectives import REWARDS
 
 from ..sweep.stopwatch import Stopwatch

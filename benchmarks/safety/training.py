@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from hf_mgan.metrics.completion_likelihood import sequence_logps
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -30,7 +29,7 @@ from hf_mgan.demo.exact_metrics import sample_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import TRAINING, adapters, make_tokenizer, train_encoder, train_generator
 from hf_mgan.demo.run import DemoArguments, adversarial_config
-from hf_mgan.metrics import distinct_n, jensen_shannon
+from hf_mgan.metrics import distinct_n, jensen_shannon, sequence_logps
 
 from .unsafe_language import is_unsafe, safe_logps
 
