@@ -253,7 +253,7 @@ class AdversarialTrainer(GRPOTrainer):
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         names = [f"eval_{name}" for name in self.eval_dataset] if isinstance(self.eval_dataset, dict) else []
-        if self.evaluator is None or prefix in names[1:] or not prefix.startswith("eval"):  # `predict` has another
+        if self.evaluator is None or prefix in names[1:] or kwargs.get("description") == "Prediction":
             return output
         with (
             unwrap_model_for_generation(

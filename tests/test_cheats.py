@@ -342,7 +342,7 @@ def test_colder_softmax_is_likelier_than_the_language(language):
     real, colder = language.sample(SIZE, 0), cooled(language, COLD)
     texts = colder.sample(SIZE, 1)
     assert language.logps(texts).isfinite().all()
-    assert language.logps(texts).mean() > -language.entropy() + 1  # a nat a sentence
+    assert language.logps(texts).mean() > -language.entropy() + 1  # one nat per sentence
     assert colder.entropy() < language.entropy() - 1
     divergence, error = jensen_shannon(
         language.logps(real), colder.logps(real), language.logps(texts), colder.logps(texts)

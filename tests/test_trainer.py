@@ -527,7 +527,10 @@ class FakeEvaluator:
     greater_is_better = False
 
     def __init__(self):
-        self.prepared, self.models = [], []
+        self.checked, self.prepared, self.models = [], [], []
+
+    def check(self, args, **given):
+        self.checked.append((args, given))
 
     def prepare(self, processing_class, args, safety_gate=None):
         self.prepared.append((processing_class, args, safety_gate))
@@ -541,6 +544,8 @@ def test_evaluator_is_prepared_with_the_trainer(make_trainer, make_config, token
     evaluator = FakeEvaluator()
     args = make_config()
     trainer = make_trainer(args, evaluator=evaluator)
+    writers = {"tools": None, "rollout_func": None, "environment_factory": None}
+    assert evaluator.checked == [(args, writers)]
     assert evaluator.prepared == [(tokenizer, args, None)]
     assert trainer.evaluator is evaluator
     assert evaluator.models == []

@@ -159,7 +159,7 @@ ALLOWED = [
     Allowed("*", r"\b[Ff]igures? \d+\b|\b[Ff]ig\. \d+", "the figure of a paper that is cited"),
     Allowed(
         "*.py",
-        r"matplotlib\.figure|(?:import|->|:) Figure\b|\bFigure\(|\bplt\.figure\b|"
+        r"matplotlib\.figure|(?:import|->|:) Figure\b|setattr\(Figure\b|\bFigure\(|\bplt\.figure\b|"
         r"\bfigure = Figure|\bfigure\.(?=[a-z])",
         "matplotlib's class, and a variable that holds one",
     ),

@@ -161,10 +161,10 @@ def test_loaded_discriminator_replays_the_same_texts(pair_tokenizer, tmp_path):
         one.update(PROMPTS, texts(4, seed), texts(4, seed + 50))
     one.save_pretrained(tmp_path / "model")
     one.save_state(tmp_path / "state")
-    one.save_replay(tmp_path / "state", 0)
+    one.replay.save(tmp_path / "state", 0)
     other = make(pair_tokenizer, tmp_path, fraction=0.4)
     other.load_state(tmp_path / "state", tmp_path / "model")
-    other.load_replay(tmp_path / "state", 0)
+    other.replay.load(tmp_path / "state", 0)
     for seed in range(3, 6):
         outputs = [each.update(PROMPTS, texts(4, seed), texts(4, seed + 50)) for each in (one, other)]
         assert torch.equal(outputs[0].loss, outputs[1].loss)
@@ -175,8 +175,8 @@ def test_no_replay_keeps_and_writes_nothing(pair_tokenizer, tmp_path, recwarn):
     one = make(pair_tokenizer, tmp_path, fraction=0.0)
     assert "replayed_prob" not in one.update(PROMPTS, COMPLETIONS, texts(4)).metrics()
     recwarn.clear()
-    one.save_replay(tmp_path / "state", 0)
-    one.load_replay(tmp_path / "state", 0)
+    one.replay.save(tmp_path / "state", 0)
+    one.replay.load(tmp_path / "state", 0)
     assert not one.replay.texts
     assert not (tmp_path / "state").exists()
     assert not recwarn

@@ -34,7 +34,7 @@ class Bigrams(nn.Module):
         return SimpleNamespace(logits=self.table(input_ids))
 
 
-# From 0 to each token 1/4; from 1 to 2 1/2, to 3 1/2; from 2 to 3 for sure, nearly; from 3 to 0 1/8 and to 1 7/8.
+# From 0 to each token 1/4; from 1 to 2 1/2, to 3 1/2; from 2 to 3 nearly always; from 3 to 0 1/8 and to 1 7/8.
 TABLE = torch.tensor(
     [
         [1 / 4, 1 / 4, 1 / 4, 1 / 4],

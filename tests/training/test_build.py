@@ -1,7 +1,5 @@
 """What is refused while the trainer is made, before any weights are loaded."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import transformers
@@ -10,7 +8,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, EarlyStoppingCallback, GPT2LMHeadModel
 from trl import GRPOConfig
 
-from hf_mgan import SafetyGate
+from hf_mgan import GeneratorEvaluator, SafetyGate
 from hf_mgan.training import build as build_module
 from hf_mgan.training.build import checked_args
 
@@ -181,11 +179,12 @@ def test_safety_gate_refuses_the_discriminator_itself(make_trainer, nothing_load
 
 
 @pytest.mark.parametrize("name", ["tools", "rollout_func", "environment_factory"])
-def test_evaluator_refuses_text_of_others(make_trainer, nothing_loads, name):
+def test_evaluator_refuses_text_of_others(make_trainer, make_config, nothing_loads, name):
     """What puts its own text into completions is nothing that an evaluator's samples could have."""
     given = {"tools": [length_reward]}.get(name, length_reward)
-    with pytest.raises(ValueError, match=rf"evaluator=.*{name}"):
-        make_trainer(evaluator=SimpleNamespace(prepare=lambda *_: None), **{name: given})
+    evaluator = GeneratorEvaluator(Dataset.from_dict({"text": [f"text {number}" for number in range(32)]}), 32)
+    with pytest.raises(ValueError, match=rf"evaluator.*{name}"):
+        make_trainer(make_config(eval_strategy="steps", eval_steps=2), evaluator=evaluator, **{name: given})
 
 
 def test_missing_references_are_refused(make_trainer, nothing_loads):
