@@ -22,7 +22,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from .config import AdversarialConfig
-from .data import RealSampler, completion_ids, start_of_sequence
+from .data import RealSampler, encode_completions, start_of_sequence
 from .discriminator import prepare_quantised_training
 from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
@@ -51,7 +51,7 @@ class AdversarialTrainer(GRPOTrainer):
     (Goodfellow et al. 2014, [1406.2661](https://huggingface.co/papers/1406.2661)). The generator descends by policy
     gradient, since text is discrete (SeqGAN, [1609.05473](https://huggingface.co/papers/1609.05473)), here that of
     [`~trl.GRPOTrainer`], from which everything is inherited that is not overridden below, in the order in which TRL
-    and transformers call it. Every override calls `super()`.
+    and transformers call it. Every override calls `super()`; in the warm-up `_calculate_rewards` does not.
 
     Args:
         model (`str`, `PreTrainedModel` or `PeftModel`): The generator, as in [`~trl.GRPOTrainer`].
@@ -141,6 +141,12 @@ class AdversarialTrainer(GRPOTrainer):
         if "completion" not in columns:
             columns.append("completion")
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the generator in the precision of its adapters, and see in which epoch it was."""
+        with dtypes_kept(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._resumed_epoch = int(read_state(resume_from_checkpoint)["epoch"])
+
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         """Let a resumed run go on in the order of its epoch.
 
@@ -163,12 +169,6 @@ class AdversarialTrainer(GRPOTrainer):
         updates = self.args.discriminator_warmup_steps + batches * self.args.discriminator_steps
         self.discriminator.create_optimizer(self.args.discriminator_training_args(), updates)
         return super().create_scheduler(num_training_steps, optimizer)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load the generator in the precision of its adapters, and see in which epoch it was."""
-        with dtypes_kept(self.model):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._resumed_epoch = int(read_state(resume_from_checkpoint)["epoch"])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the states of both models."""
@@ -214,7 +214,7 @@ class AdversarialTrainer(GRPOTrainer):
         if self._reads_real_texts and (self.args.real_text_coef or not self.model.training):
             start = start_of_sequence(self._tokenizer)  # what a real text without a prompt begins with
             prompts = [prompt or start for prompt in self._reward.round.reference_prompts]
-            texts = completion_ids(self._reward.round.references, self._tokenizer, self.max_completion_length)
+            texts = encode_completions(self._reward.round.references, self._tokenizer, self.max_completion_length)
             batch = real_text_batch(self._tokenize_prompts(prompts)[0], texts)
             output |= {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         return output
@@ -269,6 +269,13 @@ class AdversarialTrainer(GRPOTrainer):
         cast("dict[str, float]", output.metrics).update({f"{prefix}_{name}": measured[name] for name in measured})
         return output
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the generator as always, and the discriminator in `discriminator/` beside it."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            self.discriminator.save_pretrained(model_folder(output_dir or self.args.output_dir))
+
+    # The signature is TRL's, which departs from that of transformers.
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Save the states of both models: here, since it precedes the push and the rotation of checkpoints."""
         super()._save_optimizer_and_scheduler(output_dir)
@@ -279,13 +286,6 @@ class AdversarialTrainer(GRPOTrainer):
             write_state(output_dir, self._step, self.state.epoch, drawn, accuracy)
         self.discriminator.replay.save(folder, self.accelerator.process_index)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the generator as always, and the discriminator in `discriminator/` beside it."""
-        super().save_model(output_dir, _internal_call)
-        if self.args.should_save:
-            self.discriminator.save_pretrained(model_folder(output_dir or self.args.output_dir))
-
-    # The signature is TRL's, which departs from that of transformers.
     def create_model_card(  # type: ignore[override]
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:

@@ -4,7 +4,7 @@
     python -m benchmarks.hardware.memory          # memory by model, precision and part of a step; docs/memory.md
     python -m benchmarks.hardware.gpu             # 4-bit 7B against 0.4B on a GPU
     python -m benchmarks.hardware.quantised_pair  # both models in 4-bit, saved and loaded again
-    python -m benchmarks.hardware.architectures   # families and precisions; docs/architectures.md
+    python -m benchmarks.hardware.architectures   # families and precisions; docs/supported_models.md
     python -m benchmarks.hardware.batch_path      # files and calls on the way of a batch
 
 Each of them has its own `--help`.

@@ -8,7 +8,7 @@
 Each cell makes one model of a family, saves it as an ordinary folder, trains two steps with a fixed small counterpart
 with `AdversarialTrainer`, and checks that what must move moved and what must not did not, that the saved model loads
 as a user would load it, and that the loaded one gives the same logits. The results go to
-benchmarks/results/architectures.jsonl after every cell, and from there to docs/architectures.md.
+benchmarks/results/architectures.jsonl after every cell, and from there to docs/supported_models.md.
 """
 
 import argparse
@@ -46,8 +46,8 @@ from .tiny_models import DISCRIMINATORS, GENERATORS, SEED, rows, save_model, tex
 
 MODULE = "benchmarks.hardware.architectures"
 COMMITTED = RESULTS / "architectures.jsonl"
-TEMPLATE = Path(__file__).with_name("architectures.md.in")
-PAGE = PAGES / "architectures.md"
+TEMPLATE = Path(__file__).with_name("supported_models.md.in")
+PAGE = PAGES / "supported_models.md"
 STEPS = 2
 PRECISIONS = ("fp32", "bf16", "LoRA", "8-bit + LoRA", "4-bit + LoRA")
 LABELS = (1, 2, 3)

@@ -4,7 +4,7 @@
     python -m benchmarks.pages --check   # fail if one is not what the committed results make of it
     python -m benchmarks.pages --demo demo/demo.json --evaluation OUT/report.json   # take in what these commands found
 
-The pages are recipe, oracle, real_text, architectures, memory and results; each is made of a template beside its
+The pages are recipe, oracle, real_text, supported_models, memory and results; each is made of a template beside its
 benchmark and of benchmarks/results.
 """
 
@@ -29,7 +29,7 @@ def _results(name: str) -> list[dict]:
 
 
 WRITTEN: dict[str, Callable[[], str]] = {
-    "architectures": lambda: architectures_page(_results("architectures")),
+    "supported_models": lambda: architectures_page(_results("architectures")),
     "memory": lambda: memory_page(_results("memory"), _results("gpu")),
     "oracle": lambda: oracle_page(_results("oracle")),
     "real_text": lambda: real_text_page(_results("real_text")),

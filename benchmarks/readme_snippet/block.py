@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import torch
-
 from ..testbed import ROOT
 
 
@@ -21,7 +19,7 @@ def snippet() -> str:
 
 
 def for_this_machine(code: str, names: dict[str, str | Path]) -> str:
-    """Return the code with other names in quotes, and `use_cpu=True` where there is no accelerator.
+    """Return the code with other names in quotes.
 
     Raises:
         ValueError: If a name is missing in the code.
@@ -30,4 +28,4 @@ def for_this_machine(code: str, names: dict[str, str | Path]) -> str:
         if f'"{name}"' not in code:
             raise ValueError(f"The README's block does not name {name}.")
         code = code.replace(f'"{name}"', repr(str(replacement)))
-    return code if torch.accelerator.is_available() else code.replace('("out",', '("out", use_cpu=True,')
+    return code

@@ -2,7 +2,7 @@
 
 from .prepare import TRANSLATION_TEMPLATE, prepare_dataset, prepare_datasets, start_of_sequence
 from .real_texts import RealSampler, RealTexts
-from .text_path import as_completions, as_prompts, completion_ids, plain_text
+from .text_path import as_completions, as_prompts, encode_completions, plain_text
 
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "RealTexts",
     "as_completions",
     "as_prompts",
-    "completion_ids",
+    "encode_completions",
     "plain_text",
     "prepare_dataset",
     "prepare_datasets",

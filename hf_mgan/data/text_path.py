@@ -56,7 +56,7 @@ def as_completions(
     return tokenizer.batch_decode([row[:max_completion_length] for row in ids], skip_special_tokens=True)
 
 
-def completion_ids(
+def encode_completions(
     references: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_completion_length: int | None
 ) -> list[list[int]]:
     """Write plain texts as the tokens that the generator would write: the text, its end, and then the cut.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import completion_ids
+from ..data import encode_completions
 from ..decoding import sample
 from ..metrics import best_value, distinct_n, jensen_shannon, kullback_leibler
 from ..metrics.likelihood import sequence_logps
@@ -93,7 +93,7 @@ class ExactMetrics:
         self.tokenizer = tokenizer
         self.real_logps = language.logps(sentences)
         texts = [" ".join(sentence) for sentence in sentences]
-        self.real_ids = completion_ids(texts, tokenizer, max_completion_length=None)
+        self.real_ids = encode_completions(texts, tokenizer, max_completion_length=None)
         self.seed = seed
 
     def __call__(

@@ -43,7 +43,7 @@ from .zero3 import loaded_whole
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
-STATE_FILE = "training_state.pt"
+TRAINING_STATE_FILE = "training_state.pt"
 NEW_HEAD = (
     'If it was trained for something else, discriminator_model_init_kwargs={"fresh_head": True} gives it a new head '
     "with one label."
@@ -359,7 +359,7 @@ class Discriminator:
         return self
 
     def save_state(self, folder: str | Path) -> None:
-        """Write optimizer, schedule and number of updates, as tensors and plain values, into `folder`."""
+        """Write optimizer, schedule, scaler and number of updates, as tensors and plain values, into `folder`."""
         if self.optimizer is None:
             raise RuntimeError("There is no training state to save: create_optimizer has not been called.")
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -369,7 +369,7 @@ class Discriminator:
             "num_updates": self.num_updates,
             "scaler": self._scaler.state_dict(),
         }
-        torch.save(state, Path(folder) / STATE_FILE)
+        torch.save(state, Path(folder) / TRAINING_STATE_FILE)
 
     def load_state(self, folder: str | Path, model_folder: str | Path) -> None:
         """Restore what `save_state` wrote to `folder` and the weights that `save_pretrained` wrote to `model_folder`.
@@ -386,11 +386,11 @@ class Discriminator:
             with loaded_whole():
                 saved = type(self.model).from_pretrained(model_folder, dtype=torch.float32)
             self.model.load_state_dict(saved.state_dict())
-        state = torch.load(Path(folder) / STATE_FILE, map_location=self.model.device, weights_only=True)
+        state = torch.load(Path(folder) / TRAINING_STATE_FILE, map_location=self.model.device, weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         self.num_updates = state["num_updates"]
-        if state.get("scaler"):  # of a run in float16
+        if state["scaler"]:  # empty but in float16
             self._scaler.load_state_dict(state["scaler"])
 
     def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:

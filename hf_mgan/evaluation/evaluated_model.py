@@ -9,7 +9,7 @@ from typing import Any, cast
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data import as_completions, as_prompts, completion_ids, plain_text, prepare_dataset
+from ..data import as_completions, as_prompts, encode_completions, plain_text, prepare_dataset
 from ..decoding.sampling import encode_prompts
 from ..metrics.likelihood import TextNll, tempered_logps
 from ..safety import SafetyGate
@@ -113,7 +113,7 @@ class EvaluatedModel:
 
         A text that ends within the limit has the end token.
         """
-        ids = completion_ids(self.real, self.tokenizer, self.config.max_completion_length)
+        ids = encode_completions(self.real, self.tokenizer, self.config.max_completion_length)
         return self.nlls(encode_prompts(self.prompts, self.tokenizer), ids, self.config.temperatures)
 
     def unsafe(self, safety: SafetyGate, prompts: list[Any], texts: Sequence[str]) -> list[bool]:

@@ -27,14 +27,14 @@ from ..metrics import encoder_features
 from ..metrics.extras import require_packages
 from ..metrics.two_sample_test import NUM_PARTS
 from ..safety import SafetyGate
-from .text_metrics import METRICS, OF_GENERATOR, text_metrics
+from .text_metrics import METRICS, OF_GENERATOR, SAMPLES_PREFIX, text_metrics
 
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-SAMPLES_PREFIX, HELD_OUT_PREFIX = "samples/", "held_out/"
+HELD_OUT_PREFIX = "held_out/"
 MIN_DIFFERENT = 2 * NUM_PARTS  # texts per side that the two-sample test takes
 # Argument -> the metrics that it brings.
 BROUGHT_BY = {

@@ -28,6 +28,7 @@ from ..metrics.self_bleu import self_bleu
 from ..metrics.two_sample_test import NUM_PARTS, C2STResult, c2st
 
 
+SAMPLES_PREFIX = "samples/"  # what the metrics of an evaluator's samples begin with
 NGRAM = 4
 NEAR = 0.8  # resemblance of near duplicates, as in `near_duplicates`
 VOCABULARY = 5000  # words of the small language model of reverse perplexity

@@ -7,10 +7,7 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
-from ..evaluation.text_metrics import METRICS
-
-
-SAMPLES = "samples/"  # what the metrics of an evaluator begin with
+from ..evaluation.text_metrics import METRICS, SAMPLES_PREFIX
 
 
 def check_best_model(args: TrainingArguments, callbacks: Sequence[Any] = ()) -> None:
@@ -65,7 +62,7 @@ def check_direction(name: str, greater_is_better: bool) -> None:
         ValueError: If the metric improves the other way.
     """
     bare = name.removeprefix("eval_")
-    known = METRICS.get(bare.removeprefix(SAMPLES)) if bare.startswith(SAMPLES) else None
+    known = METRICS.get(bare.removeprefix(SAMPLES_PREFIX)) if bare.startswith(SAMPLES_PREFIX) else None
     if known is not None and known.better == ("lower" if greater_is_better else "higher"):
         raise ValueError(
             f"The {known.better} {name!r} is, the better, and greater_is_better={greater_is_better} would keep the "

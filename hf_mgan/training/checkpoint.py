@@ -1,8 +1,13 @@
 """Where the discriminator lies in what the trainer saves, and the state of training that a checkpoint holds beside it.
 
-`checkpoint-N/discriminator/` holds `model/` (the discriminator as an ordinary folder), the state of its training, and
-`adversarial_state.json` with what training needs to go on: see [`write_state`]. A saved model that is no checkpoint
-has the discriminator right in `discriminator/`.
+`checkpoint-N/discriminator/` holds
+
+- `model/`: the discriminator as an ordinary folder (`Discriminator.save_pretrained`),
+- `training_state.pt`: its optimizer, schedule, scaler and number of updates (`Discriminator.save_state`),
+- `replay_<rank>.json`: completions kept for replay, if there is replay (`Replay.save`),
+- `adversarial_state.json`: what the trainer needs to go on, see [`write_state`].
+
+A saved model that is no checkpoint has the discriminator right in `discriminator/`.
 """
 
 import json

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
+from ..evaluation.text_metrics import SAMPLES_PREFIX
+
 
 # Metric -> its mean over some entries of the log.
 Means: TypeAlias = dict[str, float]
@@ -21,7 +23,6 @@ SELF_BLEU, REAL_SELF_BLEU = "completions/self_bleu", "references/self_bleu"
 ENTROPY = "entropy"
 LENGTH_RATIO, LENGTH_CORRELATION = "completions/length_ratio", "rewards/discriminator/length_correlation"
 UNSAFE_RATES = ("safety/unsafe_rate", "samples/unsafe_rate")
-SAMPLES = "samples/"  # what the metrics of GeneratorEvaluator begin with
 WATCHED = (
     *(ACCURACY, VALUE, REWARD_SPREAD, GRAD_NORM, ZERO_STD, REWARD_STD, DUPLICATES, REAL_DUPLICATES),
     *(SELF_BLEU, REAL_SELF_BLEU, ENTROPY, LENGTH_RATIO, LENGTH_CORRELATION),
@@ -211,7 +212,9 @@ def non_finite(metrics: dict[str, Any]) -> str | None:
     Samples are measured, not computed with: what is nan there says that texts are too much alike, and no more.
     """
     numbers = {
-        name: value for name, value in metrics.items() if isinstance(value, float) and not name.startswith(SAMPLES)
+        name: value
+        for name, value in metrics.items()
+        if isinstance(value, float) and not name.startswith(SAMPLES_PREFIX)
     }
     bad = {name: str(value) for name, value in numbers.items() if not math.isfinite(value)}
     if ACCURACY in metrics:

@@ -27,7 +27,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_mgan.discriminator import classifier_on, prepare_quantised_training, with_adapters
 from hf_mgan.discriminator.encoding import TextEncoder
-from hf_mgan.discriminator.prefixes import PrefixScorer, _row, check_causal, label_logits
+from hf_mgan.discriminator.passes import label_logits
+from hf_mgan.discriminator.prefixes import PrefixScorer, _row, check_causal
 
 from ..conftest import VOCABULARY, bert_classifier, causal_classifier, word_tokenizer
 

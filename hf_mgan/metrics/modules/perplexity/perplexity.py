@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_mgan.data import completion_ids, start_of_sequence
+from hf_mgan.data import encode_completions, start_of_sequence
 from hf_mgan.metrics import hub_metric, nll_per_token, perplexity, token_nlls
 
 
@@ -45,7 +45,7 @@ class Perplexity(hub_metric.TextMetric):
     ) -> dict[str, float]:
         tokenizer = AutoTokenizer.from_pretrained(model)
         start = tokenizer(start_of_sequence(tokenizer))["input_ids"]
-        rows = completion_ids(predictions, tokenizer, max_length)
+        rows = encode_completions(predictions, tokenizer, max_length)
         language_model: Any = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
         nlls = token_nlls(language_model.to(device), [start] * len(rows), rows, batch_size)
         return {"perplexity": perplexity(nlls), "nll_per_token": nll_per_token(nlls)}

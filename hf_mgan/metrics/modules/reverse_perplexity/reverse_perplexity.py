@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from hf_mgan.data import completion_ids, start_of_sequence
+from hf_mgan.data import encode_completions, start_of_sequence
 from hf_mgan.metrics import hub_metric, reverse_perplexity, small_language_model
 
 
@@ -49,7 +49,7 @@ class ReversePerplexity(hub_metric.TextMetric):
     ) -> dict[str, float]:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
         generated, real, test = (
-            completion_ids(texts, loaded, max_length) for texts in (predictions, corpus, references)
+            encode_completions(texts, loaded, max_length) for texts in (predictions, corpus, references)
         )
         longest = max(map(len, (*generated, *real, *test)))
         model = small_language_model(len(loaded), 1 + longest, seed)
