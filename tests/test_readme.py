@@ -2,7 +2,7 @@ import difflib
 import re
 from pathlib import Path
 
-from benchmarks.readme_snippet import README, for_this_machine, snippet
+from benchmarks.readme_snippet import README, with_names, snippet
 from tests.conftest import bert_classifier, texts
 
 
@@ -20,7 +20,7 @@ def test_first_block_runs_and_prints_metrics(tmp_path, generator, tokenizer, pai
         "texts.jsonl": tmp_path / "texts.jsonl",
     }
     monkeypatch.chdir(tmp_path)
-    exec(compile(for_this_machine(snippet(), names), "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(with_names(snippet(), names), "README.md", "exec"), {"__name__": "readme"})
     lines = capsys.readouterr().out.splitlines()
     printed = [line for line in lines if re.match(r"\d+ \{", line)]  # TRL prints its log as well
     # Two lines of the warm-up, and two of training.

@@ -3,8 +3,8 @@
     python -m benchmarks.readme_snippet                        # models and texts from the Hub
     python -m benchmarks.readme_snippet --generator FOLDER --discriminator FOLDER --data FOLDER
 
-The block is run as it stands but for the names that are given, for its data file, which becomes the first 5,000 texts
-of --data, and, on a machine without an accelerator, for `use_cpu=True`, which transformers asks for there.
+The block is run as it stands but for the names that are given, and for its data file, which becomes the first 5,000
+texts of --data.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP, load_texts
-from .block import DATA_FILE, for_this_machine, snippet
+from .block import DATA_FILE, with_names, snippet
 
 
 MODULE = "benchmarks.readme_snippet"
@@ -35,7 +35,7 @@ def main(words: list[str] | None = None) -> None:
         data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         given = {GENERATOR: arguments.generator, ENCODER: arguments.discriminator}
         paths = {name: str(Path(path).resolve()) if Path(path).exists() else path for name, path in given.items()}
-        code = for_this_machine(snippet(), {**paths, DATA_FILE: str(data)})
+        code = with_names(snippet(), {**paths, DATA_FILE: str(data)})
         os.chdir(folder)
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 

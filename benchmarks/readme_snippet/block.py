@@ -1,4 +1,4 @@
-"""The text of the README's first Python block, and the same for another machine."""
+"""The text of the README's first Python block, and the same with other names."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def snippet() -> str:
     return match.group(1)
 
 
-def for_this_machine(code: str, names: dict[str, str | Path]) -> str:
+def with_names(code: str, names: dict[str, str | Path]) -> str:
     """Return the code with other names in quotes.
 
     Raises:
