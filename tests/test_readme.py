@@ -2,7 +2,7 @@ import difflib
 import re
 from pathlib import Path
 
-from benchmarks.readme_snippet import README, with_names, snippet
+from benchmarks.readme_snippet import README, snippet, with_names
 from tests.conftest import bert_classifier, texts
 
 

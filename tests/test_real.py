@@ -107,7 +107,11 @@ def test_warm_start_and_training_move_both_models(real_models, sentences, tmp_pa
     trainer = AdversarialTrainer(
         warm_start.model,
         args=AdversarialConfig(
-            str(tmp_path / "adversarial"), max_completion_length=16, learning_rate=1e-4, **settings
+            str(tmp_path / "adversarial"),
+            max_completion_length=16,
+            learning_rate=1e-4,
+            discriminator_warmup_steps=0,
+            **settings,
         ),
         train_dataset=sentences,
         processing_class=tokenizer,

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP, load_texts
-from .block import DATA_FILE, with_names, snippet
+from .block import DATA_FILE, snippet, with_names
 
 
 MODULE = "benchmarks.readme_snippet"
