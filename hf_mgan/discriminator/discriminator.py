@@ -30,7 +30,7 @@ from .loading import (
     load_classifier,
     prepare_quantised_training,
 )
-from .optimization import make_optimizer, trainable_parameters
+from .optimization import make_optimizer
 from .passes import Passes
 from .prefixes import PrefixScorer
 from .regularization import Regularization, check_regularization
@@ -129,7 +129,6 @@ class Discriminator:
         self.bf16, self.fp16 = bf16, fp16
         self.num_updates = 0
         self.optimizer: torch.optim.Optimizer | None = None
-        self._trained: list[nn.Parameter] = []
         self.lr_scheduler: Any = None
         self._scaler = torch.amp.GradScaler(enabled=False)  # of the model's device, once there is an optimizer
         self.replay = Replay(replay_fraction, paired=loss in PAIRED)
@@ -303,8 +302,7 @@ class Discriminator:
         if torch.stack([*terms.values()]).isfinite().all():
             return
         problem = next(f"{name} is {value.item()}" for name, value in terms.items() if not value.isfinite())
-        assert self.optimizer is not None
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         raise FloatingPointError(
             f"The discriminator's {problem} at its update {self.num_updates}; the first of the completions is "
             f"{completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
@@ -317,7 +315,8 @@ class Discriminator:
         scaled.
         """
         self._scaler.unscale_(optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        grad_norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
         scale = self._scaler.get_scale()
         self._scaler.step(optimizer)
         self._scaler.update()
@@ -346,7 +345,6 @@ class Discriminator:
         Raises:
             ValueError: If the model is quantised and has no adapters, or no parameter may be trained.
         """
-        self._trained = trainable_parameters(self.model)
         self.optimizer, self.lr_scheduler = make_optimizer(self.model, args, num_training_steps)
         self._scaler = torch.amp.GradScaler(self.model.device.type, enabled=self.fp16)
 
