@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 
 from ..data.text_path import Text
+from .continuation import complete
 
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Nothing but the temperature shapes the distribution, whatever a model's own generation config says. The last
-# four change no probability, but what `generate` returns, or end it early.
+# six change no probability, but what `generate` returns or keeps, or end it early.
 PLAIN: dict[str, Any] = {
     "do_sample": True,
     "num_beams": 1,
@@ -47,6 +48,25 @@ PLAIN: dict[str, Any] = {
     "return_dict_in_generate": False,
     "max_time": None,
     "stop_strings": None,
+    "use_cache": True,
+    "cache_implementation": None,
+}
+# Those of them that a user may name: they say how the next token is drawn, wherever in the text it stands.
+NARROWING = {
+    "top_k",
+    "top_p",
+    "top_h",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "repetition_penalty",
+    "encoder_repetition_penalty",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "bad_words_ids",
+    "suppress_tokens",
+    "sequence_bias",
 }
 
 
@@ -112,36 +132,41 @@ def sample(
     seed: int = 0,
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
+    generation_kwargs: Mapping[str, Any] | None = None,
 ) -> Samples:
     """Draw a completion of each prompt from the model's own distribution at a temperature, and from nothing narrower.
 
     Neither top-k nor top-p nor a penalty, a watermark or a stop string of the model's generation config is applied: a
     comparison of models at equal temperature would otherwise compare what their configs cut away. Its end tokens are
-    kept.
+    kept. What `generation_kwargs` names is applied.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`): A causal language model; its mode is restored.
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts, see [`encode_prompts`].
+        prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts, see [`encode_prompts`]. One that
+            stands there several times gets as many completions, and is read once per batch.
         max_new_tokens (`int`): Number of tokens at which completions are cut.
         temperature (`float`, *optional*, defaults to 1.0): Divides the logits; above 0.
         seed (`int`, *optional*, defaults to 0): The same seed, on the same device and with the same batch size, draws
             the same completions; the state of the caller's random numbers stays as it is.
         batch_size (`int`, *optional*, defaults to 64): Completions at once.
         on_batch (`Callable`, *optional*): Called with the number of completions after each batch.
+        generation_kwargs (`Mapping`, *optional*): What else shapes the distribution, see [`check_generation_kwargs`].
 
     Returns:
         [`Samples`]: In the order of the prompts.
 
     Raises:
-        ValueError: If a number is out of range, or a prompt has no token.
+        ValueError: If a number is out of range, a prompt has no token, or `generation_kwargs` names what it may not.
     """
     for name, value in (("temperature", temperature), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value <= 0:
             raise ValueError(f"{name} must be greater than 0, got {value}.")
+    check_generation_kwargs(generation_kwargs or {})
     prompt_ids = encode_prompts(prompts, tokenizer)
     ends = _end_tokens(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
+    settings = {**PLAIN, **(generation_kwargs or {}), "temperature": temperature, "pad_token_id": padding}
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -152,26 +177,31 @@ def sample(
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            width = max(len(prompt_ids[place]) for place in places)
-            gaps = [width - len(prompt_ids[place]) for place in places]
-            rows = [[padding] * gap + prompt_ids[place] for gap, place in zip(gaps, places, strict=True)]
-            masks = [[0] * gap + [1] * (width - gap) for gap in gaps]
-            drawn = cast(Any, model).generate(  # PEFT passes it on to the model within, which no type says
-                input_ids=torch.tensor(rows, device=device),
-                attention_mask=torch.tensor(masks, device=device),
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                pad_token_id=padding,
-                eos_token_id=sorted(ends) or None,
-                **PLAIN,
-            )
-            for place, row in zip(places, drawn[:, width:].tolist(), strict=True):
-                completions[place] = _until_end(row, ends)
+            drawn = complete(model, [prompt_ids[place] for place in places], max_new_tokens, ends, settings)
+            for place, row in zip(places, drawn, strict=True):
+                completions[place] = row
             if on_batch is not None:
                 on_batch(len(places))
     model.train(training)
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
     return Samples(texts, prompt_ids, completions)
+
+
+def check_generation_kwargs(given: Mapping[str, Any]) -> None:
+    """Check that sampling parameters say nothing but how the next token is drawn.
+
+    Args:
+        given (`Mapping`): Arguments of `generate`. Allowed are those that narrow or shift the distribution of the next
+            token, such as `top_k`, `top_p`, `min_p`, `repetition_penalty` and `bad_words_ids`.
+
+    Raises:
+        ValueError: If another one is named.
+    """
+    if unknown := sorted(given.keys() - NARROWING):
+        raise ValueError(
+            f"generation_kwargs may name {', '.join(sorted(NARROWING))}, got {', '.join(unknown)}. Temperature, "
+            "length, seed and batch size are arguments of their own; searches, such as beam search, draw nothing."
+        )
 
 
 def _templated(messages: Any, tokenizer: "PreTrainedTokenizerBase", kwargs: Mapping[str, Any]) -> list[int]:
@@ -185,9 +215,3 @@ def _end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return {token for token in (*ids, tokenizer.eos_token_id) if token is not None}
-
-
-def _until_end(row: list[int], ends: set[int]) -> list[int]:
-    """Return the tokens up to the first end token, which is among them."""
-    last = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
-    return row[: last + 1]

@@ -1,5 +1,6 @@
 """The discriminator and how it is loaded."""
 
+from .calibration import Calibration, calibrate
 from .discriminator import Discriminator
 from .loading import check_head_in_full_precision, prepare_quantised_training, with_adapters
 from .optimization import trainable_parameters
@@ -10,10 +11,12 @@ from .text_batch import DiscriminatorOutput
 
 
 __all__ = [
+    "Calibration",
     "Discriminator",
     "DiscriminatorOutput",
     "Regularization",
     "Replay",
+    "calibrate",
     "check_head_in_full_precision",
     "check_regularization",
     "check_replay",

@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrain
 
 from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED, logit_penalty
 from .activation_checkpointing import checkpoint_activations
+from .calibration import Calibration, saved_calibration
 from .encoding import TextEncoder
 from .loading import (
     checked_classifier,
@@ -78,6 +79,8 @@ class Discriminator:
             loss and in the output; needs a causal model, see [`~prefixes.PrefixScorer`].
 
     Attributes:
+        calibration ([`~calibration.Calibration`], *optional*): From its logit to the log-ratio; None until it is
+            calibrated, and again from the next update on.
         num_updates (`int`): Optimizer steps so far.
         replay ([`Replay`]): The completions of earlier updates.
 
@@ -127,6 +130,7 @@ class Discriminator:
         base.config.get_text_config().pad_token_id = self.processing_class.pad_token_id
         self.batch_size, self.max_grad_norm = batch_size, max_grad_norm
         self.bf16, self.fp16 = bf16, fp16
+        self.calibration: Calibration | None = None
         self.num_updates = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self.lr_scheduler: Any = None
@@ -154,7 +158,8 @@ class Discriminator:
         """Load a discriminator by Hub id or from a folder.
 
         A model without a classification head gets a fresh one with one label. A classifier keeps its head unless
-        `fresh_head` is set. A folder that `save_pretrained` wrote, adapters included, is continued.
+        `fresh_head` is set. A folder that `save_pretrained` wrote, adapters included, is continued, with its
+        calibration and the label that this is for.
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`): Hub id or folder.
@@ -169,18 +174,29 @@ class Discriminator:
             **kwargs: Arguments of [`Discriminator`]. Its weights are in float32, whatever they were saved in.
 
         Raises:
-            ValueError: If quantisation is asked for without adapters, or adapters on top of saved adapters.
+            ValueError: If quantisation is asked for without adapters, adapters on top of saved adapters, or a label
+                that the saved calibration is not for.
         """
         tokenizer = processing_class or AutoTokenizer.from_pretrained(
             pretrained_model_name_or_path, revision=revision, trust_remote_code=trust_remote_code
         )
         source = str(pretrained_model_name_or_path)
         how = peft_config, quantization_config, revision, trust_remote_code, fresh_head, attn_implementation
+        calibration = None if fresh_head else saved_calibration(source, revision)
+        if calibration is not None and kwargs.get("label") is None:
+            kwargs["label"] = calibration.label
         with loaded_whole():
-            return cls(load_classifier(source, *how), tokenizer, **kwargs)
+            loaded = cls(load_classifier(source, *how), tokenizer, **kwargs)
+        if calibration is not None and calibration.label != loaded.label:
+            raise ValueError(
+                f"The discriminator of {source} is calibrated for its label {calibration.label}, and label "
+                f"{loaded.label} is asked for. Leave the label out, or remove calibration.json and calibrate it anew."
+            )
+        loaded.calibration = calibration
+        return loaded
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write model (or adapters) and tokenizer as an ordinary Hub folder.
+        """Write model (or adapters), tokenizer and calibration, if there is one, as an ordinary Hub folder.
 
         Args:
             save_directory (`str` or `Path`): `AutoModelForSequenceClassification` loads it, or PEFT where there are
@@ -188,6 +204,8 @@ class Discriminator:
         """
         self.model.save_pretrained(str(save_directory))
         self.processing_class.save_pretrained(save_directory)
+        if self.calibration is not None:
+            self.calibration.save(save_directory)
 
     def encode(self, prompts: Sequence[str], completions: Sequence[str]) -> BatchEncoding:
         """Tokenise texts: the one way in for real and generated text.
@@ -220,6 +238,19 @@ class Discriminator:
         texts, places = different_texts([*zip(prompts, completions, strict=True)])
         logits = torch.cat([self._passes.logits(batch) for batch in self._batches(texts)])
         return (logits if logits.dim() == 1 else logits[:, -1])[places.to(self.model.device)]
+
+    def log_ratio(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """Compute log p(x) - log q(x), of real to generated text, as far as the discriminator knows. Changes nothing.
+
+        Args:
+            prompts (`Sequence[str]`): Plain text, "" for none.
+            completions (`Sequence[str]`): Plain text, generated or real.
+
+        Returns:
+            `Tensor` of shape `(B,)`: In nats, float32: the logit after calibration, or as it is without one.
+        """
+        logits = self.score(prompts, completions)
+        return logits if self.calibration is None else self.calibration.log_ratio(logits)
 
     @torch.no_grad()
     def evaluate(
@@ -269,6 +300,7 @@ class Discriminator:
         """
         if self.optimizer is None:
             raise RuntimeError("The discriminator has no optimizer yet: call create_optimizer(args, num_steps) first.")
+        self.calibration = None
         past = self.replay.draw_beside(len(completions)) if self.replay.fraction else []
         texts = TextBatch.encoded(self._batches, prompts, completions, references, reference_prompts, past)
         batches = texts.batches

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from hf_mgan.decoding.continuation import FIRST_SEGMENT
 from hf_mgan.demo.exact_metrics import BATCH_SIZE, ExactMetrics, sample_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import MAX_TOKENS, SPECIAL_TOKENS, make_tokenizer
@@ -127,17 +128,16 @@ def test_sample_sentences_keeps_special_tokens_as_words():
 
 
 def test_sample_sentences_draws_as_transformers_does():
-    """The whole distribution at a temperature, from the start token, in batches of a fixed size."""
+    """The whole distribution at a temperature, from the start token; rows that end leave after the first segment."""
     config = GPT2Config(vocab_size=len(TOKENIZER), n_embd=8, n_layer=1, n_head=1, n_positions=32)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
     torch.manual_seed(0)
     model = GPT2LMHeadModel(config)
-    ids, _ = sample_sentences(model, TOKENIZER, BATCH_SIZE + 3, 0.8, seed=5)
-    expected = []
+    ids, _ = sample_sentences(model, TOKENIZER, BATCH_SIZE, 0.8, seed=5)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        for size in (BATCH_SIZE, 3):
-            start = torch.full((size, 1), TOKENIZER.bos_token_id)
-            settings = {"do_sample": True, "temperature": 0.8, "top_k": 0, "max_new_tokens": MAX_TOKENS}
-            expected += model.eval().generate(start, **settings)[:, 1:].tolist()
-    assert ids == [row[: row.index(2) + 1] if 2 in row else row for row in expected]
+        start = torch.full((BATCH_SIZE, 1), TOKENIZER.bos_token_id)
+        settings = {"do_sample": True, "temperature": 0.8, "top_k": 0, "max_new_tokens": FIRST_SEGMENT}
+        expected = model.eval().generate(start, **settings)[:, 1:].tolist()
+    assert [row[:FIRST_SEGMENT] for row in ids] == [row[: row.index(2) + 1] if 2 in row else row for row in expected]
+    assert max(map(len, ids)) == MAX_TOKENS

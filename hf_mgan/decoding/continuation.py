@@ -1,0 +1,119 @@
+"""Continuations: from a batch of prompts to completions, by transformers' `generate`, without work that is in vain.
+
+In: token ids of prompts. Out: token ids of completions. Texts are written in segments. Between two of them the rows
+that have ended leave the batch, so that a batch costs what its texts cost and not what its longest one does; the keys
+and values of the others stay. A prompt that stands in the batch several times is read once. Models whose state is no
+`DynamicCache` (RWKV, xLSTM, XLNet) are asked for all tokens at once.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+
+
+# Tokens of the first segment; later ones are half as long as what is written, so that at most a third is in vain.
+FIRST_SEGMENT = 8
+
+
+def complete(
+    model: PreTrainedModel | PeftModel,
+    prompt_ids: list[list[int]],
+    max_new_tokens: int,
+    ends: set[int],
+    settings: Mapping[str, Any],
+) -> list[list[int]]:
+    """Draw a completion of each prompt, all in one batch.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): A causal language model in evaluation mode.
+        prompt_ids (`list[list[int]]` of length B): Tokens of the prompts, at least one each.
+        max_new_tokens (`int`): Number of tokens at which completions are cut.
+        ends (`set[int]`): Tokens at which a completion ends; it keeps them.
+        settings (`Mapping`): Further arguments of `generate`, `pad_token_id` among them.
+
+    Returns:
+        `list[list[int]]` of length B: Tokens of the completions.
+    """
+    device = next(model.parameters()).device
+    width = max(map(len, prompt_ids))
+    gaps = [width - len(row) for row in prompt_ids]
+    padding = settings["pad_token_id"]
+    rows = torch.tensor([[padding] * gap + row for gap, row in zip(gaps, prompt_ids, strict=True)], device=device)
+    mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps], device=device)
+    cache = read_prompts(model, rows, mask) if keeps_cache(model) else None
+    completions: list[list[int]] = [[] for _ in prompt_ids]
+    places = list(range(len(prompt_ids)))
+    written = 0
+    while places and written < max_new_tokens:
+        left = max_new_tokens - written
+        segment = left if cache is None else min(max(FIRST_SEGMENT, written // 2), left)
+        drawn: Tensor = cast(Any, model).generate(  # PEFT passes it on to the model within, which no type says
+            input_ids=rows,
+            attention_mask=mask,
+            max_new_tokens=segment,
+            eos_token_id=sorted(ends) or None,
+            **settings,
+            **({} if cache is None else {cache_name(model): cache}),
+        )
+        for place, row in zip(places, drawn[:, rows.size(1) :].tolist(), strict=True):
+            completions[place] += until_end(row, ends)
+        written += segment
+        goes_on = [at for at, place in enumerate(places) if completions[place][-1] not in ends]
+        places = [places[at] for at in goes_on]
+        if places and cache is not None:
+            kept = torch.tensor(goes_on, device=device)
+            mask = torch.cat([mask, mask.new_ones(len(mask), drawn.size(1) - rows.size(1))], 1)[kept]
+            rows = drawn[kept]
+            cache.batch_select_indices(kept)
+    return completions
+
+
+def keeps_cache(model: PreTrainedModel | PeftModel) -> bool:
+    """Return whether the model's keys and values can be handed over from one call to the next."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    is_ours = isinstance(inner, GenerationMixin)  # anything else with a `generate` is asked for all tokens at once
+    return is_ours and inner._supports_default_dynamic_cache() and not inner._is_stateful
+
+
+def cache_name(model: PreTrainedModel | PeftModel) -> str:
+    """Return what the model calls its cache: `past_key_values` until transformers 5.22, `cache` since."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return "cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values"
+
+
+def read_prompts(model: PreTrainedModel | PeftModel, rows: Tensor, mask: Tensor) -> DynamicCache:
+    """Read each different prompt once, but for its last token.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): The model.
+        rows (`Tensor` of shape `(B, L)`): Prompts, padded on the left.
+        mask (`Tensor` of shape `(B, L)`): Their attention mask.
+
+    Returns:
+        `DynamicCache`: The keys and values of all rows; empty where all prompts differ, or have one token.
+    """
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    both, numbers = torch.unique(torch.cat([rows, mask], 1), dim=0, return_inverse=True)
+    if rows.size(1) == 1 or len(both) == len(rows):
+        return cache
+    different, of_different = both.split(rows.size(1), 1)
+    attended = of_different[:, :-1]
+    model(
+        input_ids=different[:, :-1],
+        attention_mask=attended,
+        position_ids=(attended.cumsum(1) - 1).clamp(min=0),
+        **{cache_name(model): cache},
+    )
+    cache.batch_select_indices(numbers)
+    return cache
+
+
+def until_end(row: list[int], ends: set[int]) -> list[int]:
+    """Return the tokens up to the first end token, which is among them."""
+    last = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
+    return row[: last + 1]

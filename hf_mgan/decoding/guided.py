@@ -1,0 +1,273 @@
+"""Guided sampling: a generator and its discriminator together, from prompts to texts that are nearer to real ones.
+
+In: both models and prompts. Out: [`GuidedSamples`], texts with what they cost. The candidates are the generator's own
+samples, drawn and decoded by [`sample`]; the discriminator reads them as it does in training; a rule of
+[`~decoding.selection`] keeps one per prompt. Rejection draws round by round and stops where a prompt has its text.
+"""
+
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from ..data.text_path import Text, as_prompts
+from ..discriminator import Discriminator
+from ..metrics.likelihood import tempered_logps
+from .sampling import Samples, encode_prompts, sample
+from .selection import METHODS, Choice, is_accepted
+from .settings import DecodingConfig
+
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# From prompts and completions, as the discriminator reads them, to whether each may be kept.
+Filter: TypeAlias = Callable[[list[str], list[str]], Sequence[bool] | Tensor]
+ROUND = 1_000_003  # between the seeds of two rounds; the first has the seed itself
+PROBES = 64  # candidates by which the shift of another temperature is measured
+
+
+class GuidedSamples(NamedTuple):
+    """Texts of a generator and its discriminator, one per prompt.
+
+    Args:
+        texts (`list[str or None]` of length N): As [`Samples`] has them; None where the filter refused all candidates.
+        prompt_ids (`list[list[int]]` of length N): Tokens of each prompt.
+        completion_ids (`list[list[int]]` of length N): Tokens of each completion, with the end token where the
+            generator ended by itself.
+        log_ratios (`list[float]` of length N): log p - log q of each text by the discriminator, in nats; 0 without
+            one, nan where there is no text.
+        tries (`list[int]` of length N): Candidates drawn for each.
+        accepted (`list[bool]` of length N): False where the bound on the tries was met.
+        tokens (`list[int]` of length N): Tokens drawn for each, those of rejected candidates included.
+    """
+
+    texts: list[str | None]
+    prompt_ids: list[list[int]]
+    completion_ids: list[list[int]]
+    log_ratios: list[float]
+    tries: list[int]
+    accepted: list[bool]
+    tokens: list[int]
+
+    @property
+    def num_kept(self) -> int:
+        """Prompts that have a text."""
+        return sum(text is not None for text in self.texts)
+
+    @property
+    def draws(self) -> float:
+        """Candidates drawn per text kept: 1 for plain sampling; inf where nothing was kept."""
+        return sum(self.tries) / self.num_kept if self.num_kept else float("inf")
+
+    @property
+    def tokens_per_text(self) -> float:
+        """Tokens drawn per text kept, those of rejected candidates included; inf where nothing was kept."""
+        return sum(self.tokens) / self.num_kept if self.num_kept else float("inf")
+
+    @property
+    def num_exhausted(self) -> int:
+        """Texts at which the bound on the tries was met."""
+        return self.accepted.count(False)
+
+
+@torch.no_grad()
+def guided_sample(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    discriminator: Discriminator | None,
+    prompts: Sequence[Text | list[int]],
+    config: DecodingConfig | None = None,
+    keep: Filter | None = None,
+    on_text: Callable[[int], None] | None = None,
+) -> GuidedSamples:
+    """Draw a text for each prompt from a generator that its discriminator corrects.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): The generator.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        discriminator ([`Discriminator`], *optional*): Its discriminator, at best caught up on this generator and
+            calibrated ([`~training.fit_discriminator`]). Without one the filter alone decides.
+        prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts as [`prepare_dataset`] makes them.
+        config ([`DecodingConfig`], *optional*): Settings.
+        keep (`Callable`, *optional*): A hard filter: from prompts and completions, as the discriminator reads them, to
+            as many truth values. What it refuses is never returned.
+        on_text (`Callable`, *optional*): Called with the number of texts that have been found since the last call.
+
+    Returns:
+        [`GuidedSamples`]: In the order of the prompts.
+
+    Raises:
+        ValueError: If there is no prompt, a setting is out of range, or the filter returns another number of values.
+
+    Warns:
+        UserWarning: If the discriminator is not calibrated, or was trained on another distribution than is sampled
+            here (with the measured shift of its log-ratio), or if tries were exhausted.
+    """
+    config = config or DecodingConfig()
+    config.check()
+    if not prompts:
+        raise ValueError("There is no prompt: give at least one; a text without a prompt starts from the start token.")
+    _check_calibration(discriminator, config)
+    prompt_ids = encode_prompts(prompts, tokenizer)
+    shown = [""] * len(prompt_ids)
+    if discriminator is None or discriminator.calibration is None or discriminator.calibration.with_prompt:
+        shown = _plain_prompts(prompts, tokenizer)
+    uniforms = torch.rand(
+        len(prompts), config.num_candidates, generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64
+    )
+    ratios = torch.full_like(uniforms, -torch.inf)
+    candidates: list[list[list[int]]] = [[] for _ in prompts]
+    texts: list[list[str]] = [[] for _ in prompts]
+    pending = list(range(len(prompts)))
+    per_round = 1 if config.method == "rejection" else config.num_candidates
+    for number in range(config.num_candidates // per_round):
+        owners = [place for place in pending for _ in range(per_round)]
+        drawn = _draw(model, tokenizer, [prompt_ids[place] for place in owners], config, number)
+        if number == 0:
+            _check_temperature(model, discriminator, drawn, config)
+        found = _log_ratios(discriminator, [shown[place] for place in owners], drawn.texts, config, keep)
+        for place, text, ids, ratio in zip(owners, drawn.texts, drawn.completion_ids, found, strict=True):
+            ratios[place, len(texts[place])] = ratio
+            texts[place].append(text)
+            candidates[place].append(ids)
+        accepted = is_accepted(ratios[pending, number], uniforms[pending, number], config.threshold)
+        is_last = number == config.num_candidates // per_round - 1
+        before = len(pending)
+        pending = [] if is_last else [at for at, done in zip(pending, accepted.tolist(), strict=True) if not done]
+        if on_text is not None:
+            on_text(before - len(pending))
+        if not pending:
+            break
+    choice = METHODS[config.method](ratios, uniforms, config.threshold)
+    _check_exhausted(choice, config)
+    rows = list(enumerate(choice.kept.tolist()))
+    return GuidedSamples(
+        texts=[texts[place][at] if at >= 0 else None for place, at in rows],
+        prompt_ids=prompt_ids,
+        completion_ids=[candidates[place][at] if at >= 0 else [] for place, at in rows],
+        log_ratios=[ratios[place, at].item() if at >= 0 else float("nan") for place, at in rows],
+        tries=[len(row) for row in candidates],
+        accepted=choice.accepted.tolist(),
+        tokens=[sum(map(len, row)) for row in candidates],
+    )
+
+
+def _draw(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt_ids: list[list[int]],
+    config: DecodingConfig,
+    number: int,
+) -> Samples:
+    return sample(
+        model,
+        tokenizer,
+        prompt_ids,
+        config.max_new_tokens,
+        config.temperature,
+        config.seed + number * ROUND,
+        config.batch_size,
+        generation_kwargs=config.generation_kwargs,
+    )
+
+
+def _plain_prompts(prompts: Sequence[Text | list[int]], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Return prompts as the discriminator reads them."""
+    texts: list[Any] = [
+        tokenizer.decode(cast("list[int]", prompt), skip_special_tokens=True) if _is_encoded(prompt) else prompt
+        for prompt in prompts
+    ]
+    return as_prompts(texts, tokenizer)
+
+
+def _is_encoded(prompt: Text | list[int]) -> bool:
+    return not isinstance(prompt, str) and all(isinstance(part, int) for part in prompt)
+
+
+def _log_ratios(
+    discriminator: Discriminator | None,
+    prompts: list[str],
+    texts: list[str],
+    config: DecodingConfig,
+    keep: Filter | None,
+) -> Tensor:
+    """Return log-ratios of shape (B,), float64 on the CPU, -inf for what the filter refuses."""
+    passes = torch.ones(len(texts), dtype=torch.bool)
+    if keep is not None:
+        passes = torch.as_tensor(keep(prompts, texts), dtype=torch.bool).cpu()
+        if passes.shape != (len(texts),):
+            raise ValueError(
+                f"The filter must return a truth value for each of {len(texts)} completions, got values of shape "
+                f"{tuple(passes.shape)}."
+            )
+    ratios = torch.full((len(texts),), -torch.inf, dtype=torch.float64)
+    places = passes.nonzero()[:, 0].tolist()
+    if discriminator is None:
+        ratios[places] = 0.0
+        return ratios
+    # Texts of one length stand together, so that little is padded.
+    places.sort(key=lambda place: len(prompts[place]) + len(texts[place]))
+    for start in range(0, len(places), config.batch_size):
+        batch = places[start : start + config.batch_size]
+        values = discriminator.log_ratio([prompts[place] for place in batch], [texts[place] for place in batch])
+        ratios[batch] = values.double().cpu()
+    return ratios
+
+
+def _check_calibration(discriminator: Discriminator | None, config: DecodingConfig) -> None:
+    if discriminator is None or config.method == "best_of_k":  # the order of the candidates needs none
+        return
+    calibration = discriminator.calibration
+    if calibration is None:
+        warnings.warn(
+            "The discriminator is not calibrated: its logit is taken for the log-ratio as it is. Let it catch up on "
+            "this generator (discriminator_final_steps, or fit_discriminator), or use best_of_k, which needs no "
+            "calibration.",
+            stacklevel=3,
+        )
+        return
+    given = dict(config.generation_kwargs or {})
+    if given != calibration.generation_kwargs or config.max_new_tokens != calibration.max_new_tokens:
+        warnings.warn(
+            f"The discriminator is calibrated for texts of at most {calibration.max_new_tokens} tokens, drawn with "
+            f"{calibration.generation_kwargs}, and is asked about texts of at most {config.max_new_tokens}, drawn "
+            f"with {given}: its log-ratio is that of another distribution. Use those, or calibrate it anew.",
+            stacklevel=3,
+        )
+
+
+def _check_temperature(
+    model: "PreTrainedModel | PeftModel", discriminator: Discriminator | None, drawn: Samples, config: DecodingConfig
+) -> None:
+    """Warn if the discriminator was calibrated at another temperature, and measure how far its log-ratio is off."""
+    calibration = discriminator.calibration if discriminator is not None else None
+    if calibration is None or calibration.temperature == config.temperature:
+        return
+    pairs = [pair for pair in zip(drawn.prompt_ids, drawn.completion_ids, strict=True) if pair[1]][:PROBES]
+    both = [calibration.temperature, config.temperature]
+    theirs, ours = tempered_logps(model, [pair[0] for pair in pairs], [pair[1] for pair in pairs], both)
+    shifts = (ours - theirs).tolist()
+    deviation = statistics.stdev(shifts) if len(shifts) > 1 else 0.0
+    warnings.warn(
+        f"The discriminator is calibrated for texts drawn at temperature {calibration.temperature:g}, and they are "
+        f"drawn at {config.temperature:g}: its log-ratio is off by {statistics.fmean(shifts):+.2f} nats on average, "
+        f"with a deviation of {deviation:.2f} from text to text (measured on {len(shifts)} candidates). Use its "
+        "temperature, or calibrate it anew.",
+        stacklevel=4,
+    )
+
+
+def _check_exhausted(choice: Choice, config: DecodingConfig) -> None:
+    count, refused = int((~choice.accepted).sum()), int((choice.kept < 0).sum())
+    if count:
+        warnings.warn(
+            f"{count} of {len(choice.accepted)} prompts have no accepted text after {config.num_candidates} tries: "
+            f"{refused} of them none at all, since the filter refused every candidate, the others one of the "
+            "candidates, drawn by its log-ratio. Raise num_candidates, or lower threshold.",
+            stacklevel=3,
+        )

@@ -1,0 +1,71 @@
+"""The settings of guided sampling, which the command line has too."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from .sampling import check_generation_kwargs
+
+
+Method = Literal["rejection", "resampling", "best_of_k", "metropolis_hastings"]
+
+
+@dataclass
+class DecodingConfig:
+    """Settings of [`guided_sample`].
+
+    Args:
+        method (`str`, *optional*, defaults to `"rejection"`): How the discriminator corrects the generator:
+            `"rejection"`, `"resampling"`, `"best_of_k"` or `"metropolis_hastings"`, see [`~decoding.selection`].
+        threshold (`float`, *optional*, defaults to 0.0): c of rejection in nats: the greater, the nearer to real
+            text, and the more draws per text kept.
+        num_candidates (`int`, *optional*, defaults to 16): k, candidates per prompt. All of them are drawn, but with
+            rejection, where they are the most that are.
+        temperature (`float`, *optional*, defaults to 1.0): Divides the generator's logits; that at which the
+            discriminator was trained.
+        max_new_tokens (`int`, *optional*, defaults to 256): Tokens at which completions are cut.
+        batch_size (`int`, *optional*, defaults to 64): Texts per forward pass, of the generator and the discriminator.
+        seed (`int`, *optional*, defaults to 0): The same seed, on the same device and with the same batch size, gives
+            the same texts.
+        generation_kwargs (`dict`, *optional*): What else shapes the generator's distribution, such as `top_p`, see
+            [`~decoding.sampling.check_generation_kwargs`].
+    """
+
+    # Given as JSON on the command line, as upstream's dict settings are.
+    _VALID_DICT_FIELDS = ["generation_kwargs"]  # noqa: RUF012  # an annotation would make it a field
+
+    method: Method = field(default="rejection", metadata={"help": "How the discriminator corrects the generator."})
+    threshold: float = field(
+        default=0.0, metadata={"help": "c of rejection in nats: nearer to real text, more draws."}
+    )
+    num_candidates: int = field(default=16, metadata={"help": "Candidates per prompt; with rejection the most."})
+    temperature: float = field(default=1.0, metadata={"help": "Divides the generator's logits."})
+    max_new_tokens: int = field(default=256, metadata={"help": "Tokens at which completions are cut."})
+    batch_size: int = field(default=64, metadata={"help": "Texts per forward pass."})
+    seed: int = field(default=0, metadata={"help": "Seed of the texts."})
+    generation_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": "What else shapes the distribution, as JSON, such as '{\"top_p\": 0.9}'."}
+    )
+
+    def check(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        if self.method not in get_args(Method):
+            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {self.method!r}.")
+        if self.threshold and self.method != "rejection":
+            raise ValueError(
+                f"threshold={self.threshold:g} has no effect on {self.method}, which looks at differences of "
+                "log-ratios alone. Use rejection, or leave it out."
+            )
+        if self.num_candidates < 1:
+            raise ValueError(
+                f"num_candidates must be at least 1, got {self.num_candidates}; 1 keeps the generator's own text."
+            )
+        for name in ("temperature", "max_new_tokens", "batch_size"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}.")
+        if not isinstance(self.generation_kwargs, dict | None):
+            raise TypeError(f"generation_kwargs must be a dict, got {self.generation_kwargs!r}.")
+        check_generation_kwargs(self.generation_kwargs or {})
