@@ -2,8 +2,9 @@
 
 The logit of the best discriminator is that log-ratio. One that is trained for a while is too confident or not
 confident enough; Turner et al. 2019 ([1811.11357](https://huggingface.co/papers/1811.11357)) calibrate it on held-out
-texts before they sample with it. In: logits of held-out real texts and of texts of the generator as it is sampled. Out: a [`Calibration`], Platt's (a logistic regression on the logit, by scikit-learn),
-which lies beside the discriminator as `calibration.json`.
+texts before they sample with it. In: logits of held-out real texts and of texts of the generator as it is sampled.
+Out: a [`Calibration`], Platt's (a logistic regression on the logit, by scikit-learn), which lies beside the
+discriminator as `calibration.json`.
 """
 
 import json

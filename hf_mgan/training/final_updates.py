@@ -1,0 +1,239 @@
+"""The discriminator's last updates, with the generator frozen: it catches up, and is calibrated, to guide generation.
+
+A discriminator that followed a moving generator is behind it at the end, and for generation it has to know the one
+that is sampled, at the temperature at which it is sampled. In: both models, real texts to learn from and held-out
+ones. Out: the discriminator as it was best on held-out texts, with its [`Calibration`]. It is also how a discriminator
+is trained for a generator that nobody trains.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase, SchedulerType
+
+from ..config import AdversarialConfig
+from ..data import RealSampler, as_completions, as_prompts, prepare_dataset
+from ..decoding import sample
+from ..discriminator import Calibration, Discriminator, calibrate, trainable_parameters
+from ..discriminator.calibration import LEAST_TEXTS
+from ..metrics.extras import require_packages
+
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+MOST_HELD_OUT = 2000  # held-out texts that are used: a half stops the training, a half calibrates
+EVALUATIONS = 10  # during the updates
+PATIENCE = 3  # evaluations in a row without a lower loss
+LEAST_SAMPLED = 64  # completions that are drawn at a time
+HELD_OUT_SEED = 7_919  # added to the run's seed, as PROMPT_SEED
+PROMPT_SEED = 104_729
+
+
+class Pairs(NamedTuple):
+    """Generated texts and as many real ones, as the discriminator reads them.
+
+    Args:
+        prompts (`list[str]` of length B): "" where the discriminator sees none.
+        completions (`list[str]` of length B): Generated.
+        references (`list[str]` of length B): Real.
+    """
+
+    prompts: list[str]
+    completions: list[str]
+    references: list[str]
+
+
+def fit_discriminator(
+    generator: "PreTrainedModel | PeftModel",
+    tokenizer: PreTrainedTokenizerBase,
+    discriminator: Discriminator,
+    train_dataset: Dataset,
+    held_out: Dataset,
+    args: AdversarialConfig,
+    num_updates: int,
+    real_dataset: Dataset | None = None,
+    on_update: Callable[[int], Any] | None = None,
+) -> Calibration:
+    """Train a discriminator against a generator that stays as it is, and calibrate it.
+
+    Each update sees fresh samples of the generator, drawn as `args` says, beside the references of their prompts. The
+    learning rate falls linearly to 0. The loss on held-out texts is computed ten times; training stops when it has not
+    fallen three times in a row, and the weights of the lowest one are kept. Other held-out texts calibrate the logit.
+
+    Args:
+        generator (`PreTrainedModel` or `PeftModel`): A causal language model; not changed.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        discriminator ([`Discriminator`]): Is trained, wherever it starts from.
+        train_dataset (`Dataset`): Rows as [`AdversarialTrainer`] takes them.
+        held_out (`Dataset`): Rows of the same form that neither model was trained on; the first 2000 are used.
+        args ([`AdversarialConfig`]): The sampling parameters, `max_completion_length`, `generation_batch_size`
+            (completions per update, and as many real texts), the seed, and the optimizer of the discriminator.
+        num_updates (`int`): Updates, at most.
+        real_dataset (`Dataset`, *optional*): Real texts (column `text`) that belong to no prompt, in place of the
+            references; the discriminator then sees no prompts.
+        on_update (`Callable`, *optional*): Called with the number of updates done after each.
+
+    Returns:
+        [`Calibration`]: That of `discriminator.calibration`.
+
+    Raises:
+        ImportError: If scikit-learn is missing.
+        TypeError: If a dataset is streamed.
+        ValueError: If there are too few held-out texts, or `num_updates` is less than 1.
+    """
+    require_packages("A calibration", "scikit-learn")
+    if num_updates < 1:
+        raise ValueError(f"num_updates must be at least 1, got {num_updates}.")
+    check_held_out(held_out)
+    source = TextSource(generator, tokenizer, train_dataset, args, real_dataset)
+    stopping, calibrating = source.held_out(held_out)
+    optimizer_args = copy.copy(args.discriminator_training_args())
+    optimizer_args.lr_scheduler_type = SchedulerType.LINEAR
+    discriminator.create_optimizer(optimizer_args, num_updates)
+    size = cast(int, args.generation_batch_size)
+    best, weights, failures = float("inf"), _weights(discriminator), 0
+    batches = source.batches(size, num_updates)
+    for number in tqdm(range(1, num_updates + 1), desc="discriminator", unit="update", disable=args.disable_tqdm):
+        discriminator.update(*next(batches), remember=False)
+        if on_update is not None:
+            on_update(number)
+        if number % max(num_updates // EVALUATIONS, 1) == 0 or number == num_updates:
+            real, fake = _logits(discriminator, stopping, size)
+            loss = discriminator.loss(real, fake).item()
+            failures = 0 if loss < best else failures + 1
+            if loss < best:
+                best, weights = loss, _weights(discriminator)
+            if failures == PATIENCE:
+                break
+    for parameter, value in zip(trainable_parameters(discriminator.model), weights, strict=True):
+        parameter.data.copy_(value)
+    discriminator.calibration = calibrate(
+        *_logits(discriminator, calibrating, size),
+        label=discriminator.label,
+        with_prompt=source.shows_prompts,
+        temperature=args.temperature,
+        max_new_tokens=cast(int, args.max_completion_length),
+        generation_kwargs=source.generation_kwargs,
+    )
+    return discriminator.calibration
+
+
+def check_held_out(held_out: Any) -> None:
+    """Check that there are enough held-out texts to stop by and to calibrate on.
+
+    Raises:
+        TypeError: If they are streamed.
+        ValueError: If they are too few.
+    """
+    if not isinstance(held_out, Dataset):
+        raise TypeError(
+            "The discriminator's final updates need held-out real texts as one map-style Dataset (eval_dataset), got "
+            f"{type(held_out).__name__}. Of a stream take some first: Dataset.from_list(list(stream.take(2000)))."
+        )
+    if len(held_out) < 2 * LEAST_TEXTS:
+        raise ValueError(
+            f"The discriminator's final updates need at least {2 * LEAST_TEXTS} held-out real texts, half to stop by "
+            f"and half to calibrate on, got {len(held_out)}. {MOST_HELD_OUT} are used where there are as many."
+        )
+
+
+class TextSource:
+    """Where both kinds of text come from: fresh samples of a generator, and the references of their prompts.
+
+    Args:
+        generator (`PreTrainedModel` or `PeftModel`): See [`fit_discriminator`], as all that follow.
+        tokenizer (`PreTrainedTokenizerBase`): See there.
+        rows (`Dataset`): The training set.
+        args ([`AdversarialConfig`]): See there.
+        real_dataset (`Dataset`, *optional*): See there.
+
+    Attributes:
+        shows_prompts (`bool`): Whether the discriminator sees prompts.
+        generation_kwargs (`dict`): What beside the temperature shapes the samples.
+    """
+
+    def __init__(
+        self,
+        generator: "PreTrainedModel | PeftModel",
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Dataset,
+        args: AdversarialConfig,
+        real_dataset: Dataset | None = None,
+    ) -> None:
+        if not isinstance(rows, Dataset):
+            raise TypeError(
+                "The discriminator's final updates draw prompts at random, so they need a map-style Dataset, got "
+                f"{type(rows).__name__}. Of a stream take some first: Dataset.from_list(list(stream.take(20000)))."
+            )
+        self._generator, self._tokenizer, self._args = generator, tokenizer, args
+        self._rows, self._real_dataset = self._prepared(rows), real_dataset
+        self.shows_prompts = real_dataset is None
+        defaults = {"top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
+        given = {name: getattr(args, name) for name in defaults}
+        self.generation_kwargs = {name: value for name, value in given.items() if value != defaults[name]}
+        self.generation_kwargs |= cast("dict[str, Any]", args.generation_kwargs or {})
+
+    def batches(self, size: int, count: int) -> Iterator[Pairs]:
+        """Yield `count` batches of `size` texts of each kind; several are drawn at once, which is faster."""
+        seed = self._args.seed + PROMPT_SEED + self._args.process_index
+        prompts = RealSampler(len(self._rows), seed)
+        reals = None if self._real_dataset is None else RealSampler(len(self._real_dataset), seed)
+        at_once = max(1, LEAST_SAMPLED // size)
+        for start in range(0, count, at_once):
+            rows = self._rows[prompts.draw(at_once * size)]
+            references = rows.get("completion")
+            if reals is not None:
+                references = cast(Dataset, self._real_dataset)[reals.draw(at_once * size)]["text"]
+            pairs = self._pairs(rows["prompt"], references, seed + start)
+            for first in range(0, at_once * size, size):
+                yield Pairs(*(texts[first : first + size] for texts in pairs))
+
+    def held_out(self, rows: Dataset) -> tuple[Pairs, Pairs]:
+        """Return held-out texts of each kind in two halves."""
+        used = self._prepared(rows.select(range(min(len(rows), MOST_HELD_OUT))))[:]
+        pairs = self._pairs(used["prompt"], used.get("completion"), self._args.seed + HELD_OUT_SEED)
+        return Pairs(*(texts[::2] for texts in pairs)), Pairs(*(texts[1::2] for texts in pairs))
+
+    def _prepared(self, rows: Dataset) -> Dataset:
+        return cast(Dataset, prepare_dataset(rows, self._tokenizer, **self._args.prompt_arguments()))
+
+    def _pairs(self, prompts: list[Any], references: list[Any] | None, seed: int) -> Pairs:
+        if references is None:
+            raise ValueError(
+                "The rows have prompts and no real texts. Add the references as `completion`, or give real texts as "
+                "real_dataset=."
+            )
+        limit = cast(int, self._args.max_completion_length)
+        drawn = sample(
+            self._generator,
+            self._tokenizer,
+            prompts,
+            limit,
+            self._args.temperature,
+            seed,
+            max(cast(int, self._args.generation_batch_size), LEAST_SAMPLED),
+            generation_kwargs=self.generation_kwargs,
+        )
+        shown = as_prompts(prompts, self._tokenizer) if self.shows_prompts else [""] * len(prompts)
+        return Pairs(shown, drawn.texts, as_completions(references, self._tokenizer, limit))
+
+
+def _weights(discriminator: Discriminator) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in trainable_parameters(discriminator.model)]
+
+
+def _logits(discriminator: Discriminator, pairs: Pairs, size: int) -> tuple[Tensor, Tensor]:
+    """Return the logits of the real and of the generated texts, `size` at a time."""
+    sides = []
+    for texts in (pairs.references, pairs.completions):
+        starts = range(0, len(texts), size)
+        parts = [discriminator.score(pairs.prompts[at : at + size], texts[at : at + size]) for at in starts]
+        sides.append(torch.cat(parts))
+    return sides[0], sides[1]
