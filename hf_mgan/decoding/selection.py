@@ -1,9 +1,9 @@
 """Which of several candidates is kept: the family of samplers that correct a generator by its discriminator.
 
-In: log-ratios r = log p(x) - log q(x) of the candidates x of each prompt, drawn from q, with p the real texts and q the
-generator; -inf for a candidate that a filter refuses. Out: one candidate per prompt. With a perfect discriminator each
-of the four comes nearer to p than q is, and goes to p as the number k of candidates grows, but for best of k, which
-goes to the likeliest mistake of q.
+In: log-ratios r = log p(x) - log q(x) of the candidates x of each prompt, drawn from q, with p the real texts and q
+the generator; -inf for a candidate that a filter refuses. Out: one candidate per prompt. With a perfect discriminator
+each of the four comes nearer to p than q is, and goes to p as the number k of candidates grows (rejection: as c grows
+too), but for best of k, which goes to the texts that q writes too seldom.
 """
 
 from collections.abc import Callable

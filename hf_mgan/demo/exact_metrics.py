@@ -4,13 +4,17 @@ In: a causal language model. Out: [`Quality`], with the Jensen-Shannon divergenc
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import encode_completions
 from ..decoding import sample
+from ..discriminator import Discriminator
 from ..metrics import best_value, distinct_n, jensen_shannon, kullback_leibler
 from ..metrics.likelihood import sequence_logps
 from .language import Language
@@ -50,6 +54,33 @@ class Quality:
     forward_kl: float
     reverse_kl: float | None
     best_value: float
+
+
+@dataclass(frozen=True)
+class GuidedQuality:
+    """What the sentences of a generator are like whose discriminator accepts and rejects them.
+
+    Attributes:
+        temperature (`float`): Temperature at which candidates were drawn.
+        threshold (`float`): c of rejection in nats.
+        draws (`float`): Candidates drawn per sentence kept.
+        divergence (`float`): As in [`Quality`], as all that follow.
+        standard_error (`float`): See there.
+        grammatical (`float`): See there.
+        entropy (`float`): See there.
+        real_nll (`float`): See there.
+        mean_length (`float`): See there.
+    """
+
+    temperature: float
+    threshold: float
+    draws: float
+    divergence: float
+    standard_error: float
+    grammatical: float
+    entropy: float
+    real_nll: float
+    mean_length: float
 
 
 def sample_sentences(
@@ -92,8 +123,8 @@ class ExactMetrics:
         self.language = language
         self.tokenizer = tokenizer
         self.real_logps = language.logps(sentences)
-        texts = [" ".join(sentence) for sentence in sentences]
-        self.real_ids = encode_completions(texts, tokenizer, max_completion_length=None)
+        self.texts = [" ".join(sentence) for sentence in sentences]
+        self.real_ids = encode_completions(self.texts, tokenizer, max_completion_length=None)
         self.seed = seed
 
     def __call__(
@@ -138,6 +169,78 @@ class ExactMetrics:
             best_value=best_value(divergence),
         )
 
+    def guided(
+        self,
+        model: PreTrainedModel | PeftModel,
+        discriminator: Discriminator | None,
+        thresholds: Sequence[float],
+        temperature: float = 1.0,
+    ) -> list[GuidedQuality]:
+        """Compute the metrics of a generator and a discriminator together, sampled by rejection.
+
+        A sentence x is accepted with probability a(x) = min(1, exp(r(x) - c)), so the density of what is kept is
+        q(x) a(x) / Z, Z the mean of a over the generator's samples. They stand for those that would be kept, each with
+        the weight a(x), which is exact and less noisy than to throw them away.
+
+        Args:
+            model (`PreTrainedModel` or `PeftModel`): A causal language model.
+            discriminator ([`Discriminator`], *optional*): Gives r. None is the perfect one, r = log p - log q.
+            thresholds (`Sequence[float]`): c, in nats.
+            temperature (`float`, *optional*, defaults to 1.0): Temperature of the softmax.
+
+        Returns:
+            `list[GuidedQuality]`: One per threshold.
+        """
+        count = len(self.real_ids)
+        ids, words = sample_sentences(model, self.tokenizer, count, temperature, self.seed)
+        start = [[self.tokenizer.bos_token_id]] * count
+        real, fake = (
+            sequence_logps(model, start, rows, temperature, BATCH_SIZE).double() for rows in (self.real_ids, ids)
+        )
+        truth = self.language.logps(words)
+        if discriminator is None:
+            ratios = self.real_logps - real, truth - fake
+        else:
+            both = self.texts, [" ".join(sentence) for sentence in words]
+            ratios = tuple(_log_ratios(discriminator, texts) for texts in both)  # type: ignore[assignment]
+        lengths = torch.tensor([float(len(sentence)) for sentence in words], dtype=torch.float64)
+        result = []
+        for threshold in thresholds:
+            of_real, of_fake = ((ratio - threshold).clamp(max=0) for ratio in ratios)
+            accepted = of_fake.exp()
+            share = accepted.mean()
+            if not share:  # of all samples none would be kept: nothing in common with the language, as far as they say
+                none = GuidedQuality(temperature, threshold, math.inf, 1.0, 0.0, 0.0, 0.0, math.inf, 0.0)
+                result.append(none)
+                continue
+            weights = accepted / accepted.sum()
+            logps, real_logps = fake + of_fake - share.log(), real + of_real - share.log()
+            divergence, error = jensen_shannon(self.real_logps, real_logps, truth, logps, accepted)
+            result.append(
+                GuidedQuality(
+                    temperature=temperature,
+                    threshold=threshold,
+                    draws=1 / share.item(),
+                    divergence=divergence,
+                    standard_error=error,
+                    grammatical=(weights * truth.isfinite()).sum().item(),
+                    entropy=-(weights * logps.where(accepted > 0, 0)).sum().item(),
+                    real_nll=-real_logps.mean().item(),
+                    mean_length=(weights * lengths).sum().item(),
+                )
+            )
+        return result
+
     def best(self, model: PreTrainedModel | PeftModel, temperatures: tuple[float, ...]) -> list[Quality]:
         """Compute the metrics of a generator at several temperatures, those of the least divergence first."""
         return sorted((self(model, temperature) for temperature in temperatures), key=lambda it: it.divergence)
+
+
+def _log_ratios(discriminator: Discriminator, texts: list[str]) -> Tensor:
+    """Return the log-ratios of sentences, float64 of shape (len(texts),)."""
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place].split()))  # little is padded
+    ratios = torch.empty(len(texts), dtype=torch.float64)
+    for start in range(0, len(order), BATCH_SIZE):
+        places = order[start : start + BATCH_SIZE]
+        ratios[places] = discriminator.log_ratio([""] * len(places), [texts[place] for place in places]).double()
+    return ratios

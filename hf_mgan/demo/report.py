@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .exact_metrics import Quality
+from .rows import LANGUAGE, at_one, table_rows
 from .run import SeedResult
 
 
@@ -50,14 +50,18 @@ class Bar(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Follow the steps."""
-        self.progress.update(self.task, completed=self.warmup_steps + state.global_step)
+        self.move(self.warmup_steps + state.global_step)
+
+    def move(self, done: int) -> None:
+        """Show that so many are done."""
+        self.progress.update(self.task, completed=done)
 
 
 class Bars(Progress):
     """The progress of all parts, each with its bar."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description:26}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         super().__init__(*columns, console=Console(stderr=True))
 
     def add(self, part: str, steps: int, warmup_steps: int = 0) -> Bar:
@@ -85,6 +89,8 @@ def show(runs: Sequence[SeedResult], real: dict[str, float], folder: Path, conso
     console.print("\n".join(f"  {text}" for text in first.samples_before), highlight=False)
     console.print("\n[bold]After adversarial training[/], temperature 1")
     console.print("\n".join(f"  {text}" for text in first.samples_after), highlight=False)
+    console.print("\n[bold]Maximum likelihood with its discriminator at generation[/] (c = 1)")
+    console.print("\n".join(f"  {text}" for text in first.samples_guided), highlight=False)
     console.print("\n[bold]To load both models again[/]")
     console.print(LOAD.format(folder=first.folder), highlight=False, markup=False, soft_wrap=True)
     console.print(discriminator_table(runs))
@@ -98,43 +104,29 @@ def show(runs: Sequence[SeedResult], real: dict[str, float], folder: Path, conso
 
 def quality_table(runs: Sequence[SeedResult], real: dict[str, float]) -> Table:
     """Make the table of all models; with several seeds each metric is the mean over them."""
-    several = len(runs) > 1
-    spread = "deviation over the seeds" if several else "standard error"
+    spread = "deviation over the seeds" if len(runs) > 1 else "standard error"
     result = Table(
-        title=f"\nJS: exact Jensen-Shannon divergence to the language in bits ± {spread}; share of grammatical "
-        "sentences; distinct-4; entropy of a sentence and negative log-likelihood of a real one in nats; words "
-        "per sentence",
+        title=f"\nJS: exact Jensen-Shannon divergence to the language in bits ± {spread}; sentences drawn per "
+        "sentence kept, where D rejects with threshold c; share of grammatical sentences; entropy of a sentence and "
+        "negative log-likelihood of a real one in nats",
         title_justify="left",
         **COMPACT,
     )
     result.add_column("model", no_wrap=True)
-    for name in ("T", "JS", "gram.", "dist4", "entropy", "NLL", "words"):
+    for name in ("T", "c", "JS", "draws", "gram.", "entropy", "NLL"):
         result.add_column(name, justify="right", no_wrap=True)
-    metrics = [f"{real['grammatical']:.3f}", f"{real['distinct_4']:.3f}", f"{real['entropy']:.2f}"]
-    result.add_row("the language", "", "0", *metrics, metrics[-1], f"{real['mean_length']:.2f}")
-
-    def add(name: str, qualities: list[Quality]) -> None:
-        def mean(key: str) -> float:
-            return statistics.fmean(getattr(quality, key) for quality in qualities)
-
-        divergences = [quality.divergence for quality in qualities]
-        error = statistics.stdev(divergences) if several else qualities[0].standard_error
-        low, high = (end(quality.temperature for quality in qualities) for end in (min, max))
+    for row in table_rows(runs, real):
+        name = row.name.replace("maximum likelihood +", "  with").replace("adversarial +", "  with")
         result.add_row(
-            name,
-            f"{low}" if low == high else f"{low}-{high}",
-            f"{mean('divergence'):.3f} ± {error:.3f}",
-            f"{mean('grammatical'):.3f}",
-            f"{mean('distinct_4'):.3f}",
-            f"{mean('entropy'):.2f}",
-            f"{mean('real_nll'):.2f}",
-            f"{mean('mean_length'):.2f}",
+            f"[bold]{name}[/]" if row.threshold is not None and "perfect" not in name else name,
+            "" if row.temperature is None else f"{row.temperature:.2g}",
+            "" if row.threshold is None else f"{row.threshold:g}",
+            "0" if row.name == LANGUAGE else f"{row.js:.3f} ± {row.js_error:.3f}",
+            f"{row.draws:.1f}",
+            f"{row.grammatical:.3f}",
+            f"{row.entropy:.2f}",
+            f"{row.real_nll:.2f}",
         )
-
-    add("maximum likelihood", [_at_one(run.likelihood) for run in runs])
-    add("  at its best T", [run.likelihood[0] for run in runs])
-    add("  after 2x steps", [run.likelihood_again[0] for run in runs])
-    add("[bold]adversarial[/]", [run.adversarial for run in runs])
     return result
 
 
@@ -186,7 +178,7 @@ def draw(runs: Sequence[SeedResult], path: Path) -> None:
     colours = matplotlib.color_sequences["tab10"]
     for number, run in enumerate(runs):
         colour = colours[number % len(colours)]
-        start = _at_one(run.likelihood).divergence
+        start = at_one(run.likelihood).divergence
         steps, values = zip((0, start), *run.divergences, strict=True)
         divergence.plot(steps, values, color=colour, label=f"seed {run.seed}")
         divergence.axhline(run.likelihood[0].divergence, color=colour, linestyle="--", linewidth=1)
@@ -205,10 +197,6 @@ def draw(runs: Sequence[SeedResult], path: Path) -> None:
     value.annotate("-log 4: real and generated text cannot be told apart", (0, -math.log(4)), fontsize="small")
     value.set(title="V(D, G)", ylabel="nats", xlabel="step")
     figure.savefig(path, dpi=120)
-
-
-def _at_one(qualities: list[Quality]) -> Quality:
-    return next(quality for quality in qualities if quality.temperature == 1.0)
 
 
 def _smooth(values: list[float], width: int = 10) -> list[float]:

@@ -29,17 +29,24 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from ..config import AdversarialConfig
+from ..decoding import DecodingConfig, guided_sample
+from ..discriminator import Calibration, Discriminator
 from ..metrics import distinct_n
 from ..trainer import AdversarialTrainer
-from .exact_metrics import ExactMetrics, Quality, sample_sentences
+from ..training.final_updates import fit_discriminator
+from .exact_metrics import ExactMetrics, GuidedQuality, Quality, sample_sentences
 from .language import Language
 from .models import MAX_TOKENS, TRAINING, adapters, make_tokenizer, train_encoder, train_generator
+from .rows import table_rows
 
 
 if TYPE_CHECKING:
     from .report import Bars
 
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1)
+THRESHOLDS = (0.0, 1.0, 2.0)  # of rejection, in nats
+HELD_OUT = 2000  # real sentences that stop the discriminator's final updates, and calibrate it
+HELD_OUT_SEED = 1_000_000  # apart from the seeds of all other sentences
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 # Metrics of the trainer that become the curves, under the names of the formula: V(D, G), D(x), D(G(s)).
 CURVES = {
@@ -68,6 +75,8 @@ class DemoArguments:
             model.
         warmup_steps (`int`, *optional*, defaults to 200): Updates of the discriminator alone.
         steps (`int`, *optional*, defaults to 200): Steps of adversarial training.
+        final_steps (`int`, *optional*, defaults to 300): Updates of the discriminator against each of the two
+            generators as they are in the end, before it guides their sampling.
         samples (`int`, *optional*, defaults to 10000): Real sentences, and generated ones, behind each divergence.
     """
 
@@ -81,12 +90,21 @@ class DemoArguments:
     )
     warmup_steps: int = field(default=200, metadata={"help": "Updates of the discriminator alone."})
     steps: int = field(default=200, metadata={"help": "Steps of adversarial training."})
+    final_steps: int = field(
+        default=300, metadata={"help": "Updates of the discriminator against each final generator, to guide it."}
+    )
     samples: int = field(default=10_000, metadata={"help": "Real and generated sentences behind each divergence."})
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be one number or more, all different, got {self.seeds}.")
-        training = {"likelihood_steps": 1, "encoder_steps": 1, "warmup_steps": 1, "steps": 2 * WINDOW}
+        training = {
+            "likelihood_steps": 1,
+            "encoder_steps": 1,
+            "warmup_steps": 1,
+            "steps": 2 * WINDOW,
+            "final_steps": 1,
+        }
         for name, least in {"batch_size": 2, "sentences": self.batch_size, "samples": 2, **training}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
@@ -102,6 +120,9 @@ class SeedResult:
         likelihood (`list[Quality]`): Maximum likelihood at several temperatures, the best first.
         likelihood_again (`list[Quality]`): The same after training it for as many steps once more.
         adversarial (`Quality`): The adversarial model at temperature 1.
+        guided (`dict[str, list[GuidedQuality]]`): Both generators with the discriminator at generation, and maximum
+            likelihood with a perfect one, at several thresholds.
+        discriminators (`dict[str, Calibration]`): What the discriminators know of each generator.
         before (`dict[str, float]`): D(x), D(G(s)) and V(D,G) at the first steps of adversarial training, each before
             the update on its own batch; the real sentences are of the training set.
         after (`dict[str, float]`): The same at its last steps.
@@ -110,6 +131,7 @@ class SeedResult:
         seconds (`dict[str, float]`): Duration of each part.
         samples_before (`list[str]`): Sentences of maximum likelihood at its best temperature, unpicked.
         samples_after (`list[str]`): Sentences of the adversarial model.
+        samples_guided (`list[str]`): Sentences of maximum likelihood and its discriminator, at the second threshold.
     """
 
     seed: int
@@ -117,6 +139,8 @@ class SeedResult:
     likelihood: list[Quality]
     likelihood_again: list[Quality]
     adversarial: Quality
+    guided: dict[str, list[GuidedQuality]]
+    discriminators: dict[str, Calibration]
     before: dict[str, float]
     after: dict[str, float]
     curves: dict[str, list[float]]
@@ -124,6 +148,7 @@ class SeedResult:
     seconds: dict[str, float]
     samples_before: list[str]
     samples_after: list[str]
+    samples_guided: list[str]
 
 
 class DivergenceCallback(TrainerCallback):
@@ -209,6 +234,35 @@ def train_one_seed(arguments: DemoArguments, language: Language, seed: int, fold
         adversarial = exact_metrics(trainer.model)
         samples_after = _texts(trainer.model, tokenizer, 1.0)
 
+    guided, discriminators = {}, {}
+    held_out = Dataset.from_dict(
+        {"text": [" ".join(words) for words in language.sample(HELD_OUT, HELD_OUT_SEED + seed)]}
+    )
+    adversarial_folder = folder / "adversarial"
+    for name, generator, path in (
+        ("maximum likelihood + D", model, likelihood_folder),
+        ("adversarial + D", trainer.model, adversarial_folder),
+    ):
+        with timed(f"discriminator of {path.name}"):
+            bar = bars.add(f"discriminator, {path.name}".replace("_", " "), arguments.final_steps)
+            discriminator = Discriminator.from_pretrained(adversarial_folder / "discriminator")
+            discriminators[name] = fit_discriminator(
+                generator,
+                tokenizer,
+                discriminator,
+                Dataset.from_dict({"text": sentences}),
+                held_out,
+                trainer.args,
+                arguments.final_steps,
+                on_update=bar.move,
+            )
+        with timed(f"measuring with the discriminator of {path.name}"):
+            guided[name] = exact_metrics.guided(generator, discriminator, THRESHOLDS)
+        if generator is model:
+            guided["maximum likelihood + perfect D"] = exact_metrics.guided(generator, None, THRESHOLDS)
+            samples_guided = _guided_texts(generator, tokenizer, discriminator)
+        discriminator.save_pretrained(path / "discriminator")
+
     with timed("maximum likelihood again"):
         bar = bars.add("maximum likelihood again", arguments.likelihood_steps)
         again = train_generator(
@@ -231,6 +285,8 @@ def train_one_seed(arguments: DemoArguments, language: Language, seed: int, fold
         likelihood=likelihood,
         likelihood_again=likelihood_again,
         adversarial=adversarial,
+        guided=guided,
+        discriminators=discriminators,
         before={name: sum(values[:WINDOW]) / WINDOW for name, values in curves.items()},
         after={name: sum(values[-WINDOW:]) / WINDOW for name, values in curves.items()},
         curves=curves,
@@ -238,6 +294,7 @@ def train_one_seed(arguments: DemoArguments, language: Language, seed: int, fold
         seconds=seconds,
         samples_before=samples_before,
         samples_after=samples_after,
+        samples_guided=samples_guided,
     )
 
 
@@ -309,6 +366,7 @@ def run_demo(arguments: DemoArguments) -> list[SeedResult]:
         "arguments": asdict(arguments),
         "versions": {name: version(name) for name in PACKAGES},
         "language": real,
+        "rows": [asdict(row) for row in table_rows(runs, real)],
         "runs": [asdict(run) for run in runs],
     }
     (folder / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -319,6 +377,14 @@ def run_demo(arguments: DemoArguments) -> list[SeedResult]:
 
 def _texts(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, temperature: float) -> list[str]:
     return [" ".join(words) for words in sample_sentences(model, tokenizer, 10, temperature, seed=0)[1]]
+
+
+def _guided_texts(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, discriminator: Discriminator
+) -> list[str]:
+    config = DecodingConfig(threshold=THRESHOLDS[1], num_candidates=64, max_new_tokens=MAX_TOKENS)
+    texts = guided_sample(model, tokenizer, discriminator, [[tokenizer.bos_token_id]] * 10, config).texts
+    return [text for text in texts if text is not None]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ discriminator as `calibration.json`.
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -127,8 +128,11 @@ def calibrate(
 
     Raises:
         ImportError: If scikit-learn is missing.
-        ValueError: If there are fewer than 20 texts of a side, a logit is not finite, or the logits rank generated
-            texts above real ones, so that they are no log-ratio of any slope.
+        ValueError: If there are fewer than 20 texts of a side, or a logit is not finite.
+
+    Warns:
+        UserWarning: If the logits rank generated texts as high as real ones or higher. They are a log-ratio of no
+            slope then, and the slope is 0: all texts are alike to the discriminator.
     """
     require_packages("A calibration", "scikit-learn")
     sides = real, fake = [side.detach().double().cpu() for side in (real_logits, fake_logits)]
@@ -142,10 +146,13 @@ def calibrate(
     auc = auc_interval(real, fake)
     slope, intercept = _fitted(real, fake)
     if slope <= 0:
-        raise ValueError(
-            f"The discriminator ranks held-out generated texts above real ones (AUC {auc.value:.3f}), so its logit is "
-            "no log-ratio of any slope. Train it for longer, or see whether discriminator_label means real."
+        warnings.warn(
+            f"The discriminator ranks held-out generated texts as high as real ones (AUC {auc.value:.3f}, "
+            f"{auc.low:.3f} to {auc.high:.3f}), so it is calibrated to tell nothing apart. Train it for longer, or "
+            "see whether discriminator_label means real; if the texts cannot be told apart, there is nothing to mend.",
+            stacklevel=2,
         )
+        slope = intercept = 0.0
     # Each half is calibrated by the other, so that the error is that on texts which the calibration has not seen.
     crossed = [torch.empty_like(side) for side in sides]
     for first in (0, 1):

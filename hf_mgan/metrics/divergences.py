@@ -10,7 +10,11 @@ from torch import Tensor
 
 
 def jensen_shannon(
-    p_logps_of_p: Tensor, q_logps_of_p: Tensor, p_logps_of_q: Tensor, q_logps_of_q: Tensor
+    p_logps_of_p: Tensor,
+    q_logps_of_p: Tensor,
+    p_logps_of_q: Tensor,
+    q_logps_of_q: Tensor,
+    q_weights: Tensor | None = None,
 ) -> tuple[float, float]:
     """Estimate JS(P, Q) from samples of both, each with its log-probability under both.
 
@@ -23,6 +27,8 @@ def jensen_shannon(
         q_logps_of_p (`Tensor` of shape `(N,)`): log q of the same samples; `-inf` where Q cannot produce one.
         p_logps_of_q (`Tensor` of shape `(M,)`): log p of the samples of Q; `-inf` where P cannot produce one.
         q_logps_of_q (`Tensor` of shape `(M,)`): log q of the same samples.
+        q_weights (`Tensor` of shape `(M,)`, *optional*): Where the samples are of another distribution than Q, a
+            number proportional to the density of Q over that one, at least 0 (importance sampling, self-normalised).
 
     Returns:
         `tuple[float, float]`: The divergence in bits, about [0, 1], and its standard error.
@@ -39,8 +45,14 @@ def jensen_shannon(
     # log2 2p/(p + q) = 1 - log2(1 + q/p)
     of_p = 1 - F.softplus((q_logps_of_p - p_logps_of_p).double()) / math.log(2)
     of_q = 1 - F.softplus((p_logps_of_q - q_logps_of_q).double()) / math.log(2)
-    variance = of_p.var() / len(of_p) + of_q.var() / len(of_q)
-    return ((of_p.mean() + of_q.mean()) / 2).item(), (variance.sqrt() / 2).item()
+    weights = of_q.new_ones(len(of_q)) if q_weights is None else q_weights.double()
+    of_q = of_q.where(weights > 0, 0.0)  # what has no weight may have no density
+    mean_of_q = (weights * of_q).sum() / weights.sum()
+    # The delta method's; with equal weights the variance of a mean.
+    variance_of_q = (weights * (of_q - mean_of_q)).square().sum() / weights.sum().square()
+    variance_of_q *= len(of_q) / (len(of_q) - 1)
+    variance = of_p.var() / len(of_p) + variance_of_q
+    return ((of_p.mean() + mean_of_q) / 2).item(), (variance.sqrt() / 2).item()
 
 
 def kullback_leibler(p_logps: Tensor, q_logps: Tensor) -> tuple[float, float]:

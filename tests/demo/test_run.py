@@ -9,8 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from hf_mgan import Discriminator
 from hf_mgan.cli.main import main
-from hf_mgan.demo.exact_metrics import Quality
+from hf_mgan.demo.exact_metrics import GuidedQuality, Quality
 from hf_mgan.demo.report import LOAD, discriminator_table, quality_table, show, verdict
 from hf_mgan.demo.run import DemoArguments, SeedResult
 
@@ -22,6 +23,7 @@ SIZES = {
     "encoder_steps": 4,
     "warmup_steps": 2,
     "steps": 10,
+    "final_steps": 3,
     "samples": 50,
 }
 
@@ -47,6 +49,30 @@ def test_demo_saves_metrics_curves_and_models(folder):
     assert (folder / "seed_3" / "adversarial" / "README.md").exists()
 
 
+def test_demo_rows_hold_the_guided_samplers(folder):
+    result = json.loads((folder / "demo.json").read_text())
+    rows, (run,) = result["rows"], result["runs"]
+    names = [row["name"] for row in rows]
+    for name in ("maximum likelihood + D", "maximum likelihood + perfect D", "adversarial + D"):
+        same = [row for row in rows if row["name"] == name]
+        assert [row["threshold"] for row in same] == [0, 1, 2]
+        assert [row["js"] for row in same] == [quality["divergence"] for quality in run["guided"][name]]
+        draws = [row["draws"] for row in same]
+        assert draws == sorted(draws)
+        assert draws[0] >= 1
+    assert names.index("maximum likelihood + D") < names.index("adversarial") < names.index("adversarial + D")
+    for row in rows:
+        assert {"name", "temperature", "js", "draws", "real_nll", "grammatical", "entropy"} <= row.keys()
+    assert len(run["samples_guided"]) == 10
+
+
+def test_demo_saves_calibrated_discriminators(folder):
+    for name in ("maximum_likelihood", "adversarial"):
+        calibration = Discriminator.from_pretrained(folder / "seed_3" / name / "discriminator").calibration
+        assert calibration.temperature == 1
+        assert calibration.num_texts == 1000
+
+
 def test_load_lines_bring_back_both_models(folder):
     names: dict = {}
     exec(LOAD.format(folder=folder / "seed_3"), names)
@@ -62,6 +88,9 @@ def seed_result(seed, best, again, adversarial, error=0.004):
     def quality(divergence, temperature=1.0):
         return Quality(temperature, divergence, error, 0.5, 0.7, 12.0, 14.0, 7.0, 1.0, 1.0, -0.9)
 
+    def guided(divergence):
+        return [GuidedQuality(1.0, 2.0, 8.0, divergence, error, 0.9, 12.5, 13.5, 7.0)]
+
     ends = {"D(x)": 0.6, "D(G(s))": 0.4, "V(D,G)": -1.1}
     return SeedResult(
         seed=seed,
@@ -69,6 +98,8 @@ def seed_result(seed, best, again, adversarial, error=0.004):
         likelihood=[quality(best, 0.8 + 0.1 * seed), quality(best + 0.02)],
         likelihood_again=[quality(again, 0.9)],
         adversarial=quality(adversarial),
+        guided={"maximum likelihood + perfect D": guided(0.03), "adversarial + D": guided(adversarial - 0.1)},
+        discriminators={},
         before=ends,
         after=ends,
         curves={},
@@ -76,6 +107,7 @@ def seed_result(seed, best, again, adversarial, error=0.004):
         seconds={"maximum likelihood": 1.0, "discriminator's encoder": 2.0, "adversarial training": 3.0},
         samples_before=["a"],
         samples_after=["b"],
+        samples_guided=["c"],
     )
 
 
@@ -95,8 +127,10 @@ def test_tables_fit_a_terminal_and_average_over_seeds():
     show(runs, real, "out", console)
     text = console.file.getvalue()
     assert f"0.270 ± {math.sqrt(2) / 100:.3f}" in text  # the sample deviation of 0.28 and 0.26
-    assert "maximum likelihood 1.0 0.370" in re.sub(r" +", " ", text)
-    assert "at its best T 0.8-0.9 0.350" in re.sub(r" +", " ", text)
+    assert "maximum likelihood 1 0.370" in re.sub(r" +", " ", text)
+    assert "at its best T 0.85 0.350" in re.sub(r" +", " ", text)
+    assert "with perfect D 1 2 0.030 ± 0.000 8.0 0.900" in re.sub(r" +", " ", text)
+    assert "with D 1 2 0.170" in re.sub(r" +", " ", text)
     assert "Training took 6 s per seed." in text
     for table in (quality_table(runs, real), discriminator_table(runs)):
         assert console.measure(table).maximum <= 80
