@@ -58,6 +58,11 @@ class AdversarialConfig(GRPOConfig):
             serves for `discriminator_steps` of them, the last for those that are left. They are not counted in
             `max_steps`; a log entry follows each batch that passes a multiple of `logging_steps`. Without a warm-up
             training ends 0.030 bits higher; 20 updates give 0.017 of the 0.025 bits that 200 give (seed 0).
+        discriminator_final_steps (`int`, *optional*, defaults to 0): Updates of the discriminator, at most, after the
+            generator's last step, on samples of the generator as it is then; they stop early on `eval_dataset`, which
+            they need, and end with a calibration. They make the discriminator fit to guide generation
+            ([`~decoding.guided_sample`]); with `num_train_epochs=0` they are all of the training. See
+            [`~training.final_updates.fit_discriminator`].
         discriminator_max_length (`int`, *optional*): Texts are cut to this many of the discriminator's tokens. The
             most that the discriminator can take by default.
         discriminator_batch_size (`int`, *optional*): Texts per forward pass of the discriminator, if all of them at
@@ -142,6 +147,10 @@ class AdversarialConfig(GRPOConfig):
     discriminator_warmup_steps: int = field(
         default=20, metadata={"help": "Updates of the discriminator alone, before the generator's first step."}
     )
+    discriminator_final_steps: int = field(
+        default=0,
+        metadata={"help": "Updates of the discriminator after the generator's last step, to guide generation."},
+    )
     discriminator_max_length: int | None = field(
         default=None, metadata={"help": "Texts are cut to this many of the discriminator's tokens."}
     )
@@ -190,6 +199,7 @@ class AdversarialConfig(GRPOConfig):
         for name, least in (
             ("discriminator_steps", 1),
             ("discriminator_warmup_steps", 0),
+            ("discriminator_final_steps", 0),
             ("discriminator_learning_rate", 0),
             ("real_text_coef", 0),
         ):

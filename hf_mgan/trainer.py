@@ -19,13 +19,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from trl import GRPOTrainer
-from trl.models import unwrap_model_for_generation
 
 from .config import AdversarialConfig
 from .data import RealSampler, encode_completions, start_of_sequence
-from .discriminator import prepare_quantised_training
+from .discriminator import Calibration, prepare_quantised_training
 from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
+from .training.final_updates import FinalUpdates, fit_discriminator
+from .training.generation import unwrapped_generator
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
 from .training.real_text_loss import real_text_batch, real_text_nll
 from .training.reward import REFERENCE, Round
@@ -127,11 +128,14 @@ class AdversarialTrainer(GRPOTrainer):
         prepare_quantised_training(self.model)
         self.discriminator = parts.reward.discriminator.to(self.accelerator.device)
         self.evaluator, self._reward, self._safety = evaluator, parts.reward, parts.safety
+        self._real_dataset = real_dataset
         self._reads_real_texts = parts.reads_real_texts
         if self._safety is not None:
             self._safety.gate.to(self.accelerator.device)
         if (gating := self._reward.gating) is not None:
             self.add_callback(SkippedUpdates(lambda: gating.generator_skips(self._reward.round.accuracy)))
+        if self.args.discriminator_final_steps:
+            self.add_callback(FinalUpdates(self.fit_discriminator, self.log))
         self._resumed_epoch = 0
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -255,19 +259,28 @@ class AdversarialTrainer(GRPOTrainer):
         names = [f"eval_{name}" for name in self.eval_dataset] if isinstance(self.eval_dataset, dict) else []
         if self.evaluator is None or prefix in names[1:] or kwargs.get("description") == "Prediction":
             return output
-        with (
-            unwrap_model_for_generation(
-                cast(Any, self.model_wrapped),
-                self.accelerator,
-                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-                gradient_checkpointing_kwargs=cast("dict | None", self.args.gradient_checkpointing_kwargs),
-            ) as generator,
-            self._dist.summon_full_params(self.model_wrapped, recurse=False),
-        ):
+        with unwrapped_generator(self) as generator:
             measured = self.evaluator(generator)
         prefix = "eval" if prefix in names else prefix
         cast("dict[str, float]", output.metrics).update({f"{prefix}_{name}": measured[name] for name in measured})
         return output
+
+    def fit_discriminator(self, num_updates: int) -> Calibration:
+        """Train the discriminator against the generator as it stands, and calibrate it: it can guide generation then.
+
+        Without a call of `train` before it, this is all there is to do for a generator that nobody trains.
+
+        Args:
+            num_updates (`int`): Updates, at most; see [`~training.final_updates.fit_discriminator`].
+
+        Returns:
+            [`~discriminator.Calibration`]: How well the discriminator knows held-out texts.
+        """
+        data = cast(Dataset, self.train_dataset), cast(Dataset, self.eval_dataset)
+        with unwrapped_generator(self) as generator:
+            return fit_discriminator(
+                generator, self._tokenizer, self.discriminator, *data, self.args, num_updates, self._real_dataset
+            )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the generator as always, and the discriminator in `discriminator/` beside it."""

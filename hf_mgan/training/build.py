@@ -27,6 +27,7 @@ from ..objectives import PAIRED
 from ..safety import GATE, SafetyGate, check_gate
 from ..watchdog.callback import watched
 from .best_model import check_best_model
+from .final_updates import check_final_updates
 from .loading import load_discriminator, load_generator_processing_class, shared_base
 from .reward import NAME, DiscriminatorReward
 from .safety_reward import SafetyReward
@@ -152,6 +153,8 @@ def check_arguments(given: dict[str, Any], args: AdversarialConfig, gate: Safety
         )
     check_quantised_generator(given["model"], given["quantization_config"], given["peft_config"], args)
     check_best_model(args, given["callbacks"] or [])
+    if args.discriminator_final_steps:
+        check_final_updates(given["train_dataset"], given["eval_dataset"])
     if given["evaluator"] is not None:
         writers = {name: given[name] for name in ("tools", "rollout_func", "environment_factory")}
         given["evaluator"].check(args, **writers)

@@ -14,7 +14,14 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase, SchedulerType
+from transformers import (
+    PreTrainedTokenizerBase,
+    SchedulerType,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from ..config import AdversarialConfig
 from ..data import RealSampler, as_completions, as_prompts, prepare_dataset
@@ -88,10 +95,9 @@ def fit_discriminator(
         TypeError: If a dataset is streamed.
         ValueError: If there are too few held-out texts, or `num_updates` is less than 1.
     """
-    require_packages("A calibration", "scikit-learn")
     if num_updates < 1:
         raise ValueError(f"num_updates must be at least 1, got {num_updates}.")
-    check_held_out(held_out)
+    check_final_updates(train_dataset, held_out)
     source = TextSource(generator, tokenizer, train_dataset, args, real_dataset)
     stopping, calibrating = source.held_out(held_out)
     optimizer_args = copy.copy(args.discriminator_training_args())
@@ -105,8 +111,7 @@ def fit_discriminator(
         if on_update is not None:
             on_update(number)
         if number % max(num_updates // EVALUATIONS, 1) == 0 or number == num_updates:
-            real, fake = _logits(discriminator, stopping, size)
-            loss = discriminator.loss(real, fake).item()
+            loss = held_out_loss(discriminator, stopping, size)
             failures = 0 if loss < best else failures + 1
             if loss < best:
                 best, weights = loss, _weights(discriminator)
@@ -125,22 +130,50 @@ def fit_discriminator(
     return discriminator.calibration
 
 
-def check_held_out(held_out: Any) -> None:
-    """Check that there are enough held-out texts to stop by and to calibrate on.
+def check_final_updates(train_dataset: Any, held_out: Any) -> None:
+    """Check that there is what the final updates need: prompts to draw from, and texts to stop by and to calibrate on.
 
     Raises:
-        TypeError: If they are streamed.
-        ValueError: If they are too few.
+        ImportError: If scikit-learn is missing.
+        TypeError: If a dataset is missing, streamed, or several.
+        ValueError: If the held-out texts are too few.
     """
-    if not isinstance(held_out, Dataset):
-        raise TypeError(
-            "The discriminator's final updates need held-out real texts as one map-style Dataset (eval_dataset), got "
-            f"{type(held_out).__name__}. Of a stream take some first: Dataset.from_list(list(stream.take(2000)))."
-        )
+    require_packages("A calibration", "scikit-learn")
+    for name, data in (("train_dataset", train_dataset), ("held-out real texts (eval_dataset)", held_out)):
+        if not isinstance(data, Dataset):
+            raise TypeError(
+                f"The discriminator's final updates need {name} as one map-style Dataset, got {type(data).__name__}. "
+                "Of a stream take some first: Dataset.from_list(list(stream.take(2000)))."
+            )
     if len(held_out) < 2 * LEAST_TEXTS:
         raise ValueError(
             f"The discriminator's final updates need at least {2 * LEAST_TEXTS} held-out real texts, half to stop by "
             f"and half to calibrate on, got {len(held_out)}. {MOST_HELD_OUT} are used where there are as many."
+        )
+
+
+class FinalUpdates(TrainerCallback):
+    """Lets the discriminator catch up when training has ended, and logs what it then knows of held-out texts.
+
+    Args:
+        fit (`Callable`): [`AdversarialTrainer.fit_discriminator`].
+        log (`Callable`): The trainer's.
+    """
+
+    def __init__(self, fit: Callable[[int], Calibration], log: Callable[[dict[str, float]], None]) -> None:
+        self._fit, self._log = fit, log
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Make the final updates."""
+        calibration = self._fit(cast(AdversarialConfig, args).discriminator_final_steps)
+        self._log(
+            {
+                "discriminator/held_out_auc": calibration.auc[0],
+                "discriminator/held_out_loss": calibration.loss,
+                "discriminator/calibration_error": calibration.error,
+            }
         )
 
 
@@ -167,11 +200,6 @@ class TextSource:
         args: AdversarialConfig,
         real_dataset: Dataset | None = None,
     ) -> None:
-        if not isinstance(rows, Dataset):
-            raise TypeError(
-                "The discriminator's final updates draw prompts at random, so they need a map-style Dataset, got "
-                f"{type(rows).__name__}. Of a stream take some first: Dataset.from_list(list(stream.take(20000)))."
-            )
         self._generator, self._tokenizer, self._args = generator, tokenizer, args
         self._rows, self._real_dataset = self._prepared(rows), real_dataset
         self.shows_prompts = real_dataset is None
@@ -187,13 +215,14 @@ class TextSource:
         reals = None if self._real_dataset is None else RealSampler(len(self._real_dataset), seed)
         at_once = max(1, LEAST_SAMPLED // size)
         for start in range(0, count, at_once):
-            rows = self._rows[prompts.draw(at_once * size)]
+            texts = min(at_once, count - start) * size
+            rows = self._rows[prompts.draw(texts)]
             references = rows.get("completion")
             if reals is not None:
-                references = cast(Dataset, self._real_dataset)[reals.draw(at_once * size)]["text"]
+                references = cast(Dataset, self._real_dataset)[reals.draw(texts)]["text"]
             pairs = self._pairs(rows["prompt"], references, seed + start)
-            for first in range(0, at_once * size, size):
-                yield Pairs(*(texts[first : first + size] for texts in pairs))
+            for first in range(0, texts, size):
+                yield Pairs(*(side[first : first + size] for side in pairs))
 
     def held_out(self, rows: Dataset) -> tuple[Pairs, Pairs]:
         """Return held-out texts of each kind in two halves."""
@@ -227,6 +256,11 @@ class TextSource:
 
 def _weights(discriminator: Discriminator) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in trainable_parameters(discriminator.model)]
+
+
+def held_out_loss(discriminator: Discriminator, pairs: Pairs, size: int) -> float:
+    """Compute the discriminator's loss on texts, `size` at a time."""
+    return discriminator.loss(*_logits(discriminator, pairs, size)).item()
 
 
 def _logits(discriminator: Discriminator, pairs: Pairs, size: int) -> tuple[Tensor, Tensor]:
