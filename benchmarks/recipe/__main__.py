@@ -55,7 +55,7 @@ def sizes_of(tiny: bool) -> DemoArguments:
 
 def settings(sizes: DemoArguments) -> dict[str, Any]:
     """Return what all results in one folder must have in common."""
-    return {name: value for name, value in asdict(sizes).items() if name not in ("output_dir", "seeds")}
+    return {name: value for name, value in asdict(sizes).items() if name not in ("output_dir", "seeds", "final_steps")}
 
 
 def do(job: Job, sizes: DemoArguments, models: Path) -> dict[str, Any]:

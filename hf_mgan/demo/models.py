@@ -19,6 +19,7 @@ from transformers import (
     DataCollatorForLanguageModeling,
     GPTNeoConfig,
     GPTNeoForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Trainer,
@@ -82,8 +83,9 @@ def train_generator(
     batch_size: int,
     seed: int,
     callback: TrainerCallback,
-    start: GPTNeoForCausalLM | None = None,
-) -> GPTNeoForCausalLM:
+    start: PreTrainedModel | None = None,
+    learning_rate: float = 1e-2,
+) -> PreTrainedModel:
     """Train a generator by maximum likelihood, with TRL's `SFTTrainer`.
 
     Args:
@@ -94,10 +96,11 @@ def train_generator(
         batch_size (`int`): Sentences per step.
         seed (`int`): Seed of the weights and of the order.
         callback (`TrainerCallback`): Told of the progress.
-        start (`GPTNeoForCausalLM`, *optional*): A model to go on with; a new one by default.
+        start (`PreTrainedModel`, *optional*): A model to go on with; a new one by default.
+        learning_rate (`float`, *optional*, defaults to 1e-2): The greatest.
 
     Returns:
-        `GPTNeoForCausalLM`: The trained model.
+        `PreTrainedModel`: The trained model.
     """
     torch.manual_seed(seed)
     model = start or GPTNeoForCausalLM(
@@ -122,7 +125,7 @@ def train_generator(
         str(folder),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
-        learning_rate=1e-2,
+        learning_rate=learning_rate,
         warmup_steps=50,
         gradient_checkpointing=False,
         seed=seed,
