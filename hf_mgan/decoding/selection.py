@@ -54,7 +54,9 @@ def rejection(log_ratios: Tensor, uniforms: Tensor, threshold: float = 0.0) -> C
     """
     accepts = is_accepted(log_ratios, uniforms, threshold)
     accepted, first = accepts.any(1), accepts.float().argmax(1)
-    rest = resampling(log_ratios, uniforms)
+    # The random numbers of what is not accepted lie above its chance; stretched to [0, 1) they are uniform again.
+    chances = (log_ratios - threshold).exp().clamp(max=1)
+    rest = resampling(log_ratios, ((uniforms - chances) / (1 - chances)).clamp(min=0))
     return Choice(
         torch.where(accepted, first, rest.kept),
         torch.where(accepted, first + 1, log_ratios.size(1)),
