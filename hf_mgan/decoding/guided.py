@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # From prompts and completions, as the discriminator reads them, to whether each may be kept.
 Filter: TypeAlias = Callable[[list[str], list[str]], Sequence[bool] | Tensor]
 ROUND = 1_000_003  # between the seeds of two rounds; the first has the seed itself
+CHOICE = 500_009  # from the seed of the texts to that of the choice, which would otherwise share random numbers
 PROBES = 64  # candidates by which the shift of another temperature is measured
 
 
@@ -117,9 +118,8 @@ def guided_sample(
     shown = [""] * len(prompt_ids)
     if discriminator is None or discriminator.calibration is None or discriminator.calibration.with_prompt:
         shown = _plain_prompts(prompts, tokenizer)
-    uniforms = torch.rand(
-        len(prompts), config.num_candidates, generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64
-    )
+    chance = torch.Generator().manual_seed(config.seed + CHOICE)
+    uniforms = torch.rand(len(prompts), config.num_candidates, generator=chance, dtype=torch.float64)
     ratios = torch.full_like(uniforms, -torch.inf)
     candidates: list[list[list[int]]] = [[] for _ in prompts]
     texts: list[list[str]] = [[] for _ in prompts]

@@ -31,7 +31,8 @@ def exact(method, q, r, k, threshold=0.0):
         return resampled(q, r, k)
     if method == "best_of_k":
         up_to, below = (torch.stack([q[is_less(r, one)].sum() for one in r]) ** k for is_less in (torch.le, torch.lt))
-        kept = up_to - below
+        levels = torch.stack([q[r == one].sum() for one in r])
+        kept = (up_to - below) * q / levels  # of equals the first, which is any of them
     else:
         # The transitions of Metropolis-Hastings from x to y, and what stays; from -inf to -inf it stays.
         moves = q * (r[None, :] - r[:, None]).nan_to_num(-torch.inf, torch.inf, -torch.inf).exp().clamp(max=1)
@@ -128,8 +129,8 @@ class TinyPair:
 
 def calibration(**changes):
     settings = {
-        "slope": 2.0,
-        "intercept": -0.5,
+        "slope": 3.0,
+        "intercept": 2.5,
         "label": 0,
         "with_prompt": True,
         "temperature": 1.0,
