@@ -51,7 +51,8 @@ PLAIN: dict[str, Any] = {
     "use_cache": True,
     "cache_implementation": None,
 }
-# Those of them that a user may name: they say how the next token is drawn, wherever in the text it stands.
+# Those of them that a user may name: they say how the next token is drawn, wherever in the text it stands. Not the
+# penalties of an encoder, which is the prompt for them: `complete` calls `generate` anew within a text.
 NARROWING = {
     "top_k",
     "top_p",
@@ -61,9 +62,7 @@ NARROWING = {
     "epsilon_cutoff",
     "eta_cutoff",
     "repetition_penalty",
-    "encoder_repetition_penalty",
     "no_repeat_ngram_size",
-    "encoder_no_repeat_ngram_size",
     "bad_words_ids",
     "suppress_tokens",
     "sequence_bias",
