@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# From prompts and completions, as the discriminator reads them, to whether each may be kept.
+# From prompts and completions, both as plain texts, to whether each may be kept.
 Filter: TypeAlias = Callable[[list[str], list[str]], Sequence[bool] | Tensor]
 ROUND = 1_000_003  # between the seeds of two rounds; the first has the seed itself
 CHOICE = 500_009  # from the seed of the texts to that of the choice, which would otherwise share random numbers
@@ -95,15 +95,16 @@ def guided_sample(
             calibrated ([`~training.fit_discriminator`]). Without one the filter alone decides.
         prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts as [`prepare_dataset`] makes them.
         config ([`DecodingConfig`], *optional*): Settings.
-        keep (`Callable`, *optional*): A hard filter: from prompts and completions, as the discriminator reads them, to
-            as many truth values. What it refuses is never returned.
+        keep (`Callable`, *optional*): A hard filter: from prompts and completions, both as plain texts, to as many
+            truth values. What it refuses is never returned.
         on_text (`Callable`, *optional*): Called with the number of texts that have been found since the last call.
 
     Returns:
         [`GuidedSamples`]: In the order of the prompts.
 
     Raises:
-        ValueError: If there is no prompt, a setting is out of range, or the filter returns another number of values.
+        ValueError: If there is no prompt, a setting is out of range or has no effect, or the filter returns another
+            number of values.
 
     Warns:
         UserWarning: If the discriminator is not calibrated, or was trained on another distribution than is sampled
@@ -113,11 +114,14 @@ def guided_sample(
     config.check()
     if not prompts:
         raise ValueError("There is no prompt: give at least one; a text without a prompt starts from the start token.")
+    if discriminator is None and config.threshold:
+        raise ValueError(
+            f"threshold={config.threshold:g} has no effect without a discriminator, whose log-ratio it is compared "
+            "with. Give one, or leave it out."
+        )
     _check_calibration(discriminator, config)
     prompt_ids = encode_prompts(prompts, tokenizer)
-    shown = [""] * len(prompt_ids)
-    if discriminator is None or discriminator.calibration is None or discriminator.calibration.with_prompt:
-        shown = _plain_prompts(prompts, tokenizer)
+    plain = _plain_prompts(prompts, tokenizer)
     chance = torch.Generator().manual_seed(config.seed + CHOICE)
     uniforms = torch.rand(len(prompts), config.num_candidates, generator=chance, dtype=torch.float64)
     ratios = torch.full_like(uniforms, -torch.inf)
@@ -130,7 +134,7 @@ def guided_sample(
         drawn = _draw(model, tokenizer, [prompt_ids[place] for place in owners], config, number)
         if number == 0:
             _check_temperature(model, discriminator, drawn, config)
-        found = _log_ratios(discriminator, [shown[place] for place in owners], drawn.texts, config, keep)
+        found = _log_ratios(discriminator, [plain[place] for place in owners], drawn.texts, config, keep)
         for place, text, ids, ratio in zip(owners, drawn.texts, drawn.completion_ids, found, strict=True):
             ratios[place, len(texts[place])] = ratio
             texts[place].append(text)
@@ -177,7 +181,7 @@ def _draw(
 
 
 def _plain_prompts(prompts: Sequence[Text | list[int]], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """Return prompts as the discriminator reads them."""
+    """Return prompts as a discriminator reads them that was shown prompts."""
     texts: list[Any] = [
         tokenizer.decode(cast("list[int]", prompt), skip_special_tokens=True) if _is_encoded(prompt) else prompt
         for prompt in prompts
@@ -210,6 +214,8 @@ def _log_ratios(
     if discriminator is None:
         ratios[places] = 0.0
         return ratios
+    if discriminator.calibration is not None and not discriminator.calibration.with_prompt:
+        prompts = [""] * len(prompts)
     # Texts of one length stand together, so that little is padded.
     places.sort(key=lambda place: len(prompts[place]) + len(texts[place]))
     for start in range(0, len(places), config.batch_size):
@@ -228,7 +234,7 @@ def _check_calibration(discriminator: Discriminator | None, config: DecodingConf
             "The discriminator is not calibrated: its logit is taken for the log-ratio as it is. Let it catch up on "
             "this generator (discriminator_final_steps, or fit_discriminator), or use best_of_k, which needs no "
             "calibration.",
-            stacklevel=3,
+            stacklevel=4,
         )
         return
     given = dict(config.generation_kwargs or {})
@@ -237,7 +243,7 @@ def _check_calibration(discriminator: Discriminator | None, config: DecodingConf
             f"The discriminator is calibrated for texts of at most {calibration.max_new_tokens} tokens, drawn with "
             f"{calibration.generation_kwargs}, and is asked about texts of at most {config.max_new_tokens}, drawn "
             f"with {given}: its log-ratio is that of another distribution. Use those, or calibrate it anew.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -269,5 +275,5 @@ def _check_exhausted(choice: Choice, config: DecodingConfig) -> None:
             f"{count} of {len(choice.accepted)} prompts have no accepted text after {config.num_candidates} tries: "
             f"{refused} of them none at all, since the filter refused every candidate, the others one of the "
             "candidates, drawn by its log-ratio. Raise num_candidates, or lower threshold.",
-            stacklevel=3,
+            stacklevel=4,
         )
