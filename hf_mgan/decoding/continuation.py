@@ -3,7 +3,7 @@
 In: token ids of prompts. Out: token ids of completions. Texts are written in segments. Between two of them the rows
 that have ended leave the batch, so that a batch costs what its texts cost and not what its longest one does; the keys
 and values of the others stay. A prompt that stands in the batch several times is read once. Models whose state is no
-`DynamicCache` (RWKV, xLSTM, XLNet) are asked for all tokens at once.
+`DynamicCache` (RWKV, xLSTM, XLNet), and those with virtual tokens (prompt tuning), are asked for all tokens at once.
 """
 
 import inspect
@@ -75,6 +75,8 @@ def complete(
 
 def keeps_cache(model: PreTrainedModel | PeftModel) -> bool:
     """Return whether the model's keys and values can be handed over from one call to the next."""
+    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+        return False  # its virtual tokens stand before the prompt, in the same cache
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     is_ours = isinstance(inner, GenerationMixin)  # anything else with a `generate` is asked for all tokens at once
     return is_ours and inner._supports_default_dynamic_cache() and not inner._is_stateful
