@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrain
 
 from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED, logit_penalty
 from .activation_checkpointing import checkpoint_activations
-from .calibration import Calibration, saved_calibration
+from .calibration import CALIBRATION_FILE, Calibration, saved_calibration
 from .encoding import TextEncoder
 from .loading import (
     checked_classifier,
@@ -206,6 +206,8 @@ class Discriminator:
         self.processing_class.save_pretrained(save_directory)
         if self.calibration is not None:
             self.calibration.save(save_directory)
+        else:
+            (Path(save_directory) / CALIBRATION_FILE).unlink(missing_ok=True)  # that of earlier weights
 
     def encode(self, prompts: Sequence[str], completions: Sequence[str]) -> BatchEncoding:
         """Tokenise texts: the one way in for real and generated text.
@@ -402,7 +404,7 @@ class Discriminator:
         torch.save(state, Path(folder) / TRAINING_STATE_FILE)
 
     def load_state(self, folder: str | Path, model_folder: str | Path) -> None:
-        """Restore what `save_state` wrote to `folder` and the weights that `save_pretrained` wrote to `model_folder`.
+        """Restore what `save_state` wrote to `folder` and what `save_pretrained` wrote to `model_folder`.
 
         Raises:
             RuntimeError: If `create_optimizer` has not been called.
@@ -416,6 +418,7 @@ class Discriminator:
             with loaded_whole():
                 saved = type(self.model).from_pretrained(model_folder, dtype=torch.float32)
             self.model.load_state_dict(saved.state_dict())
+        self.calibration = saved_calibration(str(model_folder))
         state = torch.load(Path(folder) / TRAINING_STATE_FILE, map_location=self.model.device, weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
