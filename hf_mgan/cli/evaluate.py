@@ -1,13 +1,12 @@
 """The subcommand `hf-mgan evaluate`: from flags to models, held-out text and the report."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict
 
 from ..evaluation import EvaluationConfig, Report, evaluate_generator
-from .arguments import FILE_KINDS, named_safety_gate
+from .arguments import named_safety_gate, splits_of
 
 
 @dataclass
@@ -69,11 +68,11 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
         raise ValueError(f"prompt_tokens are the least and the greatest number, got {arguments.prompt_tokens}.")
     arguments.check()
     name, split = arguments.dataset_name, arguments.dataset_train_split
-    data = _splits_of(name, arguments.dataset_config, arguments.dataset_test_split)
+    data = splits_of(name, arguments.dataset_config, arguments.dataset_test_split)
     held_out = _split_of(data, name, arguments.dataset_test_split)
     training = None
     if arguments.training_name is not None:
-        training = _split_of(_splits_of(arguments.training_name, None, split), arguments.training_name, split)
+        training = _split_of(splits_of(arguments.training_name, None, split), arguments.training_name, split)
     elif split != arguments.dataset_test_split and (
         split in data or split != EvaluateArguments.dataset_train_split  # one that is asked for has to be there
     ):
@@ -93,12 +92,6 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
         prepare=prepare,
         command=command,
     )
-
-
-def _splits_of(name: str, config: str | None, split: str) -> DatasetDict:
-    """Load a dataset, or a file, which is this split."""
-    kind = FILE_KINDS.get(Path(name).suffix)
-    return load_dataset(name, name=config) if kind is None else load_dataset(kind, data_files={split: name})
 
 
 def _split_of(data: DatasetDict, name: str, split: str) -> Dataset:
