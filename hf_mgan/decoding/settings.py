@@ -30,9 +30,6 @@ class DecodingConfig:
             [`~decoding.sampling.check_generation_kwargs`].
     """
 
-    # Given as JSON on the command line, as upstream's dict settings are.
-    _VALID_DICT_FIELDS = ["generation_kwargs"]  # noqa: RUF012  # an annotation would make it a field
-
     method: Method = field(default="rejection", metadata={"help": "How the discriminator corrects the generator."})
     threshold: float = field(
         default=0.0, metadata={"help": "c of rejection in nats: nearer to real text, more draws."}
