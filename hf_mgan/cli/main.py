@@ -16,6 +16,7 @@ from ..config import AdversarialConfig
 from ..demo.run import DemoArguments, run_demo
 from ..evaluation.report import table, verdict_lines
 from .evaluate import EvaluateArguments, evaluate
+from .generate import GenerateArguments, generate
 from .train import TrainArguments, train
 
 
@@ -28,9 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with these arguments, those of the shell by default."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="hf-mgan", description="Adversarial fine-tuning of language models.")
-    parser.add_argument(
-        "command", choices=["train", "demo", "evaluate"], help="what to run; `hf-mgan train --help` lists its flags"
-    )
+    commands = ["train", "generate", "evaluate", "demo"]
+    parser.add_argument("command", choices=commands, help="what to run; `hf-mgan train --help` lists its flags")
     command = parser.parse_args(argv[:1]).command
     if command == "demo":
         (demo,) = _parser(command, DemoArguments).parse_args_and_config(argv[1:])
@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = evaluate(chosen, f"hf-mgan {shlex.join(argv)}")
         lines = [table(report), *verdict_lines(report), f"The report is in {chosen.output_dir}/report.md."]
         sys.stdout.write("\n".join(lines) + "\n")
+        return
+    if command == "generate":
+        (script,) = _parser(command, GenerateArguments).parse_args_and_config(argv[1:], fail_with_unknown_args=True)
+        generate(script)
         return
     arguments = _parser(command, TrainArguments, AdversarialConfig, ModelConfig, DatasetMixtureConfig)
     train(*arguments.parse_args_and_config(argv[1:], fail_with_unknown_args=True))

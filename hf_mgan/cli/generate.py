@@ -1,0 +1,276 @@
+"""The subcommand `hf-mgan generate`: from flags to both models, prompts, and texts with what they cost.
+
+The discriminator beside the generator is used if there is one; without it the texts are plain samples.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from datasets import Dataset
+from huggingface_hub import snapshot_download
+from peft import PeftConfig
+from tqdm.auto import tqdm
+from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers.utils import cached_file, find_adapter_config_file
+
+from ..data import prepare_dataset, start_of_sequence
+from ..decoding import DecodingConfig, GuidedSamples, guided_sample
+from ..discriminator import Discriminator
+from ..evaluation.models import load_generator
+from ..safety import SafetyGate
+from ..training.checkpoint import FOLDER, MODEL_FOLDER
+from .arguments import FILE_KINDS, named_safety_gate, splits_of
+from .output import Writer
+
+
+STANDARD_INPUT = "-"
+NONE = "none"
+# Where a discriminator lies in what training saves: beside a generator, and in a checkpoint.
+PLACES = (FOLDER, f"{FOLDER}/{MODEL_FOLDER}")
+SETTINGS_FILES = ("config.json", "adapter_config.json")
+
+
+@dataclass
+class GenerateArguments(DecodingConfig):
+    """Arguments of `hf-mgan generate`: those of [`~decoding.DecodingConfig`], the models and the prompts.
+
+    Args:
+        model (`str`): The generator, a Hub id or a folder, with adapters or without.
+        discriminator (`str`, *optional*): Hub id or folder of its discriminator, or `none` for plain sampling. By
+            default that in `discriminator/` of `model`, if there is one.
+        discriminator_label (`str`, *optional*): Its label that means real, if it has several and is not calibrated.
+        prompts (`list[str]`, *optional*): Prompts. Without any, texts start from the start of the sequence.
+        prompts_file (`str`, *optional*): A `.txt` file of prompts, one per line; a `.json`, `.jsonl`, `.csv` or
+            `.parquet` file with a column that [`prepare_dataset`] takes; or `-`, the standard input, one per line.
+        dataset_name (`str`, *optional*): Hub id, folder or file of a dataset whose prompts are taken.
+        dataset_config (`str`, *optional*): Its configuration.
+        dataset_split (`str`, *optional*, defaults to `"test"`): Its split.
+        prompt_tokens (`list[int]`, *optional*, defaults to `[0, 0]`): For a column `text`, as in training; see
+            [`prepare_dataset`].
+        source_lang (`str`, *optional*): For a column `translation`, as in training.
+        target_lang (`str`, *optional*): As `source_lang`.
+        num_texts (`int`, *optional*, defaults to 1): Texts per prompt.
+        safety_gate_name_or_path (`str`, *optional*): Classifier of unsafe texts, of which none is returned: Hub id,
+            folder, or function as `module.function`.
+        safety_gate_label (`str`, *optional*): Name or index of its label that means unsafe.
+        safety_gate_threshold (`float`, *optional*, defaults to 0.5): P(unsafe) from which on a text is unsafe.
+        output (`str`, *optional*): File for the texts as JSON lines. By default they go to the standard output, as a
+            table on a terminal and else as JSON lines.
+        dtype (`str`, *optional*, defaults to `"auto"`): Precision of the generator; that of its file by default.
+    """
+
+    model: str = field(default="", metadata={"help": "Generator: Hub id or folder, with adapters or without."})
+    discriminator: str | None = field(
+        default=None,
+        metadata={"help": "Discriminator: Hub id or folder, or `none`; by default in `discriminator/` of the model."},
+    )
+    discriminator_label: str | None = field(
+        default=None, metadata={"help": "Its label that means real, if it has several and is not calibrated."}
+    )
+    prompts: list[str] | None = field(default=None, metadata={"help": "Prompts."})
+    prompts_file: str | None = field(
+        default=None,
+        metadata={"help": "Prompts: .txt or `-` (standard input), one per line; .jsonl, .json, .csv or .parquet."},
+    )
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file with prompts."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    dataset_split: str = field(default="test", metadata={"help": "Split of the dataset."})
+    prompt_tokens: list[int] = field(
+        default_factory=lambda: [0, 0], metadata={"help": "For a column `text`: least and most tokens of a prompt."}
+    )
+    source_lang: str | None = field(default=None, metadata={"help": "For a column `translation`: as in training."})
+    target_lang: str | None = field(default=None, metadata={"help": "For a column `translation`: as in training."})
+    num_texts: int = field(default=1, metadata={"help": "Texts per prompt."})
+    safety_gate_name_or_path: str | None = field(
+        default=None, metadata={"help": "Classifier of unsafe texts: Hub id, folder, or `module.function`."}
+    )
+    safety_gate_label: str | None = field(default=None, metadata={"help": "Its label that means unsafe."})
+    safety_gate_threshold: float = field(default=0.5, metadata={"help": "P(unsafe) from which on a text is unsafe."})
+    output: str | None = field(default=None, metadata={"help": "File for the texts, as JSON lines."})
+    dtype: str = field(default="auto", metadata={"help": "Precision of the generator."})
+    generation_kwargs: dict[str, Any] | str | None = field(  # type: ignore[assignment]  # JSON as a flag
+        default=None, metadata={"help": "What else shapes the distribution, as JSON, such as '{\"top_p\": 0.9}'."}
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.generation_kwargs, str):
+            with suppress(json.JSONDecodeError):  # `check` says what is wrong with it
+                self.generation_kwargs = json.loads(self.generation_kwargs)
+
+
+def generate(script: GenerateArguments) -> GuidedSamples:
+    """Generate texts as the arguments say, and write them with what they cost.
+
+    Args:
+        script ([`GenerateArguments`]): Models, prompts and settings.
+
+    Returns:
+        [`~decoding.GuidedSamples`]: The texts, `num_texts` in a row for each prompt.
+
+    Raises:
+        ValueError: If the model is missing, prompts come from several places or there are none, the discriminator is
+            not trained, or a setting is out of range or has no effect. All but what is in the prompts is said before
+            the generator is loaded.
+    """
+    check_arguments(script)
+    source = discriminator_source(script)
+    check_effects(script, source)
+    gate = named_safety_gate(script)
+    writer = Writer(script.output)
+    sys.stderr.write(f"The discriminator is {source}.\n" if source else "There is no discriminator: plain samples.\n")
+    generator, tokenizer = load_generator(script.model, dtype=script.dtype)
+    device = next(generator.parameters()).device
+    discriminator = None if source is None else load_discriminator(source, script, device)
+    prompts = [prompt for prompt in prompts_of(script, tokenizer) for _ in range(script.num_texts)]
+    keep = None if gate is None else filter_of(gate.to(device))
+    start = time.perf_counter()
+    with tqdm(total=len(prompts), unit="text", desc="texts", disable=None) as bar:  # none where nobody looks on
+        samples = guided_sample(generator, tokenizer, discriminator, prompts, script, keep, bar.update)
+    writer.write(prompts, samples, time.perf_counter() - start, has_ratios=discriminator is not None)
+    return samples
+
+
+def check_arguments(script: GenerateArguments) -> None:
+    """Check what can be checked before anything is looked up."""
+    if not script.model:
+        raise ValueError("There is no model: give --model, the Hub id or the folder of a generator.")
+    given = [name for name in ("prompts", "prompts_file", "dataset_name") if getattr(script, name) is not None]
+    if len(given) > 1:
+        raise ValueError(f"Prompts come from one place, got {' and '.join(given)}: give one of them.")
+    if script.num_texts < 1:
+        raise ValueError(f"num_texts must be at least 1, got {script.num_texts}.")
+    if len(script.prompt_tokens) != 2:
+        raise ValueError(f"prompt_tokens are the least and the greatest number, got {script.prompt_tokens}.")
+    name = script.prompts_file
+    if name is not None and name != STANDARD_INPUT:
+        if Path(name).suffix not in FILE_KINDS:
+            raise ValueError(f"prompts_file must be - or a {', '.join(FILE_KINDS)} file, got {name!r}.")
+        if not Path(name).is_file():
+            raise ValueError(f"prompts_file is {name!r}, and there is no such file.")
+    script.check()
+
+
+def check_effects(script: GenerateArguments, source: str | None) -> None:
+    """Check that nothing is set that needs a discriminator, or for candidates a filter, where there is none."""
+    if source is not None:
+        return
+    names = ["method", "threshold", "discriminator_label"]
+    if script.safety_gate_name_or_path is None:
+        names.append("num_candidates")
+    defaults = {each.name: each.default for each in fields(script)}
+    for name in names:
+        if (value := getattr(script, name)) != defaults[name]:
+            where = "with --discriminator none" if script.discriminator else f"and {script.model} has none beside it"
+            raise ValueError(
+                f"{name}={value!r} has no effect without a discriminator, {where}: leave it out, or give "
+                "--discriminator, a Hub id or folder."
+            )
+
+
+def discriminator_source(script: GenerateArguments) -> str | None:
+    """Return the Hub id or folder of the discriminator that is named or lies beside the generator, if there is one.
+
+    Raises:
+        ValueError: If it is none that was trained, whose head would be random.
+    """
+    if script.discriminator == NONE:
+        return None
+    source = script.discriminator or _beside(script.model)
+    if source is None:
+        return None
+    if find_adapter_config_file(source) is not None:
+        kind = PeftConfig.from_pretrained(source).task_type
+        is_trained = kind == "SEQ_CLS"
+    else:
+        kind = ", ".join(AutoConfig.from_pretrained(source).architectures or ["nothing that says what it is"])
+        is_trained = "ForSequenceClassification" in kind
+    if not is_trained:
+        raise ValueError(
+            f"{source} is no trained discriminator, but {kind}: its head would be random. Give the folder that "
+            f"training saved it to, such as {source}/{FOLDER}, or --discriminator none for plain sampling."
+        )
+    return source
+
+
+def _beside(model: str) -> str | None:
+    """Return the folder of the discriminator beside a generator, fetched where the generator is on the Hub."""
+    for place in PLACES:
+        if Path(model).is_dir():
+            if any((Path(model) / place / name).is_file() for name in SETTINGS_FILES):
+                return str(Path(model) / place)
+        elif any(
+            cached_file(
+                model,
+                name,
+                subfolder=place,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            for name in SETTINGS_FILES
+        ):
+            return f"{snapshot_download(model, allow_patterns=[f'{place}/*'])}/{place}"
+    return None
+
+
+def load_discriminator(source: str, script: GenerateArguments, device: torch.device) -> Discriminator:
+    """Load a discriminator onto the generator's device."""
+    label = script.discriminator_label
+    return Discriminator.from_pretrained(source, label=label, batch_size=script.batch_size).to(device)
+
+
+def prompts_of(script: GenerateArguments, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """Return the prompts that the arguments name, or the start of the sequence.
+
+    Args:
+        script ([`GenerateArguments`]): The arguments.
+        tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
+
+    Returns:
+        `list[str or list[dict]]`: Prompts as [`prepare_dataset`] makes them.
+
+    Raises:
+        ValueError: If there is none, or the dataset has no such split or column.
+    """
+    name = script.prompts_file
+    if script.prompts is not None:
+        rows = _lines(script.prompts)
+    elif name == STANDARD_INPUT:
+        rows = _lines(sys.stdin)
+    elif name is not None and Path(name).suffix == ".txt":
+        rows = _lines(Path(name).read_text(encoding="utf-8").splitlines())
+    elif name is not None or script.dataset_name is not None:
+        rows = _rows(name or cast(str, script.dataset_name), script)
+    else:
+        return [start_of_sequence(tokenizer)]
+    if not len(rows):
+        raise ValueError("There is no prompt in what was given: leave it out for texts without a prompt.")
+    least, most = script.prompt_tokens
+    languages = script.source_lang, script.target_lang
+    return list(cast(Dataset, prepare_dataset(rows, tokenizer, (least, most), *languages))["prompt"])
+
+
+def _lines(lines: Any) -> Dataset:
+    """Return lines as prompts, but for those that are blank."""
+    return Dataset.from_dict({"prompt": [text for line in lines if (text := line.rstrip("\r\n")).strip()]})
+
+
+def _rows(name: str, script: GenerateArguments) -> Dataset:
+    data = splits_of(name, script.dataset_config, script.dataset_split)
+    if script.dataset_split not in data:
+        raise ValueError(
+            f"{name} has the splits {list(data)} and no {script.dataset_split!r}: say with --dataset_split which one "
+            "has the prompts."
+        )
+    return data[script.dataset_split]
+
+
+def filter_of(gate: SafetyGate) -> Callable[[list[str], list[str]], torch.Tensor]:
+    """Return what a gate lets pass, as [`guided_sample`] asks for it."""
+    return lambda prompts, texts: ~gate.is_unsafe(prompts, texts)
