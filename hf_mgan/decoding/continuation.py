@@ -84,8 +84,25 @@ def keeps_cache(model: PreTrainedModel | PeftModel) -> bool:
 
 def cache_name(model: PreTrainedModel | PeftModel) -> str:
     """Return what the model calls its cache: `past_key_values` until transformers 5.22, `cache` since."""
+    return "cache" if accepts(model, "cache") else "past_key_values"
+
+
+def accepts(model: PreTrainedModel | PeftModel, name: str) -> bool:
+    """Return whether the model's forward pass has an argument of this name."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    return "cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values"
+    return name in inspect.signature(inner.forward).parameters
+
+
+def positions(model: PreTrainedModel | PeftModel, mask: Tensor, width: int) -> dict[str, Tensor]:
+    """Return `position_ids` of the last tokens, counted without padding, where the model takes them.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): The model; one with ALiBi counts by itself.
+        mask (`Tensor` of shape `(B, L)`): Attention mask of all tokens, those in the cache included.
+        width (`int`): Number of the last tokens.
+    """
+    counted = (mask.cumsum(1) - 1).clamp(min=0)[:, mask.size(1) - width :]
+    return {"position_ids": counted} if accepts(model, "position_ids") else {}
 
 
 def read_prompts(model: PreTrainedModel | PeftModel, rows: Tensor, mask: Tensor) -> DynamicCache:
@@ -108,7 +125,7 @@ def read_prompts(model: PreTrainedModel | PeftModel, rows: Tensor, mask: Tensor)
     model(
         input_ids=different[:, :-1],
         attention_mask=attended,
-        position_ids=(attended.cumsum(1) - 1).clamp(min=0),
+        **positions(model, attended, attended.size(1)),
         **{cache_name(model): cache},
     )
     cache.batch_select_indices(numbers)

@@ -16,9 +16,11 @@ from torch import Tensor
 from ..data.text_path import Text, as_prompts
 from ..discriminator import Discriminator
 from ..metrics.likelihood import tempered_logps
+from .prefix_reading import PrefixReader
 from .sampling import Samples, encode_prompts, sample
 from .selection import METHODS, Choice, is_accepted
 from .settings import DecodingConfig
+from .token_rejection import TokenRejection
 
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 Filter: TypeAlias = Callable[[list[str], list[str]], Sequence[bool] | Tensor]
 ROUND = 1_000_003  # between the seeds of two rounds; the first has the seed itself
 CHOICE = 500_009  # from the seed of the texts to that of the choice, which would otherwise share random numbers
+READ_OTHERWISE = 0.05  # share of texts whose tokens may differ from those of training before a warning says so
 PROBES = 64  # candidates by which the shift of another temperature is measured
 
 
@@ -103,8 +106,8 @@ def guided_sample(
         [`GuidedSamples`]: In the order of the prompts.
 
     Raises:
-        ValueError: If there is no prompt, a setting is out of range or has no effect, or the filter returns another
-            number of values.
+        ValueError: If there is no prompt, a setting is out of range or has no effect, the filter returns another
+            number of values, or the discriminator cannot read token by token where it has to.
 
     Warns:
         UserWarning: If the discriminator is not calibrated, or was trained on another distribution than is sampled
@@ -122,6 +125,13 @@ def guided_sample(
     _check_calibration(discriminator, config)
     prompt_ids = encode_prompts(prompts, tokenizer)
     plain = _plain_prompts(prompts, tokenizer)
+    if config.method == "token_rejection":
+        reader = PrefixReader(discriminator, tokenizer)
+        kept = _token_by_token(model, tokenizer, reader, prompt_ids, plain, config, keep, on_text)
+        if kept.num_kept:
+            _check_temperature(model, discriminator, kept, config)
+        _check_tokens(kept, reader.shown(plain), reader, config)
+        return kept
     chance = torch.Generator().manual_seed(config.seed + CHOICE)
     uniforms = torch.rand(len(prompts), config.num_candidates, generator=chance, dtype=torch.float64)
     ratios = torch.full_like(uniforms, -torch.inf)
@@ -159,6 +169,61 @@ def guided_sample(
         accepted=choice.accepted.tolist(),
         tokens=[sum(map(len, row)) for row in candidates],
     )
+
+
+def _token_by_token(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    reader: PrefixReader,
+    prompt_ids: list[list[int]],
+    plain: list[str],
+    config: DecodingConfig,
+    keep: Filter | None,
+    on_text: Callable[[int], None] | None,
+) -> GuidedSamples:
+    """Draw texts by [`TokenRejection`], anew where one is abandoned or refused by the filter."""
+    shown = reader.shown(plain)
+    reader.check_room(shown, config.max_new_tokens)
+    draw = TokenRejection(model, tokenizer, reader, config)
+    count, nan = len(prompt_ids), float("nan")
+    found = GuidedSamples(
+        [None] * count,
+        prompt_ids,
+        [[] for _ in range(count)],
+        [nan] * count,
+        [0] * count,
+        [False] * count,
+        [0] * count,
+    )
+    # Prompts of one length stand together, so that little is padded.
+    pending = sorted(range(count), key=lambda place: len(prompt_ids[place]))
+    training = model.training
+    model.eval()
+    for number in range(config.num_candidates):
+        is_last, again = number == config.num_candidates - 1, []
+        for start in range(0, len(pending), config.batch_size):
+            places = pending[start : start + config.batch_size]
+            drawn = draw([prompt_ids[at] for at in places], [shown[at] for at in places], abandons=not is_last)
+            is_whole = [is_last or accepted for accepted in drawn.accepted]
+            whole = [row for row, given in enumerate(is_whole) if given]
+            texts = tokenizer.batch_decode([drawn.completion_ids[row] for row in whole], skip_special_tokens=True)
+            passes = _passes(keep, [plain[places[row]] for row in whole], texts).tolist()
+            kept = {row: text for row, text, passed in zip(whole, texts, passes, strict=True) if passed}
+            for row, place in enumerate(places):
+                found.tries[place] += 1
+                found.tokens[place] += drawn.tokens[row]
+                if row not in kept:
+                    again.append(place)
+                    continue
+                found.texts[place], found.completion_ids[place] = kept[row], drawn.completion_ids[row]
+                found.log_ratios[place], found.accepted[place] = drawn.log_ratios[row], drawn.accepted[row]
+            if on_text is not None:
+                on_text(len(places) if is_last else len(kept))
+        pending = again
+        if not pending:
+            break
+    model.train(training)
+    return found
 
 
 def _draw(
@@ -201,16 +266,8 @@ def _log_ratios(
     keep: Filter | None,
 ) -> Tensor:
     """Return log-ratios of shape (B,), float64 on the CPU, -inf for what the filter refuses."""
-    passes = torch.ones(len(texts), dtype=torch.bool)
-    if keep is not None:
-        passes = torch.as_tensor(keep(prompts, texts), dtype=torch.bool).cpu()
-        if passes.shape != (len(texts),):
-            raise ValueError(
-                f"The filter must return a truth value for each of {len(texts)} completions, got values of shape "
-                f"{tuple(passes.shape)}."
-            )
     ratios = torch.full((len(texts),), -torch.inf, dtype=torch.float64)
-    places = passes.nonzero()[:, 0].tolist()
+    places = _passes(keep, prompts, texts).nonzero()[:, 0].tolist()
     if discriminator is None:
         ratios[places] = 0.0
         return ratios
@@ -223,6 +280,19 @@ def _log_ratios(
         values = discriminator.log_ratio([prompts[place] for place in batch], [texts[place] for place in batch])
         ratios[batch] = values.double().cpu()
     return ratios
+
+
+def _passes(keep: Filter | None, prompts: list[str], texts: list[str]) -> Tensor:
+    """Return which texts the filter lets pass, bool of shape (B,) on the CPU."""
+    if keep is None:
+        return torch.ones(len(texts), dtype=torch.bool)
+    passes = torch.as_tensor(keep(prompts, texts), dtype=torch.bool).cpu()
+    if passes.shape != (len(texts),):
+        raise ValueError(
+            f"The filter must return a truth value for each of {len(texts)} completions, got values of shape "
+            f"{tuple(passes.shape)}."
+        )
+    return passes
 
 
 def _check_calibration(discriminator: Discriminator | None, config: DecodingConfig) -> None:
@@ -248,7 +318,10 @@ def _check_calibration(discriminator: Discriminator | None, config: DecodingConf
 
 
 def _check_temperature(
-    model: "PreTrainedModel | PeftModel", discriminator: Discriminator | None, drawn: Samples, config: DecodingConfig
+    model: "PreTrainedModel | PeftModel",
+    discriminator: Discriminator | None,
+    drawn: Samples | GuidedSamples,
+    config: DecodingConfig,
 ) -> None:
     """Warn if the discriminator was calibrated at another temperature, and measure how far its log-ratio is off."""
     calibration = discriminator.calibration if discriminator is not None else None
@@ -266,6 +339,27 @@ def _check_temperature(
         "temperature, or calibrate it anew.",
         stacklevel=4,
     )
+
+
+def _check_tokens(found: GuidedSamples, shown: list[str], reader: PrefixReader, config: DecodingConfig) -> None:
+    """Warn where a text was not accepted token by token, or the discriminator read it in unfamiliar tokens."""
+    count, refused = found.num_exhausted, len(found.texts) - found.num_kept
+    if count:
+        warnings.warn(
+            f"{count} of {len(found.texts)} prompts have no accepted text after {config.num_candidates} tries: "
+            f"{refused} of them none at all, since the filter refused it, the others one with a token that was not "
+            f"accepted in {config.num_candidates} draws. Raise num_candidates, or lower threshold.",
+            stacklevel=3,
+        )
+    rows = [row for row in zip(shown, found.texts, found.completion_ids, strict=True) if row[1] is not None]
+    differing = reader.num_read_otherwise(rows) if rows else 0
+    if differing > READ_OTHERWISE * len(rows):
+        warnings.warn(
+            f"The discriminator read {differing} of {len(rows)} texts in other tokens than in training, where prompt "
+            "and completion are encoded as one text: the generator does not write the tokens that its tokenizer makes "
+            "of it. Use rejection, which reads whole texts.",
+            stacklevel=3,
+        )
 
 
 def _check_exhausted(choice: Choice, config: DecodingConfig) -> None:

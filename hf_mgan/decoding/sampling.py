@@ -163,7 +163,7 @@ def sample(
             raise ValueError(f"{name} must be greater than 0, got {value}.")
     check_generation_kwargs(generation_kwargs or {})
     prompt_ids = encode_prompts(prompts, tokenizer)
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
     settings = {**PLAIN, **(generation_kwargs or {}), "temperature": temperature, "pad_token_id": padding}
     device = next(model.parameters()).device
@@ -209,7 +209,7 @@ def _templated(messages: Any, tokenizer: "PreTrainedTokenizerBase", kwargs: Mapp
     return list(encoded["input_ids"])
 
 
-def _end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+def end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     """Return the tokens at which generation ends: those of the generation config and the tokenizer's own."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from .sampling import check_generation_kwargs
 
 
-Method = Literal["rejection", "resampling", "best_of_k", "metropolis_hastings"]
+Method = Literal["rejection", "resampling", "best_of_k", "metropolis_hastings", "token_rejection"]
 
 
 @dataclass
@@ -15,11 +15,14 @@ class DecodingConfig:
 
     Args:
         method (`str`, *optional*, defaults to `"rejection"`): How the discriminator corrects the generator:
-            `"rejection"`, `"resampling"`, `"best_of_k"` or `"metropolis_hastings"`, see [`~decoding.selection`].
+            `"rejection"`, `"resampling"`, `"best_of_k"` and `"metropolis_hastings"` choose among whole texts, see
+            [`~decoding.selection`]; `"token_rejection"` rejects single tokens, which takes a causal discriminator of
+            the generator's own tokens that scores prefixes, see [`~decoding.token_rejection`].
         threshold (`float`, *optional*, defaults to 0.0): c of rejection in nats: the greater, the nearer to real
-            text, and the more draws per text kept.
+            text, and the more draws per text kept. With `"token_rejection"` c of each token.
         num_candidates (`int`, *optional*, defaults to 16): k, candidates per prompt. All of them are drawn, but with
-            rejection, where they are the most that are.
+            rejection, where they are the most that are. With `"token_rejection"` the most draws per token, and the
+            most texts begun per prompt: one whose k draws of a token are all rejected is abandoned, but for the last.
         temperature (`float`, *optional*, defaults to 1.0): Divides the generator's logits; that at which the
             discriminator was trained.
         max_new_tokens (`int`, *optional*, defaults to 256): Tokens at which completions are cut.
@@ -51,10 +54,10 @@ class DecodingConfig:
         """
         if self.method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {self.method!r}.")
-        if self.threshold and self.method != "rejection":
+        if self.threshold and self.method not in ("rejection", "token_rejection"):
             raise ValueError(
                 f"threshold={self.threshold:g} has no effect on {self.method}, which looks at differences of "
-                "log-ratios alone. Use rejection, or leave it out."
+                "log-ratios alone. Use rejection or token_rejection, or leave it out."
             )
         if self.num_candidates < 1:
             raise ValueError(
@@ -65,4 +68,9 @@ class DecodingConfig:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}.")
         if not isinstance(self.generation_kwargs, dict | None):
             raise TypeError(f"generation_kwargs must be a dict, got {self.generation_kwargs!r}.")
+        if self.generation_kwargs and self.method == "token_rejection":
+            raise ValueError(
+                f"generation_kwargs={self.generation_kwargs} cannot be applied by token_rejection, which draws "
+                "from the generator's own distribution at the temperature. Leave them out, or use rejection."
+            )
         check_generation_kwargs(self.generation_kwargs or {})

@@ -82,6 +82,7 @@ class Discriminator:
         calibration ([`~calibration.Calibration`], *optional*): From its logit to the log-ratio; None until it is
             calibrated, and again from the next update on.
         num_updates (`int`): Optimizer steps so far.
+        prefixes ([`~prefixes.PrefixScorer`], *optional*): How it reads prefixes; None without `prefixes`.
         replay ([`Replay`]): The completions of earlier updates.
 
     Raises:
@@ -137,10 +138,10 @@ class Discriminator:
         self._scaler = torch.amp.GradScaler(enabled=False)  # of the model's device, once there is an optimizer
         self.replay = Replay(replay_fraction, paired=loss in PAIRED)
         self._logit_penalty, dropout = regularization.logit_penalty, regularization.token_dropout
-        self._prefixes = PrefixScorer(model, self.processing_class, self.max_length) if prefixes else None
+        self.prefixes = PrefixScorer(model, self.processing_class, self.max_length) if prefixes else None
         self._token_dropout = TokenDropout(self.processing_class, dropout) if dropout else None
         precision = torch.float16 if fp16 else torch.bfloat16 if bf16 else None
-        self._passes = Passes(model, self.label, precision, self._prefixes)
+        self._passes = Passes(model, self.label, precision, self.prefixes)
 
     @classmethod
     def from_pretrained(
@@ -224,7 +225,7 @@ class Discriminator:
         Returns:
             `BatchEncoding`: Tensors of shape `(B, T)` on the model's device, T at most `max_length`.
         """
-        return (self._prefixes or self._encoder).encode(prompts, completions).to(self.model.device)
+        return (self.prefixes or self._encoder).encode(prompts, completions).to(self.model.device)
 
     @torch.no_grad()
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
@@ -240,6 +241,18 @@ class Discriminator:
         texts, places = different_texts([*zip(prompts, completions, strict=True)])
         logits = torch.cat([self._passes.logits(batch) for batch in self._batches(texts)])
         return (logits if logits.dim() == 1 else logits[:, -1])[places.to(self.model.device)]
+
+    @torch.no_grad()
+    def logits(self, batch: BatchEncoding) -> Tensor:
+        """Compute the logits of encoded texts, in the discriminator's precision. Changes nothing.
+
+        Args:
+            batch (`BatchEncoding`): As `encode` makes it.
+
+        Returns:
+            `Tensor` of shape `(B,)`, or `(B, T)` with prefixes: float32; higher = more real.
+        """
+        return self._passes.logits(batch)
 
     def log_ratio(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """Compute log p(x) - log q(x), of real to generated text, as far as the discriminator knows. Changes nothing.
@@ -428,8 +441,8 @@ class Discriminator:
 
     def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:
         size = self.batch_size or len(texts)
-        if self._prefixes is not None:
+        if self.prefixes is not None:
             prompts, completions = zip(*texts, strict=True)
-            batches = self._prefixes.encode_in_batches(prompts, completions, size)
+            batches = self.prefixes.encode_in_batches(prompts, completions, size)
             return [batch.to(self.model.device) for batch in batches]
         return [self.encode(*zip(*texts[start : start + size], strict=True)) for start in range(0, len(texts), size)]
