@@ -136,12 +136,15 @@ def test_filter_without_a_discriminator_decides_alone(pair, method):
         seen.extend(prompts)
         return torch.tensor(["cat" not in text for text in texts])
 
-    drawn = guided_sample(pair.model, pair.tokenizer, None, [IDS] * COUNT, settings(method=method), keep)
-    q = pair.q(PROMPT, 2).masked_fill(refused, 0)
-    assert misfit(pair.counts(drawn.completion_ids, 2), with_none(q / q.sum())) < 4
-    assert set(drawn.log_ratios) == {0.0}
+    config = settings(method=method, num_candidates=3)
+    drawn = guided_sample(pair.model, pair.tokenizer, None, [IDS] * COUNT, config, keep)
+    q = pair.q(PROMPT, 2)
+    expected = exact(method, q, torch.zeros_like(q).masked_fill(refused, -torch.inf), 3)
+    assert misfit(pair.counts(drawn.completion_ids, 2), expected) < 4
+    assert {ratio for ratio in drawn.log_ratios if ratio == ratio} == {0.0}
     assert set(seen) == {"dog"}
-    assert drawn.draws == (pytest.approx(1 / q.sum().item(), rel=0.05) if method == "rejection" else 16)
+    passes = q[~refused].sum().item()
+    assert drawn.draws == pytest.approx(1 / passes if method == "rejection" else 3 / (1 - (1 - passes) ** 3), rel=0.05)
 
 
 def test_filter_reads_prompts_that_the_discriminator_does_not(pair):
