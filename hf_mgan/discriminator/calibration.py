@@ -44,7 +44,7 @@ class Calibration:
         auc (`tuple[float, float, float]`): How often a held-out real text has a higher logit than a generated one, and
             the ends of its 95 % interval.
         loss (`float`): Binary cross-entropy on held-out texts in nats, each half calibrated by the other; log 2 =
-            0.693 says that the discriminator knows nothing.
+            0.693 says that the discriminator is at chance.
         uncalibrated_loss (`float`): That of the logit as it is.
         error (`float`): Expected calibration error in [0, 1], each half calibrated by the other: how far the
             probability of being real is from the share of real texts, on average (Guo et al. 2017,
@@ -116,7 +116,7 @@ def calibrate(
 
     Args:
         real_logits (`Tensor` of shape `(R,)`): Of real texts that the discriminator has not learnt from.
-        fake_logits (`Tensor` of shape `(B,)`): Of fresh texts of the generator.
+        fake_logits (`Tensor` of shape `(B,)`): Of texts of the generator, newly drawn.
         label (`int`): See [`Calibration`], as all that follow.
         with_prompt (`bool`): See there.
         temperature (`float`): See there.
