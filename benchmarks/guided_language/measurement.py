@@ -10,11 +10,15 @@ from datasets import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from hf_mgan import AdversarialConfig, Discriminator
+from hf_mgan.decoding import DecodingConfig, guided_sample, sample
 from hf_mgan.demo.exact_metrics import ExactMetrics
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import MAX_TOKENS, make_tokenizer, train_generator
 from hf_mgan.demo.run import HELD_OUT_SEED
+from hf_mgan.metrics import duplicates
 from hf_mgan.training.final_updates import fit_discriminator
+
+from .token_metrics import token_metrics
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Sizes:
         learning_rate (`float`): Of the discriminators, falling to 0.
         held_out (`int`): Real sentences that stop and calibrate them.
         samples (`int`): Real and generated sentences behind each divergence.
+        token_samples (`int`): The same where the discriminator reads every token of the vocabulary at every place.
         width (`int`): Of the discriminators.
     """
 
@@ -41,12 +46,15 @@ class Sizes:
     learning_rate: float = 1e-3
     held_out: int = 2000
     samples: int = 20_000
+    token_samples: int = 3000
     width: int = 64
 
 
 TINY = Sizes(
     sentences=400, batch_size=16, likelihood_steps=12, base_steps=4, updates=10, held_out=40, samples=60, width=16
 )
+TOKEN_SETTINGS = ((16, 0.0), (32, 0.0), (16, 0.5))  # k and c
+DISTILLED = 0.5  # threshold of the sentences that a new generator learns from
 THRESHOLDS = tuple(quarter / 4 for quarter in range(-4, 15))  # of rejection by whole sentences, in nats
 
 
@@ -68,18 +76,44 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
             {"text": [" ".join(words) for words in language.sample(sizes.held_out, HELD_OUT_SEED + seed)]}
         )
         tokenizer_of_discriminator = make_tokenizer(language.words, adds_ends=True)
-        discriminator = Discriminator.from_pretrained(base, tokenizer_of_discriminator)
-        calibration = fit_discriminator(
-            model, tokenizer, discriminator, data, held_out, _config(sizes, seed, folder), sizes.updates
-        )
+        discriminators, calibrations = {}, {}
+        for name in ("whole", "prefixes"):
+            discriminator = Discriminator.from_pretrained(
+                base, tokenizer_of_discriminator, prefixes=name == "prefixes"
+            )
+            given = model, tokenizer, discriminator, data, held_out, _config(sizes, seed, folder)
+            calibrations[name] = asdict(fit_discriminator(*given, sizes.updates))
+            discriminators[name] = discriminator
+        accepted = _accepted(model, tokenizer, discriminators["whole"], sizes, seed)
+        student = train_generator(accepted, tokenizer, Path(folder) / "student", sizes.likelihood_steps, **how)
+    few = min(sizes.samples, sizes.token_samples)
     return {
         "language": {"entropy": language.entropy()},
         "alone": [asdict(exact_metrics(model, temperature)) for temperature in (0.8, 1.0)],
-        "whole": [asdict(one) for one in exact_metrics.guided(model, discriminator, THRESHOLDS)],
+        "whole": [asdict(one) for one in exact_metrics.guided(model, discriminators["whole"], THRESHOLDS)],
         "perfect": [asdict(one) for one in exact_metrics.guided(model, None, THRESHOLDS)],
-        "calibration": asdict(calibration),
-        "updates": discriminator.num_updates,
+        "tokens": token_metrics(exact_metrics, model, discriminators["prefixes"], TOKEN_SETTINGS, few),
+        "duplicates_of_language": duplicates([" ".join(words) for words in language.sample(few, HELD_OUT_SEED - 1)]),
+        "tokens_of_plain": _tokens(model, tokenizer, few, seed),
+        "distilled": asdict(exact_metrics(student)),
+        "calibrations": calibrations,
+        "updates": {name: one.num_updates for name, one in discriminators.items()},
     }
+
+
+def _accepted(model: Any, tokenizer: Any, discriminator: Discriminator, sizes: Sizes, seed: int) -> list[str]:
+    """Return as many sentences as the generator learnt from, of the generator with its discriminator."""
+    config = DecodingConfig(
+        threshold=DISTILLED, num_candidates=16, max_new_tokens=MAX_TOKENS, batch_size=500, seed=seed + 1
+    )
+    prompts = [[tokenizer.bos_token_id]] * sizes.sentences
+    return [text for text in guided_sample(model, tokenizer, discriminator, prompts, config).texts if text]
+
+
+def _tokens(model: Any, tokenizer: Any, count: int, seed: int) -> float:
+    """Return the tokens of a sentence of the generator alone."""
+    drawn = sample(model, tokenizer, [[tokenizer.bos_token_id]] * count, MAX_TOKENS, seed=seed, batch_size=500)
+    return sum(map(len, drawn.completion_ids)) / count
 
 
 def _causal(vocab_size: int, width: int) -> GPT2Config:

@@ -39,6 +39,8 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     text = TEMPLATE.read_text()
     for name, made in {
         "whole": whole_table(done),
+        "tokens": tokens_table(done),
+        "distilled": distilled_table(done),
         "calibration": calibration_table(done),
         "seeds": ", ".join(str(one["seed"]) for one in done),
         "failures": "\n".join(failures(results)),
@@ -64,15 +66,40 @@ def whole_table(results: Sequence[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def tokens_table(results: Sequence[dict[str, Any]]) -> str:
+    """Return the table of rejection token by token, beside the generator alone."""
+    head = ["", "tokens", "JS", "NLL of real", "entropy", "grammatical", "duplicates"]
+    rows = []
+    for place, first in enumerate(results[0]["tokens"] if results else []):
+        same = [one["tokens"][place] for one in results]
+        ratios = [one["tokens"][place]["tokens"] / one["tokens_of_plain"] for one in results]
+        keys = ("divergence", "real_nll", "entropy", "grammatical", "duplicates")
+        title = f"k = {first['num_candidates']}, c = {first['threshold']:g}"
+        rows.append([title, f"x {_mean(ratios)}", *(_mean([one[key] for one in same]) for key in keys)])
+    rows.append(["the language", "", "0", "", "", "", _mean([one["duplicates_of_language"] for one in results])])
+    return table(head, rows)
+
+
+def distilled_table(results: Sequence[dict[str, Any]]) -> str:
+    """Return the table of a generator that learns from accepted sentences, beside the one that wrote them."""
+    rows = []
+    for title, models in (
+        ("maximum likelihood on the real sentences", [one["alone"][1] for one in results]),
+        ("maximum likelihood on accepted sentences", [one["distilled"] for one in results]),
+    ):
+        rows.append([title, *(_mean([model[key] for model in models]) for key in KEYS)])
+    return table(["", "JS", "NLL of real", "entropy", "grammatical", "words"], rows)
+
+
 def calibration_table(results: Sequence[dict[str, Any]]) -> str:
     """Return the table of what the discriminators know of held-out sentences."""
     rows = []
-    for one in results:
-        known = one["calibration"]
+    for one, name in [(run, name) for run in results for name in run["calibrations"]]:
+        known = one["calibrations"][name]
         rows.append(
             [
-                str(one["seed"]),
-                str(one["updates"]),
+                f"{one['seed']}, {name}",
+                str(one["updates"][name]),
                 f"{known['auc'][0]:.3f} ({known['auc'][1]:.3f} to {known['auc'][2]:.3f})",
                 f"{known['loss']:.4f}",
                 f"{known['uncalibrated_error']:.4f}",
