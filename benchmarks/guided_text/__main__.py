@@ -7,12 +7,12 @@
 
 A generator is fine-tuned on the first rows of a corpus, each once (supervised, with adapters), and then left as it is.
 For each seed a discriminator learns from as many other rows against samples of it (`fit_discriminator`), is calibrated
-on the validation split, and judges a pool of candidates that the generator draws at temperature 1. Each way to choose
+on the validation split, and scores a pool of candidates that the generator draws at temperature 1. Each way to choose
 among them is a row: texts of the generator alone, rejection at several thresholds, resampling and the best of three.
 Since all texts start from the start of the sequence, candidates of one pool serve every row.
 
 Each row is compared with the rest of the texts, which neither model has seen: by the two-sample test on n-grams and
-with the features of the generator as it was before (1,000 texts a side), and, for the generator alone, the last
+with the features of the generator as it was before (1,000 of each), and, for the generator alone, the last
 threshold and real text, by a freshly fine-tuned encoder (as many as there are). Each stage leaves its files in
 --output, and a second call goes on where the first one stopped.
 """

@@ -144,7 +144,7 @@ class Run:
         }
 
     def samples(self) -> dict[str, Any]:
-        """Draw the pool of candidates, and some texts at a lower temperature; the discriminator judges them."""
+        """Draw the pool of candidates, and some texts at a lower temperature; the discriminator scores them."""
         few, texts = self.arguments.few_texts, min(self.arguments.texts, len(self.tested))
         count = math.ceil(max(DRAWS * texts, GROUP * few))
         discriminator = Discriminator.from_pretrained(

@@ -113,7 +113,7 @@ def guided_sample(
         UserWarning: If the discriminator is not calibrated, or was trained on another distribution than is sampled
             here (with the measured shift of its log-ratio), or if tries were exhausted.
     """
-    config = config or DecodingConfig()
+    config = (config or DecodingConfig()).completed(discriminator.calibration if discriminator else None)
     config.check()
     if not prompts:
         raise ValueError("There is no prompt: give at least one; a text without a prompt starts from the start token.")

@@ -1,11 +1,15 @@
 """The settings of guided sampling, which the command line has too."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .sampling import check_generation_kwargs
 
 
+if TYPE_CHECKING:
+    from ..discriminator import Calibration
+
+WITHOUT_CALIBRATION: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": 256, "generation_kwargs": {}}
 Method = Literal["rejection", "resampling", "best_of_k", "metropolis_hastings", "token_rejection"]
 
 
@@ -23,14 +27,16 @@ class DecodingConfig:
         num_candidates (`int`, *optional*, defaults to 16): k, candidates per prompt. All of them are drawn, but with
             rejection, where they are the most that are. With `"token_rejection"` the most draws per token, and the
             most texts begun per prompt: one whose k draws of a token are all rejected is abandoned, but for the last.
-        temperature (`float`, *optional*, defaults to 1.0): Divides the generator's logits; that at which the
-            discriminator was trained.
-        max_new_tokens (`int`, *optional*, defaults to 256): Tokens at which completions are cut.
+        temperature (`float`, *optional*): Divides the generator's logits. By default that which the discriminator is
+            calibrated for, 1.0 without a calibration.
+        max_new_tokens (`int`, *optional*): Tokens at which completions are cut. By default those which the
+            discriminator is calibrated for, 256 without a calibration.
         batch_size (`int`, *optional*, defaults to 64): Texts per forward pass, of the generator and the discriminator.
         seed (`int`, *optional*, defaults to 0): The same seed, on the same device and with the same batch size, gives
             the same texts.
         generation_kwargs (`dict`, *optional*): What else shapes the generator's distribution, such as `top_p`, see
-            [`~decoding.sampling.check_generation_kwargs`].
+            [`~decoding.sampling.check_generation_kwargs`]. By default what the discriminator is calibrated for; {} for
+            nothing.
     """
 
     method: Method = field(default="rejection", metadata={"help": "How the discriminator corrects the generator."})
@@ -38,13 +44,30 @@ class DecodingConfig:
         default=0.0, metadata={"help": "c of rejection in nats: nearer to real text, more draws."}
     )
     num_candidates: int = field(default=16, metadata={"help": "Candidates per prompt; with rejection the most."})
-    temperature: float = field(default=1.0, metadata={"help": "Divides the generator's logits."})
-    max_new_tokens: int = field(default=256, metadata={"help": "Tokens at which completions are cut."})
+    if TYPE_CHECKING:  # as `completed` leaves them
+        temperature: float = 1.0
+        max_new_tokens: int = 256
+    else:
+        temperature: float | None = field(
+            default=None, metadata={"help": "Divides the generator's logits; by default as calibrated, or 1."}
+        )
+        max_new_tokens: int | None = field(
+            default=None, metadata={"help": "Tokens at which texts are cut; by default as calibrated, or 256."}
+        )
     batch_size: int = field(default=64, metadata={"help": "Texts per forward pass."})
     seed: int = field(default=0, metadata={"help": "Seed of the texts."})
     generation_kwargs: dict[str, Any] | None = field(
         default=None, metadata={"help": "What else shapes the distribution, as JSON, such as '{\"top_p\": 0.9}'."}
     )
+
+    def completed(self, calibration: "Calibration | None") -> "DecodingConfig":
+        """Return these settings with what is not set taken from a calibration, if there is one.
+
+        Args:
+            calibration ([`~discriminator.Calibration`], *optional*): That of the discriminator.
+        """
+        values = {name: getattr(calibration, name, default) for name, default in WITHOUT_CALIBRATION.items()}
+        return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
 
     def check(self) -> None:
         """Check the settings.
@@ -64,7 +87,7 @@ class DecodingConfig:
                 f"num_candidates must be at least 1, got {self.num_candidates}; 1 keeps the generator's own text."
             )
         for name in ("temperature", "max_new_tokens", "batch_size"):
-            if getattr(self, name) <= 0:
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}.")
         if not isinstance(self.generation_kwargs, dict | None):
             raise TypeError(f"generation_kwargs must be a dict, got {self.generation_kwargs!r}.")
