@@ -2,7 +2,8 @@
 
 In: both models and prompts. Out: [`GuidedSamples`], texts with what they cost. The candidates are the generator's own
 samples, drawn and decoded by [`sample`]; the discriminator reads them as it does in training; a rule of
-[`~decoding.selection`] keeps one per prompt. Rejection draws round by round and stops where a prompt has its text.
+[`~decoding.selection`] keeps one per prompt. Rejection draws round by round and stops where a prompt has its text;
+[`~decoding.token_rejection`] rejects single tokens of texts in the making.
 """
 
 import statistics
@@ -45,7 +46,7 @@ class GuidedSamples(NamedTuple):
             generator ended by itself.
         log_ratios (`list[float]` of length N): log p - log q of each text by the discriminator, in nats; 0 without
             one, nan where there is no text.
-        tries (`list[int]` of length N): Candidates drawn for each.
+        tries (`list[int]` of length N): Candidates drawn for each; of `"token_rejection"` texts begun.
         accepted (`list[bool]` of length N): False where the bound on the tries was met.
         tokens (`list[int]` of length N): Tokens drawn for each, those of rejected candidates included.
     """

@@ -127,7 +127,8 @@ class TokenRejection:
                 break
             kept = torch.tensor(goes_on, device=rows.device)
             places, tokens = [places[at] for at in goes_on], [tokens[at] for at in goes_on]
-            read.go_on(kept, [self._reader.tokens(token, False) for token in tokens], values[kept])
+            of_reader = kept.to(values.device)  # the discriminator may lie on another device
+            read.go_on(of_reader, [self._reader.tokens(token, False) for token in tokens], values[of_reader])
             cache.batch_select_indices(kept)
             rows = torch.cat([rows[kept], torch.tensor(tokens, device=rows.device)[:, None]], 1)
             mask = torch.cat([mask[kept], mask.new_ones(len(kept), 1)], 1)

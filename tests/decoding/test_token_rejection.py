@@ -20,6 +20,7 @@ from transformers import (
 
 from hf_mgan.decoding import DecodingConfig, guided_sample, sample
 from hf_mgan.decoding.prefix_reading import PrefixReader
+from hf_mgan.decoding.token_rejection import TokenRejection
 from hf_mgan.discriminator import Discriminator
 from hf_mgan.discriminator.calibration import Calibration
 
@@ -53,14 +54,18 @@ def calibration(slope=SLOPE, intercept=5.0, limit=LIMIT, temperature=1.0, with_p
     return Calibration(slope, intercept, 0, with_prompt, temperature, limit, 20, **rest)
 
 
-@pytest.fixture
-def few():
-    """A generator and a discriminator of a few words, and their tokenizer."""
+def models_of_few(seed):
     tokenizer = tokenizer_of_few()
-    classifier = tiny(GPT2ForSequenceClassification, 1, num_labels=1)
+    classifier = tiny(GPT2ForSequenceClassification, seed, num_labels=1)
     with torch.no_grad():
         classifier.score.weight *= 2  # differences of a few nats
     return tiny(GPT2LMHeadModel, 0), tokenizer, Discriminator(classifier, tokenizer, prefixes=True)
+
+
+@pytest.fixture
+def few():
+    """A generator, its tokenizer of a few words, and a discriminator."""
+    return models_of_few(1)
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def logit_of(classifier, ids, is_whole):
 
 
 @torch.no_grad()
-def densities(few, num_candidates, threshold=0.0, temperature=1.0, slope=1.0):
+def densities(few, num_candidates, threshold=0.0, temperature=1.0, slope=1.0, limit=LIMIT):
     """For every text: its density if texts are abandoned, not normalised, and if they are not.
 
     A token is accepted at the j-th draw with probability q a R^(j-1), a = min(1, exp(r - r' - c)) and R what q (1 - a)
@@ -93,7 +98,7 @@ def densities(few, num_candidates, threshold=0.0, temperature=1.0, slope=1.0):
     found = {}
 
     def extend(ids, abandoning, keeping):
-        is_last = len(ids) == LIMIT - 1
+        is_last = len(ids) == limit - 1
         q = (model(torch.tensor([[START, *ids]])).logits[0, -1] / temperature).double().softmax(-1)
         before = logit_of(discriminator.model, ids, is_whole=False)
         after = [logit_of(discriminator.model, [*ids, v], is_last or v == END) for v in range(7)]
@@ -115,17 +120,17 @@ def densities(few, num_candidates, threshold=0.0, temperature=1.0, slope=1.0):
     return found
 
 
-def check_counts(drawn, expected):
+def check_counts(drawn, expected, freedom_at_least=30):
     """Compare counts with a distribution: the chi-square statistic, in standard deviations from its mean."""
     assert sum(expected.values()) == pytest.approx(1)
-    counts, total = Counter(map(tuple, drawn.completion_ids)), len(drawn.texts)
+    counts, total = Counter(map(tuple, drawn.completion_ids)), len(drawn.completion_ids)
     common = {ids: share for ids, share in expected.items() if share * total > 5}
     rest = 1 - sum(common.values())
     pairs = [(counts[ids], share * total) for ids, share in common.items()]
     pairs.append((total - sum(counts[ids] for ids in common), max(rest * total, 1e-9)))
     statistic = sum((count - mean) ** 2 / mean for count, mean in pairs if mean > 1)
     freedom = len(pairs) - 1
-    assert freedom > 30
+    assert freedom >= freedom_at_least
     assert abs(statistic - freedom) < 4 * (2 * freedom) ** 0.5
 
 
@@ -150,6 +155,16 @@ def test_texts_have_the_density_derived(few, threshold, temperature, slope):
         check_counts(drawn, {ids: keeping for ids, (_, keeping) in densities(few, 1, **settings).items()})
     assert drawn.draws == pytest.approx(2 - success, abs=0.03)
     assert sum(drawn.accepted) / 8000 == pytest.approx(success + (1 - success) * success, abs=0.03)
+
+
+def test_rejected_tokens_are_kept_by_their_log_ratios():
+    """Of two rejected tokens one is kept by its weight, and not by the random number that has rejected it too."""
+    few = model, tokenizer, discriminator = models_of_few(4)  # rejects about half of the pairs, of unlike weights
+    reader, config = PrefixReader(discriminator, tokenizer), DecodingConfig(num_candidates=2, max_new_tokens=1)
+    drawn = TokenRejection(model, tokenizer, reader, config)([[START]] * 60_000, [""] * 60_000)
+    assert 0.4 < sum(drawn.accepted) / 60_000 < 0.5
+    expected = {ids: keeping for ids, (_, keeping) in densities(few, 2, limit=1).items()}
+    check_counts(drawn, expected, freedom_at_least=6)
 
 
 def test_one_candidate_is_plain_sampling(few):
