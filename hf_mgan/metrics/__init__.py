@@ -44,7 +44,7 @@ from .memorisation import (
 from .module_path import module_path
 from .repetition import repeated_share, repetition
 from .self_bleu import self_bleu
-from .two_sample_test import C2STResult, CalibrationBin, auc_difference, c2st
+from .two_sample_test import C2STResult, CalibrationBin, auc_difference, c2st, fine_tuned_c2st
 
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "distinct_n",
     "duplicates",
     "encoder_features",
+    "fine_tuned_c2st",
     "frechet_distance",
     "jackknife_interval",
     "jensen_shannon",
