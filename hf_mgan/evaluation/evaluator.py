@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 HELD_OUT_PREFIX = "held_out/"
 MIN_DIFFERENT = 2 * NUM_PARTS  # texts per side that the two-sample test takes
+# Of a whole evaluation: what takes the generator, and a test that takes minutes.
+NOT_IN_TRAINING = (*OF_GENERATOR, "fine_tuned_c2st_auc")
 # Argument -> the metrics that it brings.
 BROUGHT_BY = {
     "encoder": ("encoder_c2st_auc", "mauve", "frechet"),
@@ -206,7 +208,7 @@ class GeneratorEvaluator:
                     f"metric_for_best_model={args.metric_for_best_model!r} is there only where GeneratorEvaluator is "
                     f"given {argument}=."
                 )
-        names = [f"{SAMPLES_PREFIX}{name}" for name in METRICS if name not in OF_GENERATOR]
+        names = [f"{SAMPLES_PREFIX}{name}" for name in METRICS if name not in NOT_IN_TRAINING]
         if wanted.startswith(SAMPLES_PREFIX) and wanted not in names:
             raise ValueError(
                 f"metric_for_best_model={args.metric_for_best_model!r} is no metric of GeneratorEvaluator, which has "

@@ -9,7 +9,8 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
-from transformers.utils import cached_file, find_adapter_config_file
+from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 
 Model: TypeAlias = str | PreTrainedModel | PeftModel
@@ -69,6 +70,22 @@ def load_tokenizer(model: Model, processing_class: PreTrainedTokenizerBase | Non
     if not has_tokenizer and find_adapter_config_file(model) is not None:
         return AutoTokenizer.from_pretrained(PeftConfig.from_pretrained(model).base_model_name_or_path)
     return AutoTokenizer.from_pretrained(model)
+
+
+def saved_discriminator(model: Model) -> str | None:
+    """Return the folder of the discriminator that the trainer saves beside a generator, None where there is none.
+
+    Args:
+        model (`str`, `PreTrainedModel` or `PeftModel`): As in [`load_generator`]; only a folder is looked into.
+
+    Returns:
+        `str`, *optional*: `discriminator/` of a saved model, `discriminator/model/` of a checkpoint.
+    """
+    if not isinstance(model, str):
+        return None
+    folders = [Path(model, "discriminator"), Path(model, "discriminator", "model")]
+    files = (CONFIG_NAME, ADAPTER_CONFIG_NAME)
+    return next((str(folder) for folder in folders if any((folder / file).exists() for file in files)), None)
 
 
 def named_models(models: Model | list[str] | Mapping[str, Model]) -> dict[str, Model]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..metrics import Interval, share_interval
 from ..metrics.extras import require_packages
-from .report import DIVERSITY, PLOTS, QUALITY, REAL, Report, part_name
+from .report import DIVERSITY, PLOTS, REAL, Report, part_name
 from .text_metrics import METRICS
 
 
@@ -31,7 +31,7 @@ def draw(report: Report, folder: Path) -> None:
 
 
 def _frontier(report: Report, axes: Any, colours: Any) -> None:
-    quality = QUALITY[0]
+    quality = report.deciding_test
     for number, model in enumerate(report.models):
         points = report.points(model, quality)
         axes.errorbar(

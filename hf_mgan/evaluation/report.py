@@ -7,11 +7,11 @@ from typing import Any
 
 from ..metrics import Interval
 from .comparison import Point, Verdict, compare_at_matched_diversity
-from .text_metrics import METRICS
+from .text_metrics import METRICS, TESTS
 
 
 REAL = "real"
-QUALITY = ("c2st_auc", "encoder_c2st_auc", "mauve", "frechet")  # the first one decides the verdict
+QUALITY = (*TESTS, "mauve", "frechet")  # the first one that was computed decides the verdict
 DIVERSITY = "self_bleu"
 NUM_SHOWN = 5  # samples of each model in the report
 PLOTS = ("frontier.png", "calibration.png", "lengths.png")
@@ -55,6 +55,11 @@ class Report:
         if values is None or values[0] is None:
             return None
         return Interval(*(float("nan") if value is None else value for value in values))
+
+    @property
+    def deciding_test(self) -> str:
+        """The strongest two-sample test that was computed, which decides the verdicts."""
+        return next((test for test in TESTS if any(test in part["metrics"] for part in self.parts.values())), TESTS[0])
 
     def points(self, model: str, quality: str) -> list[Point]:
         """Return a model's curve of quality against diversity, without temperatures that lack one of them."""
@@ -148,7 +153,7 @@ def verdict_lines(report: Report) -> list[str]:
     """
     lines = []
     for model, of_model in report.verdicts().items():
-        if QUALITY[0] not in of_model:
+        if report.deciding_test not in of_model:
             lines.append(
                 f"{model} against {report.baseline}: no verdict. It takes the baseline's curve, of two temperatures "
                 "or more with enough different texts for a two-sample test."

@@ -30,9 +30,10 @@ from transformers import PreTrainedTokenizerBase
 from ..decoding.sampling import sample
 from ..metrics import Interval, TextNll, bootstrap_interval, encoder_features, nll_per_token
 from ..metrics.extras import require_packages
+from ..metrics.fine_tuning import refuse_discriminator
 from ..safety import SafetyGate
 from .evaluated_model import EvaluatedModel
-from .models import Model, fingerprint, named_models
+from .models import Model, fingerprint, named_models, saved_discriminator
 from .plots import draw
 from .report import REAL, Report, part_name, write_report
 from .settings import UNITS, EvaluationConfig
@@ -47,6 +48,7 @@ SETTINGS_OF_PARTS = (
     "max_completion_length",
     "batch_size",
     "encoder",
+    "fine_tuned_test",
     "reverse_perplexity",
     "unit",
     "num_training_texts",
@@ -93,7 +95,8 @@ def evaluate_generator(
     Raises:
         ImportError: If a package of the extra `evaluation` is missing.
         ValueError: If a setting is out of range, there are too few held-out texts, two models share a name, a name is
-            that of no model, or the folder holds parts of an evaluation with other settings.
+            that of no model, the encoder has the weights of a discriminator that lies beside a model, or the folder
+            holds parts of an evaluation with other settings.
     """
     require_packages("An evaluation", "matplotlib", "sacrebleu", "scikit-learn", "scipy")
     config = config or EvaluationConfig()
@@ -109,6 +112,9 @@ def evaluate_generator(
             f"Held-out texts are split in two halves, one to compare with and one as the row of real texts; got "
             f"{len(held_out)}. Give at least 6, and 2000 for intervals that decide something."
         )
+    for discriminator in filter(None, map(saved_discriminator, named.values())):
+        if config.encoder is not None:
+            refuse_discriminator(config.encoder, discriminator)
     folder = Path(config.output_dir)
     for kind in (SAMPLES_FOLDER, PARTS_FOLDER):
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -247,6 +253,7 @@ def _text_metrics(
         model.real,
         training=model.training,
         references=references,
+        encoder=config.encoder if config.fine_tuned_test else None,
         features=features,
         is_unsafe=None if safety is None else partial(model.unsafe, safety, prompts),
         words=UNITS[config.unit],

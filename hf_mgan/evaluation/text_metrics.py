@@ -25,7 +25,7 @@ from ..metrics.mauve import mauve
 from ..metrics.memorisation import longest_copied_ngram, near_duplicates
 from ..metrics.repetition import repeated_share
 from ..metrics.self_bleu import self_bleu
-from ..metrics.two_sample_test import NUM_PARTS, C2STResult, c2st
+from ..metrics.two_sample_test import NUM_PARTS, C2STResult, c2st, fine_tuned_c2st
 
 
 SAMPLES_PREFIX = "samples/"  # what the metrics of an evaluator's samples begin with
@@ -52,6 +52,13 @@ class MetricDescription(NamedTuple):
 
 # In the order of the tables: what no cheat is known to improve stands first.
 METRICS: dict[str, MetricDescription] = {
+    "fine_tuned_c2st_auc": MetricDescription(
+        "fine-tuned C2ST AUC",
+        "lower",
+        "how often an encoder that is fine-tuned to tell the two sides apart scores a real text higher than a "
+        "generated one; 0.5 = it cannot, with so many texts. Blind to repetition of a whole text and to copies of "
+        "the training texts",
+    ),
     "c2st_auc": MetricDescription(
         "C2ST AUC",
         "lower",
@@ -104,6 +111,8 @@ METRICS: dict[str, MetricDescription] = {
 }
 
 
+# The first one that was computed decides a verdict.
+TESTS = ("fine_tuned_c2st_auc", "c2st_auc", "encoder_c2st_auc")
 # Those that take the generator and not its texts alone.
 OF_GENERATOR = ("real_nll", "entropy")
 
@@ -129,6 +138,7 @@ def text_metrics(
     *,
     training: Sequence[str] | None = None,
     references: Sequence[str] | None = None,
+    encoder: str | None = None,
     features: Callable[[Sequence[str]], Tensor] | None = None,
     is_unsafe: Callable[[Sequence[str]], Sequence[bool]] | None = None,
     words: Callable[[str], list[str]] = str.split,
@@ -149,12 +159,13 @@ def text_metrics(
         training (`Sequence[str]`, *optional*): The texts it was trained on; without them nothing is said of copies.
         references (`Sequence[str]` of length N, *optional*): The reference of each text's prompt, where texts have
             prompts.
+        encoder (`str`, *optional*): Id or folder of the encoder that [`fine_tuned_c2st`] fine-tunes, which takes
+            longer than all else; without it there is no such test.
         features (`Callable`, *optional*): From M texts to a `Tensor` of shape `(M, D)`, such as [`encoder_features`];
-            without it there is neither MAUVE nor Frechet distance, and the one test sees n-grams alone.
+            without it there is neither MAUVE nor Frechet distance, nor a test on frozen features.
         is_unsafe (`Callable`, *optional*): From texts to as many verdicts.
         words (`Callable`, *optional*, defaults to `str.split`): From a text to its words; `list` gives characters.
-        reverse (`bool`, *optional*, defaults to `True`): Whether to train a small model for the reverse perplexity,
-            which takes longer than all else.
+        reverse (`bool`, *optional*, defaults to `True`): Whether to train a small model for the reverse perplexity.
         seed (`int`, *optional*, defaults to 0): Seed of the halves of [`c2st`], the bootstrap, the clusters of MAUVE
             and the small model.
         level (`float`, *optional*, defaults to 0.95): Level of the intervals, in (0, 1).
@@ -184,6 +195,8 @@ def text_metrics(
     if can_be_tested(texts, real):
         test = c2st(real, texts, seed=seed, level=level)
         metrics["c2st_auc"] = test.auc
+        if encoder is not None:
+            metrics["fine_tuned_c2st_auc"] = fine_tuned_c2st(real, texts, encoder, seed=seed, level=level).auc
     if features is not None:
         of_real, own = features(list(real)), features(list(texts))
         if test is not None:

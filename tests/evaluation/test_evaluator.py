@@ -453,6 +453,7 @@ def test_evaluator_bleu_names_the_extra_that_is_missing(held_out, monkeypatch):
         ({"eval_strategy": "no"}, None, {}, "eval_strategy"),
         ({"metric_for_best_model": "eval_samples/mauve"}, None, {}, "metric_for_best_model.*encoder="),
         ({"metric_for_best_model": "samples/encoder_c2st_auc"}, None, {}, "metric_for_best_model.*encoder="),
+        ({"metric_for_best_model": "samples/fine_tuned_c2st_auc"}, None, {}, "no metric of GeneratorEvaluator"),
         ({"metric_for_best_model": "samples/bleu"}, None, {}, "metric_for_best_model.*bleu="),
         ({"metric_for_best_model": "samples/unsafe_rate"}, None, {}, "metric_for_best_model.*safety_gate="),
         ({"metric_for_best_model": "samples/self-bleu"}, None, {}, "metric_for_best_model.*samples/self_bleu"),

@@ -101,6 +101,19 @@ def test_report_verdict_of_each_model_but_the_baseline():
     assert back.comparisons[0].gain.value == pytest.approx(0)
 
 
+def test_report_decides_by_the_fine_tuned_test_if_there_is_one():
+    """By it gan is worse, by the other one better; where the curve of the baseline lacks it, it has no verdict."""
+    assert report().deciding_test == "c2st_auc"
+    made = report()
+    for name, one in made.parts.items():
+        one["metrics"]["fine_tuned_c2st_auc"] = interval(0.95 if name.startswith("gan") else 0.9, 0.01)
+    assert made.deciding_test == "fine_tuned_c2st_auc"
+    assert [one.word for one in made.verdicts()["gan"].values()] == ["worse", "better"]
+    assert [line.split(":")[0] for line in verdict_lines(made)] == ["By fine-tuned C2ST AUC", "By C2ST AUC"]
+    del made.parts["start_T1"]["metrics"]["fine_tuned_c2st_auc"]
+    assert verdict_lines(made)[0].startswith("gan against start: no verdict.")
+
+
 def test_report_level_is_that_of_the_verdict():
     """Two comparisons, so that the level of each depends on that of both."""
     made = report(level=0.5)
@@ -236,6 +249,7 @@ def test_draw_shows_every_model_and_real_texts(tmp_path, monkeypatch):
     assert labels["lengths.png"] == ["real text", "start", "gan"]
     notes = [(note.get_text(), note.xy) for note in drawn["frontier.png"].texts]
     assert notes == [("T = 0.8", (0.3, 0.6)), ("T = 1", (0.1, 0.8)), ("T = 0.8", (0.2, 0.6)), ("T = 1", (0.05, 0.9))]
+    assert drawn["frontier.png"].get_ylabel().startswith("C2ST AUC")
     calibration = drawn["calibration.png"].lines[1]
     assert [tuple(point) for point in calibration.get_xydata()] == [(0.2, 0.3), (0.8, 0.7)]
     bars = drawn["calibration.png"].collections[0].get_segments()

@@ -21,7 +21,7 @@ from hf_mgan.evaluation import EvaluationConfig, evaluate_generator, run
 from hf_mgan.evaluation import evaluated_model as model_module
 from hf_mgan.evaluation.models import load_generator
 from hf_mgan.evaluation.text_metrics import METRICS, text_metrics
-from hf_mgan.metrics import bleu, bootstrap_interval, share_interval
+from hf_mgan.metrics import bleu, bootstrap_interval, fine_tuned_c2st, fine_tuning, share_interval
 
 from ..conftest import VOCABULARY, bert_classifier, texts
 from .conftest import new_generator, new_tokenizer
@@ -45,6 +45,7 @@ def settings(folder, **changes):
         "max_completion_length": LENGTH,
         "batch_size": 16,
         "reverse_perplexity": False,
+        "fine_tuned_test": False,  # a second per set
     }
     return EvaluationConfig(str(folder), **{**values, **changes})
 
@@ -313,6 +314,7 @@ def test_evaluate_goes_on_after_it_was_stopped(folders, tmp_path, monkeypatch):
         ({"changes": {"num_samples": 10}}, "num_samples"),
         ({"changes": {"max_completion_length": 7, "seed": 1}}, "max_completion_length, seed"),
         ({"changes": {"encoder": None}}, "encoder"),
+        ({"changes": {"fine_tuned_test": True}}, "fine_tuned_test"),
         ({"changes": {"unit": "character"}}, "unit"),
         ({"changes": {"level": 0.9}}, "level"),
         ({"held_out": HELD_OUT.select(range(1, 2 * COUNT))}, "held_out"),
@@ -514,6 +516,34 @@ def test_evaluate_encodes_each_set_of_texts_once(folders, tmp_path, monkeypatch)
     report = evaluate_generator(folders["start"], HELD_OUT, few(tmp_path, temperatures=TEMPERATURES, encoder="one"))
     assert read == ["loaded", 6, 6, 6, 6]
     assert report.metric("start_T1.3", "frechet").value > 0
+
+
+def test_evaluate_fine_tunes_the_encoder_for_the_verdict(folders, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(fine_tuning, "MIN_STEPS", 4)
+    assert EvaluationConfig().fine_tuned_test
+    report = evaluate_generator(folders, HELD_OUT, settings(tmp_path, encoder=encoder, fine_tuned_test=True))
+    real, further = halves(HELD_OUT["text"])
+    for name in ("real", "tuned_T1.3"):
+        expected = fine_tuned_c2st(real, report.parts[name]["texts"], encoder).auc
+        assert report.metric(name, "fine_tuned_c2st_auc") == pytest.approx(expected, abs=1e-6)
+        assert next(iter(report.parts[name]["metrics"])) == "fine_tuned_c2st_auc"
+    assert report.parts["real"]["texts"] == further
+    assert next(iter(report.verdicts()["tuned"])) == "fine_tuned_c2st_auc"
+
+
+@pytest.mark.parametrize("place", ["discriminator", "discriminator/model"])
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_evaluate_refuses_the_discriminator_as_encoder(folders, encoder, tmp_path, place):
+    """The one that lies beside a model under evaluation, whatever its name, by its weights; another one may."""
+    generator = shutil.copytree(folders["start"], tmp_path / "generator")
+    shutil.copytree(encoder, generator / place)
+    config = settings(tmp_path / "out", encoder=encoder)
+    with pytest.raises(ValueError, match="has the weights of the discriminator"):
+        evaluate_generator([folders["start"], f"trained={generator}"], HELD_OUT, config)
+    assert not (tmp_path / "out").exists()
+    bert_classifier(seed=2).save_pretrained(generator / place)
+    with pytest.raises(AssertionError, match="something was loaded"):
+        evaluate_generator(str(generator), HELD_OUT, config)
 
 
 def test_evaluate_real_texts_pass_through_each_tokenizer(folders, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from hf_mgan.demo.language import Language
 from hf_mgan.evaluation.text_metrics import METRICS, can_be_tested, text_metrics
 from hf_mgan.metrics import (
+    Interval,
     bleu,
     c2st,
     distinct_n,
@@ -75,6 +76,21 @@ def test_text_metrics_encoder_c2st_also_sees_features(result):
     assert test.auc != result.metrics["c2st_auc"]
 
 
+def test_text_metrics_fine_tune_the_encoder_they_are_given(monkeypatch):
+    given = []
+
+    def watched(*sides, **settings):
+        given.append((*sides, settings))
+        return c2st(*sides[:2])._replace(auc=Interval(0.7, 0.6, 0.8))
+
+    monkeypatch.setattr("hf_mgan.evaluation.text_metrics.fine_tuned_c2st", watched)
+    metrics = text_metrics(GENERATED, REAL, encoder="one", reverse=False, seed=3, level=0.9).metrics
+    assert given == [(REAL, GENERATED, "one", {"seed": 3, "level": 0.9})]
+    assert next(iter(metrics.items())) == ("fine_tuned_c2st_auc", (0.7, 0.6, 0.8))
+    assert "fine_tuned_c2st_auc" not in text_metrics(["a dog"] * 20, REAL[:20], encoder="one", reverse=False).metrics
+    assert len(given) == 1
+
+
 def test_text_metrics_encode_nothing_twice():
     read = []
 
@@ -131,7 +147,8 @@ def test_text_metrics_unsafe_rate_has_wilsons_interval(result):
 def test_text_metrics_stand_in_the_order_of_metrics(result):
     assert list(result.metrics) == [name for name in METRICS if name in result.metrics]
     # The generator's own, and what was left out.
-    assert set(METRICS) - set(result.metrics) == {"entropy", "real_nll", "reverse_perplexity"}
+    assert set(METRICS) - set(result.metrics) == {"entropy", "real_nll", "reverse_perplexity", "fine_tuned_c2st_auc"}
+    assert next(iter(METRICS)) == "fine_tuned_c2st_auc"
 
 
 def test_text_metrics_without_optional_inputs():
