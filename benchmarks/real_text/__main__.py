@@ -58,6 +58,9 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
         default=GENERATOR,
         help=f"of the metrics: id on the Hub, folder, or {NO_ENCODER} to leave them out",
     )
+    parser.add_argument(
+        "--fine_tuned_test", action="store_true", help="fine-tune that encoder for a C2ST: minutes per set on a GPU"
+    )
     parser.add_argument("--data", nargs="+", default=[TEXTS], help=TEXTS_HELP)
     parser.add_argument("--max_texts", type=int, default=20_000, help="of each split")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -108,6 +108,7 @@ class Run:
                 max_completion_length=arguments.max_completion_length,
                 batch_size=arguments.evaluation_batch_size,
                 encoder=arguments.encoder,
+                fine_tuned_test=arguments.fine_tuned_test,
                 reverse_perplexity=arguments.reverse_perplexity,
                 baseline="supervised",
                 seed=self.seed,

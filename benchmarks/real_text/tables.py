@@ -18,10 +18,11 @@ from ..sweep.tables import table
 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
-ENCODER_C2ST = "encoder_c2st_auc"
+TESTS = ("fine_tuned_c2st_auc", "encoder_c2st_auc", "c2st_auc")  # from the strongest to the weakest
 BASELINES = ("supervised", "longer")
 ADVERSARIAL = ("frozen", "adversarial")
 TITLES = {
+    "fine_tuned_c2st_auc": "C2ST AUC, fine-tuned",
     "c2st_auc": "C2ST AUC",
     "encoder_c2st_auc": "C2ST AUC, with encoder",
     "mauve": "MAUVE",
@@ -160,8 +161,8 @@ def best_table(runs: list[dict[str, Any]]) -> str:
 
 
 def deciding(runs: list[dict[str, Any]]) -> str:
-    """Return the test by which temperatures are chosen: the one with the encoder, if all runs have it."""
-    return ENCODER_C2ST if all(ENCODER_C2ST in run["metrics"][REAL] for run in runs) else QUALITY[0]
+    """Return the test by which temperatures are chosen: the strongest that all runs have."""
+    return next(test for test in TESTS if all(test in run["metrics"][REAL] for run in runs))
 
 
 def section(runs: list[dict[str, Any]]) -> str:
