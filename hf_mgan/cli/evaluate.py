@@ -1,12 +1,16 @@
 """The subcommand `hf-mgan evaluate`: from flags to models, held-out text and the report."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from datasets import Dataset, DatasetDict
 
-from ..evaluation import EvaluationConfig, Report, evaluate_generator
-from .arguments import named_safety_gate, splits_of
+from ..decoding import DecodingConfig
+from ..decoding.settings import Method
+from ..evaluation import EvaluationConfig, GuidedModel, Report, evaluate_generator
+from ..evaluation.models import Alone, Model, named_models
+from .arguments import check_alone, named_safety_gate, splits_of
 
 
 @dataclass
@@ -16,6 +20,12 @@ class EvaluateArguments(EvaluationConfig):
     Args:
         models (`list[str]`): Generators, each a Hub id or a folder, with adapters or without; `NAME=ID` gives it a
             name.
+        discriminators (`list[str]`, *optional*): Models that their discriminators guide, each as `NAME=ID`, the id or
+            folder of the discriminator; NAME is that of a model. A model that stands twice in `models`, under two
+            names, is compared alone and guided.
+        method (`str`, *optional*, defaults to `"rejection"`): How they are guided; see [`~decoding.DecodingConfig`].
+        threshold (`float`, *optional*, defaults to 0.0): See there.
+        num_candidates (`int`, *optional*, defaults to 16): See there.
         dataset_name (`str`): Hub id or folder of the dataset, or a `.json`, `.jsonl`, `.csv`, `.parquet` or `.txt`
             file of held-out texts.
         dataset_config (`str`, *optional*): Its configuration.
@@ -34,6 +44,12 @@ class EvaluateArguments(EvaluationConfig):
     """
 
     models: list[str] = field(default_factory=list, metadata={"help": "Generators: ids or folders, or NAME=ID."})
+    discriminators: list[str] | None = field(
+        default=None, metadata={"help": "Discriminators that guide models, each as NAME=ID, NAME that of a model."}
+    )
+    method: Method = field(default="rejection", metadata={"help": "How they guide: see `hf-mgan generate --help`."})
+    threshold: float = field(default=0.0, metadata={"help": "c of rejection in nats."})
+    num_candidates: int = field(default=16, metadata={"help": "Candidates per prompt; with rejection the most."})
     dataset_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file of held-out texts."})
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
     dataset_test_split: str = field(default="test", metadata={"help": "Split that no model was trained on."})
@@ -67,6 +83,7 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
     if len(arguments.prompt_tokens) != 2:
         raise ValueError(f"prompt_tokens are the least and the greatest number, got {arguments.prompt_tokens}.")
     arguments.check()
+    guided_models(arguments)  # what is wrong with them is said before any data are loaded
     name, split = arguments.dataset_name, arguments.dataset_train_split
     data = splits_of(name, arguments.dataset_config, arguments.dataset_test_split)
     held_out = _split_of(data, name, arguments.dataset_test_split)
@@ -84,7 +101,7 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
     }
     safety = named_safety_gate(arguments)
     return evaluate_generator(
-        arguments.models,
+        guided_models(arguments),
         held_out,
         arguments,
         training=training,
@@ -101,3 +118,24 @@ def _split_of(data: DatasetDict, name: str, split: str) -> Dataset:
             "was trained on, and with --dataset_train_split which one they were."
         )
     return data[split]
+
+
+def guided_models(arguments: EvaluateArguments) -> dict[str, Model]:
+    """Return the models by name, those that have a discriminator with it.
+
+    Raises:
+        ValueError: If a discriminator names no model, or settings of guidance have nothing to guide.
+    """
+    models = named_models(arguments.models)
+    check_alone(arguments, "discriminators", ["method", "threshold", "num_candidates"])
+    config = DecodingConfig(arguments.method, arguments.threshold, arguments.num_candidates)
+    config.check()
+    for given in arguments.discriminators or []:
+        name, sign, discriminator = given.partition("=")
+        if not sign or name not in models:
+            raise ValueError(
+                f"discriminators has {given!r}: give NAME=ID, with NAME one of the models {', '.join(models)} and ID "
+                "the Hub id or folder of its discriminator."
+            )
+        models[name] = GuidedModel(cast(Alone, models[name]), discriminator, config)
+    return models

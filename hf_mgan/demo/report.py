@@ -167,14 +167,14 @@ def verdict(runs: Sequence[SeedResult]) -> str:
 
 
 def draw(runs: Sequence[SeedResult], path: Path) -> None:
-    """Draw the curves of adversarial training, one line per seed, as a PNG.
+    """Draw the curves of adversarial training, one line per seed, and what the discriminator does after it, as a PNG.
 
     Args:
         runs (`Sequence[SeedResult]`): One per seed.
         path (`Path`): The file.
     """
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    divergence, probabilities, value = figure.subplots(1, 3)
+    figure = Figure(figsize=(17, 4), layout="constrained")
+    divergence, probabilities, value, guided = figure.subplots(1, 4)
     colours = matplotlib.color_sequences["tab10"]
     for number, run in enumerate(runs):
         colour = colours[number % len(colours)]
@@ -187,6 +187,7 @@ def draw(runs: Sequence[SeedResult], path: Path) -> None:
             _smooth(run.curves["D(G(s))"]), color=colour, linestyle=":", label=f"D(G(s)), seed {run.seed}"
         )
         value.plot(_smooth(run.curves["V(D,G)"]), color=colour)
+        _draw_guided(guided, run, first=number == 0)
     divergence.set(title="JS divergence to the language", ylabel="bits", xlabel="step", ylim=(0, None))
     divergence.plot([], [], color="grey", linestyle="--", linewidth=1, label="maximum likelihood, best temperature")
     divergence.legend(fontsize="small")
@@ -196,7 +197,28 @@ def draw(runs: Sequence[SeedResult], path: Path) -> None:
     value.axhline(-math.log(4), color="grey", linewidth=1)
     value.annotate("-log 4: real and generated text cannot be told apart", (0, -math.log(4)), fontsize="small")
     value.set(title="V(D, G)", ylabel="nats", xlabel="step")
+    guided.set(
+        title="With the discriminator at generation",
+        xlabel="draws per sentence kept",
+        ylabel="JS divergence in bits",
+        xscale="log",
+        ylim=(0, None),
+    )
+    guided.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"], minor=False)
+    guided.legend(fontsize="small")
     figure.savefig(path, dpi=120)
+
+
+def _draw_guided(axes: Any, run: SeedResult, first: bool) -> None:
+    """Draw divergence against draws: both generators alone and with their discriminators, and the perfect one's."""
+    starts = {"adversarial": run.adversarial, "maximum likelihood": at_one(run.likelihood)}
+    styles = {"maximum likelihood + D": "o-", "maximum likelihood + perfect D": "k--", "adversarial + D": "s:"}
+    for place, (name, points) in enumerate(run.guided.items()):
+        alone = next(quality for start, quality in starts.items() if name.startswith(start))
+        kept = [point for point in points if math.isfinite(point.draws)]
+        draws, divergences = [1.0, *(point.draws for point in kept)], [alone.divergence, *(p.divergence for p in kept)]
+        colour = {} if "perfect" in name else {"color": matplotlib.color_sequences["tab10"][place]}
+        axes.plot(draws, divergences, styles.get(name, "o-"), label=name if first else None, **colour)
 
 
 def _smooth(values: list[float], width: int = 10) -> list[float]:

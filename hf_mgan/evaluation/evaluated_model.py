@@ -13,6 +13,7 @@ from ..data import as_completions, as_prompts, encode_completions, plain_text, p
 from ..decoding.sampling import encode_prompts
 from ..metrics.likelihood import TextNll, tempered_logps
 from ..safety import SafetyGate
+from .guided_model import GuidedModel
 from .models import Model, load_generator, load_tokenizer
 from .settings import EvaluationConfig
 
@@ -23,13 +24,16 @@ class EvaluatedModel:
     Nothing is loaded before it is needed.
 
     Args:
-        model (`str`, `PreTrainedModel` or `PeftModel`): The generator.
+        model (`str`, `PreTrainedModel`, `PeftModel` or [`GuidedModel`]): The generator, guided or not.
         processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer, if it is not loaded with the model.
         held_out (`Dataset`): Real texts that nothing was trained on.
         training (`Dataset`, *optional*): Those that were trained on.
         order (`list[int]`): Which of the held-out texts count: one half to compare with, then the other.
         config ([`EvaluationConfig`]): Settings.
         prepare (`dict`): Further arguments of [`prepare_dataset`].
+
+    Attributes:
+        guided ([`GuidedModel`], *optional*): The model, if its discriminator guides it.
     """
 
     def __init__(
@@ -42,9 +46,16 @@ class EvaluatedModel:
         config: EvaluationConfig,
         prepare: dict[str, Any],
     ) -> None:
-        self._model, self._processing_class = model, processing_class
+        self.guided = model if isinstance(model, GuidedModel) else None
+        self._model = model.generator if isinstance(model, GuidedModel) else model
+        self._processing_class = processing_class
         self._held_out, self._training, self._order = held_out, training, order
         self.config, self._prepare = config, prepare
+
+    @property
+    def temperatures(self) -> list[float]:
+        """The temperatures at which it is sampled."""
+        return self.config.temperatures if self.guided is None else [self.guided.temperature]
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,13 +13,17 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
+from .guided_model import GuidedModel
 
-Model: TypeAlias = str | PreTrainedModel | PeftModel
+
+Alone: TypeAlias = str | PreTrainedModel | PeftModel
+Model: TypeAlias = Alone | GuidedModel
+OF_EVALUATION = ("max_new_tokens", "batch_size", "seed")  # settings of a guided model that are the evaluation's
 SAMPLED = 2**22  # bytes at both ends of a file by which it is known again
 
 
 def load_generator(
-    model: Model,
+    model: Alone,
     processing_class: PreTrainedTokenizerBase | None = None,
     dtype: str = "auto",
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
@@ -45,7 +50,7 @@ def load_generator(
     return loaded.eval(), tokenizer
 
 
-def load_tokenizer(model: Model, processing_class: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: Alone, processing_class: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
     """Load a generator's tokenizer from where the generator is or was loaded from, unless it is given.
 
     Adapters that were saved without a tokenizer have that of the model below them.
@@ -76,11 +81,14 @@ def saved_discriminator(model: Model) -> str | None:
     """Return the folder of the discriminator that the trainer saves beside a generator, None where there is none.
 
     Args:
-        model (`str`, `PreTrainedModel` or `PeftModel`): As in [`load_generator`]; only a folder is looked into.
+        model (`str`, `PreTrainedModel`, `PeftModel` or [`GuidedModel`]): As in [`load_generator`]; only a folder is
+            looked into, and a guided model says itself where its discriminator is.
 
     Returns:
         `str`, *optional*: `discriminator/` of a saved model, `discriminator/model/` of a checkpoint.
     """
+    if isinstance(model, GuidedModel):
+        return model.discriminator if isinstance(model.discriminator, str) else None
     if not isinstance(model, str):
         return None
     folders = [Path(model, "discriminator"), Path(model, "discriminator", "model")]
@@ -103,7 +111,7 @@ def named_models(models: Model | list[str] | Mapping[str, Model]) -> dict[str, M
     """
     if isinstance(models, Mapping):
         pairs = list(models.items())
-    elif isinstance(models, (str, PreTrainedModel, PeftModel)):
+    elif isinstance(models, (str, PreTrainedModel, PeftModel, GuidedModel)):
         pairs = [_named(models) if isinstance(models, str) else ("model", models)]
     else:
         pairs = [_named(one) for one in models]
@@ -125,12 +133,18 @@ def fingerprint(model: Model) -> str:
     """Return by what a model is known again: its files if they are here, its weights if it is loaded, or its id.
 
     Args:
-        model (`str`, `PreTrainedModel` or `PeftModel`): As in [`load_generator`].
+        model (`str`, `PreTrainedModel`, `PeftModel` or [`GuidedModel`]): As in [`load_generator`].
 
     Returns:
         `str`: Equal for the same model.
     """
     known = hashlib.sha256()
+    if isinstance(model, GuidedModel):
+        given = model.discriminator
+        of_discriminator = fingerprint(given if isinstance(given, str) else given.model)
+        settings = {name: value for name, value in asdict(model.config).items() if name not in OF_EVALUATION}
+        known.update(f"{fingerprint(model.generator)} {of_discriminator} {settings} {model.keep}".encode())
+        return known.hexdigest()[:16]
     if not isinstance(model, str):
         for name, value in model.state_dict().items():
             known.update(f"{name} {float(value.float().sum()):.6e}\n".encode())

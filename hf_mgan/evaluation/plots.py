@@ -5,7 +5,7 @@ from typing import Any
 
 from ..metrics import Interval, share_interval
 from ..metrics.extras import require_packages
-from .report import DIVERSITY, PLOTS, REAL, Report, part_name
+from .report import DIVERSITY, PLOTS, REAL, Report
 from .text_metrics import METRICS
 
 
@@ -74,10 +74,9 @@ def _frontier(report: Report, axes: Any, colours: Any) -> None:
 
 
 def _calibration(report: Report, axes: Any, colours: Any) -> None:
-    nearest = min(report.temperatures, key=lambda temperature: abs(temperature - 1))
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
     for number, model in enumerate(report.models):
-        bins = report.parts[part_name(model, nearest)]["calibration"]
+        bins = report.parts[report.part_nearest_to_1(model)]["calibration"]
         axes.errorbar(
             [prob for prob, _, _ in bins],
             [share for _, share, _ in bins],
@@ -90,7 +89,7 @@ def _calibration(report: Report, axes: Any, colours: Any) -> None:
     axes.set(
         xlabel="probability of being real, by the classifier",
         ylabel="share that is real",
-        title=f"Calibration of the two-sample test at T = {nearest:g}",
+        title="Calibration of the two-sample test, temperatures nearest to 1",
         xlim=(0, 1),
         ylim=(0, 1),
     )
@@ -98,15 +97,14 @@ def _calibration(report: Report, axes: Any, colours: Any) -> None:
 
 
 def _lengths(report: Report, axes: Any, colours: Any) -> None:
-    nearest = min(report.temperatures, key=lambda temperature: abs(temperature - 1))
-    parts = [("real text", REAL), *((model, part_name(model, nearest)) for model in report.models)]
+    parts = [("real text", REAL), *((model, report.part_nearest_to_1(model)) for model in report.models)]
     longest = max(max(report.parts[part]["lengths"], default=0) for _, part in parts)
     width = max(1, longest // 40)
     bins = range(0, longest + 2 * width, width)
     for number, (name, part) in enumerate(parts):
         colour = "black" if part == REAL else colours[(number - 1) % len(colours)]
         axes.hist(report.parts[part]["lengths"], bins=list(bins), histtype="step", color=colour, label=name)
-    axes.set(xlabel="length in words", ylabel="texts", title=f"Lengths at T = {nearest:g}")
+    axes.set(xlabel="length in words", ylabel="texts", title="Lengths, temperatures nearest to 1")
     axes.legend()
 
 

@@ -61,10 +61,18 @@ class Report:
         """The strongest two-sample test that was computed, which decides the verdicts."""
         return next((test for test in TESTS if any(test in part["metrics"] for part in self.parts.values())), TESTS[0])
 
+    def temperatures_of(self, model: str) -> list[float]:
+        """Return the temperatures at which a model was sampled; one that is guided has one."""
+        return [one for one in self.temperatures if part_name(model, one) in self.parts]
+
+    def part_nearest_to_1(self, model: str) -> str:
+        """Return the part of a model at the temperature nearest to 1."""
+        return part_name(model, min(self.temperatures_of(model), key=lambda temperature: abs(temperature - 1)))
+
     def points(self, model: str, quality: str) -> list[Point]:
         """Return a model's curve of quality against diversity, without temperatures that lack one of them."""
         points = []
-        for temperature in self.temperatures:
+        for temperature in self.temperatures_of(model):
             part = part_name(model, temperature)
             values = self.metric(part, quality), self.metric(part, DIVERSITY)
             if values[0] is not None and values[1] is not None:
@@ -135,7 +143,7 @@ def table(report: Report) -> str:
         "| real text | | " + " | ".join(_cell(report.metric(REAL, name)) for name in names) + " |",
     ]
     for model in report.models:
-        for temperature in report.temperatures:
+        for temperature in report.temperatures_of(model):
             part = part_name(model, temperature)
             cells = " | ".join(_cell(report.metric(part, name)) for name in names)
             lines.append(f"| {model} | {temperature:g} | {cells} |")
@@ -211,8 +219,7 @@ def markdown(report: Report) -> str:
         if any(name in part["metrics"] for part in report.parts.values()):
             lines.append(f"- **{description.title}** ({DIRECTIONS[description.better]}): {description.explanation}.")
     lines += ["", "## Samples", "", "The first ones at the temperature nearest to 1, not picked.", ""]
-    nearest = min(report.temperatures, key=lambda temperature: abs(temperature - 1))
-    for title, part in [("real text", REAL), *((model, part_name(model, nearest)) for model in report.models)]:
+    for title, part in [("real text", REAL), *((model, report.part_nearest_to_1(model)) for model in report.models)]:
         lines.append(f"**{title}**")
         lines.append("")
         lines += [f"- {' '.join(text.split())}" for text in report.parts[part]["texts"][:NUM_SHOWN]]

@@ -78,7 +78,7 @@ def evaluate_generator(
 
     Args:
         models (`str`, model, `list[str]` or `Mapping`): The generators by name: Hub ids, folders, models with or
-            without adapters. The first one is the baseline unless `config` names another.
+            without adapters, [`GuidedModel`]s. The first one is the baseline unless `config` names another.
         held_out (`Dataset`): Real texts that no model was trained on, in any form that [`prepare_dataset`] takes; at
             least twice `num_samples` of them, or there will be fewer samples.
         config ([`EvaluationConfig`], *optional*): Settings.
@@ -121,7 +121,6 @@ def evaluate_generator(
     described = _describe(config, named, held_out, training, safety, prepare)
     _check_same(folder / "settings.json", described)
     order = random.Random(config.seed).sample(range(len(held_out)), 2 * count)
-    cells = [(name, temperature) for name in named for temperature in config.temperatures]
     began = time.perf_counter()
     evaluated = {
         name: EvaluatedModel(
@@ -129,6 +128,7 @@ def evaluate_generator(
         )
         for name, model in named.items()
     }
+    cells = [(name, temperature) for name in named for temperature in evaluated[name].temperatures]
     with tqdm(total=count * len(cells), unit="text", desc="samples") as bar:
         for number, (name, temperature) in enumerate(cells, 1):
             bar.set_postfix_str(f"{name} at T = {temperature:g}")
@@ -138,7 +138,7 @@ def evaluate_generator(
                 partial(_draw, evaluated[name], temperature, bar.update),
             )
             bar.update(number * count - bar.n)
-            if temperature == config.temperatures[-1]:
+            if temperature == evaluated[name].temperatures[-1]:
                 evaluated[name].free()
     features = None if config.encoder is None else _encoder_features(config.encoder)
     parts: dict[str, dict[str, Any]] = {}
@@ -161,7 +161,7 @@ def evaluate_generator(
         settings={**described, "samples_each": count},
         baseline=baseline,
         models=list(named),
-        temperatures=list(config.temperatures),
+        temperatures=sorted({temperature for _, temperature in cells}),
         level=config.level,
         parts=parts,
         seconds=round(time.perf_counter() - began, 1),
@@ -198,6 +198,13 @@ def _load_or_make(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -
 def _draw(model: EvaluatedModel, temperature: float, on_batch: Callable[[int], Any]) -> dict[str, Any]:
     """Draw completions at a temperature, and compute the likelihoods that take the generator."""
     config = model.config
+    if model.guided is not None:
+        guided = model.guided.sample(model.generator, model.tokenizer, model.prompts, config)
+        on_batch(len(guided.texts))
+        # Its likelihoods are known up to a number per prompt, so they are left out. A refused text is an empty one.
+        metrics = {"draws": exactly(guided.draws), "tokens_per_text": exactly(guided.tokens_per_text)}
+        texts = [text or "" for text in guided.texts]
+        return {"metrics": _as_json(metrics), "tokens": sum(guided.tokens), "texts": texts}
     drawn = sample(
         model.generator,
         model.tokenizer,
@@ -208,11 +215,14 @@ def _draw(model: EvaluatedModel, temperature: float, on_batch: Callable[[int], A
         config.batch_size,
         on_batch,
     )
+    tokens = sum(map(len, drawn.completion_ids))
     metrics = {
         "entropy": _nll_interval(model.nlls(drawn.prompt_ids, drawn.completion_ids, [temperature])[0], config),
         "real_nll": _nll_interval(model.real_nlls[config.temperatures.index(temperature)], config),
+        "draws": exactly(1.0),
+        "tokens_per_text": exactly(tokens / len(drawn.texts)),
     }
-    return {"metrics": _as_json(metrics), "tokens": sum(map(len, drawn.completion_ids)), "texts": drawn.texts}
+    return {"metrics": _as_json(metrics), "tokens": tokens, "texts": drawn.texts}
 
 
 def _compute_of_real(
@@ -261,6 +271,11 @@ def _text_metrics(
         seed=config.seed,
         level=config.level,
     )
+
+
+def exactly(value: float) -> Interval:
+    """Return a value that has no interval."""
+    return Interval(value, math.nan, math.nan)
 
 
 def _nll_interval(nlls: list[TextNll], config: EvaluationConfig) -> Interval:

@@ -104,6 +104,12 @@ METRICS: dict[str, MetricDescription] = {
     "near_duplicates": MetricDescription(
         "near dup.", "real", "share of texts with a near duplicate among the training texts"
     ),
+    "draws": MetricDescription(
+        "draws", "lower", "candidates drawn per text, 1 for a generator alone: what guided sampling costs"
+    ),
+    "tokens_per_text": MetricDescription(
+        "tokens", "lower", "tokens drawn per text, those of rejected candidates included"
+    ),
     "bleu": MetricDescription("BLEU", "higher", "BLEU against the references, [0, 100]"),
     "unsafe_rate": MetricDescription(
         "unsafe", "lower", "share of texts that the safety classifier calls unsafe, [0, 1]"
@@ -114,7 +120,7 @@ METRICS: dict[str, MetricDescription] = {
 # The first one that was computed decides a verdict.
 TESTS = ("fine_tuned_c2st_auc", "c2st_auc", "encoder_c2st_auc")
 # Those that take the generator and not its texts alone.
-OF_GENERATOR = ("real_nll", "entropy")
+OF_GENERATOR = ("real_nll", "entropy", "draws", "tokens_per_text")
 
 
 class TextMetrics(NamedTuple):

@@ -9,11 +9,12 @@ import pytest
 import torch
 import yaml
 
+from hf_mgan import Discriminator
 from hf_mgan.cli import evaluate as evaluate_module
 from hf_mgan.cli.evaluate import EvaluateArguments, evaluate
 from hf_mgan.cli.main import main
 
-from ..conftest import texts
+from ..conftest import bert_classifier, texts, tokenizer_of_pairs
 from ..evaluation.conftest import new_generator, save
 
 
@@ -226,3 +227,36 @@ def test_second_call_goes_on_with_another_model(workplace, evaluated):
     first, second = evaluated[0][2], evaluated[1][2]
     assert second.parts["start_T0.9"] == first.parts["start_T0.9"]
     assert second.models == ["start", "third"]
+
+
+def test_evaluate_takes_a_model_alone_and_guided(workplace, capsys):
+    Discriminator(bert_classifier(), tokenizer_of_pairs()).save_pretrained("guide")
+    with pytest.warns(UserWarning, match="not calibrated"):
+        main(
+            flags(
+                models=["alone=start", "guided=start"],
+                discriminators=["guided=guide"],
+                threshold=0.5,
+                num_candidates=8,
+                temperatures=[1.0, 1.3],
+            )
+        )
+    report = json.loads((workplace / "out" / "report.json").read_text())
+    assert report["parts"]["alone_T1"]["metrics"]["draws"][0] == 1
+    assert report["parts"]["guided_T1"]["metrics"]["draws"][0] > 1
+    assert "guided_T1.3" not in report["parts"]
+    assert "| guided | 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"discriminators": ["guide"]}, "NAME=ID, with NAME one of the models start, gan"),
+        ({"discriminators": ["other=guide"]}, "one of the models start, gan"),
+        ({"threshold": 0.5}, "threshold=0.5 has no effect without discriminators"),
+        ({"discriminators": ["gan=guide"], "num_candidates": 0}, "num_candidates must be at least 1"),
+    ],
+)
+def test_evaluate_refuses_guidance_without_a_model(workplace, changes, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(EvaluateArguments(**{**SETTINGS, **changes}))
