@@ -149,13 +149,20 @@ def check_models(script: TrainArguments, model: ModelConfig) -> None:
 def load_splits(script: TrainArguments, args: AdversarialConfig, mixture: DatasetMixtureConfig) -> DatasetDict:
     """Load the dataset, and check that it has the splits to train on and to evaluate on."""
     data = _loaded(script, mixture)
-    for split in [script.dataset_train_split, *([script.dataset_test_split] if args.eval_strategy != "no" else [])]:
+    for split in [script.dataset_train_split, *([script.dataset_test_split] if needs_held_out(args) else [])]:
         if split not in data:
             raise ValueError(
                 f"The data has the splits {list(data)} and no {split!r}: say with --dataset_train_split which one to "
-                "train on, with --dataset_test_split which one to evaluate on, and --eval_strategy no for none."
+                "train on, with --dataset_test_split which one to evaluate on and to calibrate the discriminator on; "
+                "--eval_strategy no and --discriminator_final_steps 0 need none. A folder with a file per split, such "
+                "as train.jsonl and test.jsonl, is a dataset with both."
             )
     return data
+
+
+def needs_held_out(args: AdversarialConfig) -> bool:
+    """Return whether training needs the test split: for evaluations, or for the discriminator's final updates."""
+    return args.eval_strategy != "no" or args.discriminator_final_steps > 0
 
 
 def _loaded(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDict:
@@ -183,13 +190,12 @@ def trainer_arguments(
         "dtype": model.dtype,
         **(args.model_init_kwargs or {}),
     }
-    evaluates = args.eval_strategy != "no"
     return {
         "model": model.model_name_or_path,
         "discriminator": script.discriminator_name_or_path,
         "args": args,
         "train_dataset": data[script.dataset_train_split],
-        "eval_dataset": data[script.dataset_test_split] if evaluates else None,
+        "eval_dataset": data[script.dataset_test_split] if needs_held_out(args) else None,
         "reward_funcs": [imported(name, "reward_funcs") for name in script.reward_funcs or []],
         "safety_gate": named_safety_gate(script),
         "evaluator": _evaluator(script, args, data),

@@ -390,3 +390,22 @@ def test_unknown_command_ends_with_status_2(capsys):
         main(["trian"])
     assert stopped.value.code == 2
     assert "invalid choice: 'trian'" in capsys.readouterr().err
+
+
+def test_train_discriminator_alone_and_generate_with_both(workplace, capsys):
+    """The two commands for a generator that nobody trains."""
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(48, 9))
+    (workplace / "with_test_split" / "test.jsonl").write_text(rows)
+    changes = {"max_steps": None, "num_train_epochs": 0, "discriminator_final_steps": 4}
+    main(flags(dataset_name="with_test_split", use_peft=None, lora_r=None, lora_target_modules=None, **changes))
+    calibration = json.loads((workplace / "out" / "discriminator" / "calibration.json").read_text())
+    assert (calibration["max_new_tokens"], calibration["num_texts"]) == (8, 24)
+    main(["generate", "--model", "out", "--num_texts", "3", "--output", "texts.jsonl"])
+    lines = [json.loads(line) for line in (workplace / "texts.jsonl").read_text().splitlines()]
+    assert len(lines) == 3
+    assert all(line["tokens"] <= 8 * line["tries"] for line in lines)  # as many tokens as it is calibrated for
+
+
+def test_train_asks_for_held_out_texts_for_final_updates(workplace):
+    with pytest.raises(ValueError, match=r"dataset_test_split .* calibrate the discriminator"):
+        main(flags(discriminator_final_steps=4))
