@@ -22,7 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator, prepare_dataset
 from hf_mgan.evaluation.text_metrics import text_metrics
-from hf_mgan.metrics import encoder_features
+from hf_mgan.metrics import encoder_features, fine_tuned_c2st, fine_tuning
 
 
 pytestmark = pytest.mark.real
@@ -168,3 +168,14 @@ def test_c2st_with_an_encoder_tells_spliced_sentences(real_models):
     metrics = text_metrics(spliced, real, features=features, reverse=False).metrics
     assert metrics["c2st_auc"].low < 0.5
     assert metrics["encoder_c2st_auc"].low > 0.6
+
+
+def test_fine_tuned_c2st_tells_sentences_in_disorder(real_models, sentences, monkeypatch):
+    """The words of each sentence from last to first: the same words, and hardly an n-gram that no sentence has."""
+    monkeypatch.setattr(fine_tuning, "MIN_STEPS", 40)
+    real, others = sentences[:128]["text"], sentences[128:]["text"]
+    backwards = [" ".join(text.split()[::-1]) for text in others]
+    encoder = str(real_models / DISCRIMINATOR)
+    result = fine_tuned_c2st(real, backwards, encoder, epochs=5, batch_size=8)
+    assert result.auc.low > 0.6
+    assert result.real_scores.mean() > 0 > result.generated_scores.mean()
