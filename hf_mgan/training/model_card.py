@@ -1,6 +1,8 @@
 """The model card: TRL's own, with tags and paper of adversarial training, and a section on the discriminator."""
 
 import json
+import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from peft import PeftModel
 from transformers import BitsAndBytesConfig
 
 from ..config import AdversarialConfig
-from ..discriminator import Discriminator
+from ..discriminator import Calibration, Discriminator
 
 
 TAG_NAMES = ["trl", "hf-mgan", "gan"]
@@ -42,6 +44,32 @@ is saved beside it, in `discriminator/`.
 {load}
 ```
 
+{sampling}
+"""
+CALIBRATED = """### Sampling with both models
+
+The discriminator corrects this generator at generation: it decides which of its texts are kept. It is calibrated for
+texts of at most {max_new_tokens} tokens, drawn at temperature {temperature:g}{further}.
+
+| on {num_texts} held-out texts of each side | |
+|---|---|
+| AUC, with its 95 % interval; 0.5 where it cannot tell them apart | {auc[0]:.3f} ({auc[1]:.3f} to {auc[2]:.3f}) |
+| loss in nats; log 2 = 0.693 where it cannot | {loss:.3f} |
+| calibration error, before and after | {uncalibrated_error:.3f}, {error:.3f} |
+
+```bash
+{command}
+```
+
+```python
+{sample}
+```
+"""
+NOT_CALIBRATED = """### Sampling with both models
+
+The discriminator is not calibrated, so that its logit is no log-ratio of real to generated text. Training with
+`discriminator_final_steps` lets it catch up on the final generator and calibrates it; then `hf-mgan generate` samples
+with both models.
 """
 SHOWN = {
     "discriminator/real_prob": "D(x), mean probability it gives real text",
@@ -74,9 +102,70 @@ def extend_model_card(
         reward=args.discriminator_reward,
         metrics=rows,
         load=_loading_lines(discriminator, hub_model_id, args.output_dir),
+        sampling=_sampling_section(discriminator, hub_model_id, args.output_dir),
     )
     card.text = card.text.replace(ANCHOR, section + ANCHOR, 1)
     card.save(path)
+
+
+def _sampling_section(discriminator: Discriminator, hub_model_id: str | None, output_dir: str) -> str:
+    """Return how to sample with both models, and what the discriminator knows of held-out texts."""
+    calibration = discriminator.calibration
+    if calibration is None:
+        return NOT_CALIBRATED
+    further, flag = "", ""
+    if calibration.generation_kwargs:
+        given = json.dumps(calibration.generation_kwargs)
+        further, flag = f" with `{given}`", f" --generation_kwargs {shlex.quote(given)}"
+    command = (
+        f"hf-mgan generate --model {shlex.quote(hub_model_id or output_dir)} "
+        f"--temperature {calibration.temperature:g} --max_new_tokens {calibration.max_new_tokens}{flag}"
+    )
+    sample = _sampling_lines(discriminator, calibration, hub_model_id, output_dir)
+    return CALIBRATED.format(**asdict(calibration), further=further, command=command, sample=sample)
+
+
+def _sampling_lines(
+    discriminator: Discriminator, calibration: Calibration, hub_model_id: str | None, output_dir: str
+) -> str:
+    """Return the code that loads both models and samples with them."""
+    imports, before, extra = _quantisation_lines(discriminator)
+    folder = json.dumps(output_dir)
+    if hub_model_id is not None:
+        imports.insert(0, "from huggingface_hub import snapshot_download")
+        folder = f"snapshot_download({json.dumps(hub_model_id)})"
+    settings = f"temperature={calibration.temperature:g}, max_new_tokens={calibration.max_new_tokens}"
+    if calibration.generation_kwargs:
+        settings += f", generation_kwargs={calibration.generation_kwargs!r}"
+    return "\n".join(
+        [
+            "from hf_mgan import Discriminator",
+            "from hf_mgan.decoding import DecodingConfig, guided_sample",
+            *imports,
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f"folder = {folder}",
+            *before,
+            "generator = AutoModelForCausalLM.from_pretrained(folder)  # with its adapters, if it has some",
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+            f'discriminator = Discriminator.from_pretrained(folder + "/discriminator"{extra})',
+            'prompts = ["Once upon a time"]  # of the kind that it was trained on',
+            f"config = DecodingConfig({settings})",
+            "print(guided_sample(generator, tokenizer, discriminator, prompts, config).texts)",
+        ]
+    )
+
+
+def _quantisation_lines(discriminator: Discriminator) -> tuple[list[str], list[str], str]:
+    """Return imports, lines and an argument that quantise the model below the adapters as it was in training."""
+    quantisation = getattr(discriminator.model.config, "quantization_config", None)
+    if not isinstance(discriminator.model, PeftModel) or not isinstance(quantisation, BitsAndBytesConfig):
+        return [], [], ""
+    return (
+        ["from transformers import BitsAndBytesConfig"],
+        [f"quantization_config = BitsAndBytesConfig.from_dict({quantisation.to_diff_dict()})"],
+        ", quantization_config=quantization_config",
+    )
 
 
 def _loading_lines(discriminator: Discriminator, hub_model_id: str | None, output_dir: str) -> str:
@@ -87,16 +176,16 @@ def _loading_lines(discriminator: Discriminator, hub_model_id: str | None, outpu
     so what this discriminator has in place of its base model's is said again, its quantisation included: with another
     one it would be another function.
     """
-    model, imports, before, extra = discriminator.model, [], [], ""
+    model, extra = discriminator.model, ""
+    imports: list[str] = []
+    before: list[str] = []
     if isinstance(model, PeftModel):
         loader = "AutoPeftModelForSequenceClassification"
         imports.append(f"from peft import {loader}")
         extra = f", num_labels={model.config.num_labels}, pad_token_id={discriminator.processing_class.pad_token_id}"
-        quantisation = getattr(model.config, "quantization_config", None)
-        if isinstance(quantisation, BitsAndBytesConfig):
-            imports.append("from transformers import BitsAndBytesConfig")
-            before.append(f"quantization_config = BitsAndBytesConfig.from_dict({quantisation.to_diff_dict()})")
-            extra += ", quantization_config=quantization_config"
+        further, before, argument = _quantisation_lines(discriminator)
+        imports += further
+        extra += argument
     else:
         loader = "AutoModelForSequenceClassification"
         imports.append(f"from transformers import {loader}")
