@@ -2,6 +2,7 @@
 
 In: prompts and [`GuidedSamples`]. Out: a file, or the standard output; on a terminal a table, by rich where it is
 installed. The cost stands behind the texts on a terminal, and on the standard error where the texts are JSON lines.
+The lines are rows of prompt and completion as TRL's trainers take them.
 """
 
 import json
@@ -38,7 +39,7 @@ class Writer:
                 raise ValueError(f"output is {path!r}, which cannot be written: {error}.") from error
 
     def write(self, prompts: Sequence[Text], samples: GuidedSamples, seconds: float, has_ratios: bool) -> None:
-        """Write the texts, and what they cost.
+        """Write the texts, and what they cost. A prompt without a text has a row in a table, and no line of JSON.
 
         Args:
             prompts (`Sequence[str or list[dict]]` of length N): The prompts.
@@ -47,7 +48,8 @@ class Writer:
             has_ratios (`bool`): Whether there was a discriminator, so that the log-ratios say something.
         """
         rows = output_rows(prompts, samples, has_ratios)
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        given = [row for row in rows if row["completion"] is not None]  # no trainer takes a row without a completion
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in given)
         cost = cost_line(samples, seconds)
         if self._path is not None:
             self._path.write_text(lines, encoding="utf-8")
@@ -61,7 +63,7 @@ class Writer:
 
 
 def output_rows(prompts: Sequence[Text], samples: GuidedSamples, has_ratios: bool) -> list[dict[str, Any]]:
-    """Return a row for each text; `completion` is None where a filter refused every candidate.
+    """Return a row for each text, in the form of [`prepare_dataset`]: the answer to messages is a message.
 
     Args:
         prompts (`Sequence[str or list[dict]]` of length N): As in [`Writer.write`], as all that follow.
@@ -69,13 +71,16 @@ def output_rows(prompts: Sequence[Text], samples: GuidedSamples, has_ratios: boo
         has_ratios (`bool`): See there; `log_ratio` is None otherwise.
 
     Returns:
-        `list[dict]` of length N: With `prompt`, `completion`, `log_ratio` (nats), `tries`, `tokens` and `accepted`.
+        `list[dict]` of length N: With `prompt`, `completion` (None where a filter refused every candidate),
+            `log_ratio` (nats), `tries`, `tokens` and `accepted`.
     """
     columns = (prompts, samples.texts, samples.log_ratios, samples.tries, samples.tokens, samples.accepted)
     return [
         {
             "prompt": prompt,
-            "completion": text,
+            "completion": text
+            if text is None or isinstance(prompt, str)
+            else [{"role": "assistant", "content": text}],
             "log_ratio": round(ratio, 4) if has_ratios and math.isfinite(ratio) else None,
             "tries": tries,
             "tokens": tokens,
@@ -128,6 +133,6 @@ def write_table(rows: list[dict[str, Any]]) -> None:
 def _cells(row: dict[str, Any]) -> list[str]:
     """Return a row as texts without line breaks; one that was not accepted has a star at its tries."""
     ratio = "" if row["log_ratio"] is None else f"{row['log_ratio']:+.2f}"
-    completion = "(refused by the filter)" if row["completion"] is None else row["completion"]
+    completion = "(refused by the filter)" if row["completion"] is None else plain_text(row["completion"])
     tries = f"{row['tries']}{'' if row['accepted'] else '*'}"
     return [ratio, tries, " ".join(plain_text(row["prompt"]).split()), " ".join(completion.split())]

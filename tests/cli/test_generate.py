@@ -10,6 +10,7 @@ import datasets
 import pytest
 import torch
 import yaml
+from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import Discriminator
 from hf_mgan.cli import generate as generate_module
@@ -222,7 +223,8 @@ def test_messages_go_through_the_chat_template(workplace, capsys):
     write_file("p.jsonl", [{"prompt": MESSAGES}])
     (row,) = run(capsys, prompts=None, prompts_file="p.jsonl", discriminator="none", num_candidates=None)
     (same,) = run(capsys, prompts=["one a dog three"], discriminator="none", num_candidates=None)
-    assert row == {**same, "prompt": MESSAGES}
+    answer = {"role": "assistant", "content": same["completion"]}
+    assert row == {**same, "prompt": MESSAGES, "completion": [answer]}
 
 
 def test_yaml_file_and_json_flags_say_the_same(workplace, capsys):
@@ -243,15 +245,40 @@ def test_unsafe_texts_are_never_returned(workplace, capsys, model):
 
 
 @pytest.mark.filterwarnings("ignore:2 of 2 prompts")
-def test_text_that_is_refused_is_null(workplace, capsys):
+def test_text_that_is_refused_has_no_line(workplace, capsys):
     main(flags(safety_gate_name_or_path="my_rules.all_of_them", num_candidates=3))
     written = capsys.readouterr()
-    rows = [json.loads(line) for line in written.out.splitlines()]
-    assert [(row["completion"], row["log_ratio"], row["accepted"], row["tries"]) for row in rows] == [
-        (None, None, False, 3)
-    ] * 2
+    assert written.out == ""
     assert "0 texts, inf draws per text kept" in written.err
     assert "2 exhausted, 2 refused by the filter" in written.err
+
+
+@pytest.mark.filterwarnings("ignore:.* prompts have no accepted text")
+def test_lines_are_rows_that_sft_trains_on(workplace, capsys):
+    """Among 40 prompts, one candidate each, some are refused and have no line; TRL would stop at a completion null."""
+    command = {"prompts": ["<s> the dog ", "<s> "], "num_texts": 20, "num_candidates": 1}
+    main(flags(safety_gate_name_or_path="my_rules.dogs", output="accepted/train.jsonl", **command))
+    rows = [json.loads(line) for line in (workplace / "accepted/train.jsonl").read_text().splitlines()]
+    assert 0 < len(rows) < 40
+    assert f"{40 - len(rows)} refused by the filter" in capsys.readouterr().out
+    trainer = sft_trainer(workplace / "accepted", workplace / "plain")
+    for row, read in zip(rows, trainer.train_dataset, strict=True):
+        prompt, whole = (
+            new_tokenizer()(text)["input_ids"] for text in (row["prompt"], row["prompt"] + row["completion"])
+        )
+        assert read["input_ids"][: len(whole)] == whole
+        assert read["labels"][: len(prompt)] == [-100] * len(prompt)
+        assert read["labels"][len(prompt) :] == read["input_ids"][len(prompt) :]
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    assert any(not torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+def sft_trainer(data, model):
+    """Return TRL's trainer on what `trl sft --dataset_name FOLDER` reads."""
+    config = SFTConfig("sft", max_steps=2, use_cpu=True, bf16=False, report_to="none", save_strategy="no")
+    rows = datasets.load_dataset(str(data), split="train")
+    return SFTTrainer(str(model), config, train_dataset=rows, processing_class=new_tokenizer())
 
 
 def test_output_is_a_file_of_json_lines(workplace, capsys):
@@ -352,7 +379,8 @@ def test_cost_line_counts_what_was_drawn():
 
 
 def test_output_rows_have_no_value_that_json_lacks():
-    rows = output_rows(["x", MESSAGES, "z"], samples(), has_ratios=True)
+    rows = output_rows([MESSAGES, MESSAGES, "z"], samples(), has_ratios=True)
+    assert [rows[0]["completion"], rows[2]["completion"]] == [[{"role": "assistant", "content": "a dog"}], ""]
     assert rows[1] == {
         "prompt": MESSAGES, "completion": None, "log_ratio": None, "tries": 4, "tokens": 9, "accepted": False,
     }  # fmt: skip
