@@ -40,7 +40,7 @@ Result = dict[str, Any]
 
 def demo_lines(report: Result) -> list[Result]:
     """Return the lines of `demo.jsonl`, one per seed, from the `demo.json` of `hf-mgan demo`."""
-    kept = ("seed", "likelihood", "likelihood_again", "adversarial")
+    kept = ("seed", "likelihood", "likelihood_again", "adversarial", "guided")
     settings = {name: value for name, value in report["arguments"].items() if name not in ("output_dir", "seeds")}
     about = {"language": report["language"], "settings": settings, "versions": report["versions"]}
     return [rounded({**{name: run[name] for name in kept}, **about}) for run in report["runs"]]
@@ -65,7 +65,10 @@ def demo_table(seeds: list[Result]) -> str:
     def row(text: str, qualities: list[Result]) -> list[str]:
         temperatures = sorted({one["temperature"] for one in qualities})
         shown = f"{temperatures[0]:g}" + (f"-{temperatures[-1]:g}" if len(temperatures) > 1 else "")
-        cells = [f"{fmean(one[key] for one in qualities):.{digits}f}" for key, digits in DEMO_COLUMNS.values()]
+        cells = [
+            f"{fmean(one[key] for one in qualities):.{digits}f}" if key in qualities[0] else ""
+            for key, digits in DEMO_COLUMNS.values()
+        ]
         cells[0] += f" ± {stdev(one['divergence'] for one in qualities):.3f}"
         return [text, shown, *cells]
 
@@ -74,6 +77,12 @@ def demo_table(seeds: list[Result]) -> str:
 
     language = seeds[0]["language"]
     of_language = {"divergence": 0, "real_nll": language["entropy"], **language}
+    guided = []
+    for name, points in seeds[0].get("guided", {}).items():
+        for place, point in enumerate(points):
+            same = [seed["guided"][name][place] for seed in seeds]
+            draws = fmean(one["draws"] for one in same)
+            guided.append(row(f"{name}, c = {point['threshold']:g}, {draws:.1f} draws", same))
     return table(
         ["", "T", *DEMO_COLUMNS],
         [
@@ -82,6 +91,7 @@ def demo_table(seeds: list[Result]) -> str:
             row("… at its best temperature", [seed["likelihood"][0] for seed in seeds]),
             row("… after twice the steps, at its best", [seed["likelihood_again"][0] for seed in seeds]),
             row("**adversarial**", [seed["adversarial"] for seed in seeds]),
+            *guided,
         ],
     )
 

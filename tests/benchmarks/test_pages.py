@@ -44,7 +44,9 @@ def test_demo_table_has_the_means_over_the_seeds():
 
     def run(seed, divergence):
         quality = {**language, "real_nll": 14.0, "divergence": divergence, "temperature": 1.0}
-        return {"seed": seed, "likelihood": [quality], "likelihood_again": [quality], "adversarial": quality, "x": 0}
+        guided = {**quality, "draws": 2.0 + seed, "threshold": 0.5, "divergence": divergence / 2}
+        models = {"likelihood": [quality], "likelihood_again": [quality], "adversarial": quality}
+        return {"seed": seed, **models, "guided": {"maximum likelihood + D": [guided]}, "x": 0}
 
     report = {"arguments": {"steps": 2, "seeds": [0, 1]}, "language": language, "versions": {}}
     lines = results.demo_lines({**report, "runs": [run(0, 0.3), run(1, 0.4)]})
@@ -52,4 +54,5 @@ def test_demo_table_has_the_means_over_the_seeds():
     assert all("x" not in line and line["settings"] == {"steps": 2} for line in lines)
     table = results.demo_table(lines)
     assert "| **adversarial** | 1 | 0.350 ± 0.071 | 1.000 | 0.400 | 13.00 | 14.00 | 7.00 |" in table
+    assert "| maximum likelihood + D, c = 0.5, 2.5 draws | 1 | 0.175 ± 0.035 | 1.000" in table
     assert "| the language |  | 0 | 1.000 | 0.400 | 13.00 | 13.00 | 7.00 |" in table
