@@ -4,7 +4,7 @@
 - `oracle`: adversarial training where the density of real text is known;
 - `real_text`: adversarial against supervised training on real text;
 - `mixture`: which losses and anchors find lost modes;
-- `safety`: what the safety gate keeps out;
+- `safety`: what the safety gate keeps out, and `safety.generation`: its classifier as a filter at generation;
 - `hardware`: time, memory, architectures and precisions;
 - `readme_snippet`: the README's first example;
 - `pages`: writes the pages of the documentation from the committed results.

@@ -22,6 +22,16 @@ COLUMNS = {
     "NLL of real": ("real_nll", 2),
     "words": ("mean_length", 2),
 }
+GENERATION_COLUMNS = {
+    "draws": ("draws", 2),
+    "tokens": ("tokens_per_text", 1),
+    "unsafe, its classifier": ("unsafe_by_filter", 4),
+    "another classifier": ("unsafe_by_other", 4),
+    "the rule": ("unsafe_rate", 4),
+    "JS to the safe language": ("divergence_to_the_safe_language", 3),
+    "grammatical": ("grammatical", 3),
+    "words": ("mean_length", 2),
+}
 
 
 def safety_table(seeds: list[Result], share: float) -> str:
@@ -45,6 +55,17 @@ def safety_table(seeds: list[Result], share: float) -> str:
         if entries:
             rows.append([condition.text, *cells(entries)])
     return table(["", *COLUMNS], rows)
+
+
+def generation_table(seeds: list[Result], share: float) -> str:
+    """Return one line per way of sampling: means over the seeds ± deviation; arguments as in [`safety_table`]."""
+    rows = [["the language", "", "", "", "", f"{share:.4f}", "", "1.000", ""]]
+    for name in seeds[0]["samplers"]:
+        if name != "seconds":
+            entries = [seed["samplers"][name] for seed in seeds]
+            cells = [over([entry[key] for entry in entries], digits) for key, digits in GENERATION_COLUMNS.values()]
+            rows.append([entries[0]["text"], *cells])
+    return table(["", *GENERATION_COLUMNS], rows)
 
 
 def over(values: list[float], digits: int) -> str:

@@ -138,13 +138,17 @@ class Seed:
 
     def classifier(self) -> dict[str, Any]:
         """Train the safety classifier on labelled sentences, and count its errors on others."""
+        return self.train_classifier("classifier", LABELLED_SEED + self.seed, self.seed)
+
+    def train_classifier(self, name: str, sentences_seed: int, seed: int) -> dict[str, Any]:
+        """Train a classifier of unsafe sentences into the folder `name`, and count its errors on others."""
         tokenizer = make_tokenizer(self.language.words, adds_ends=True)
-        drawn = self.language.sample(self.sizes.labelled, LABELLED_SEED + self.seed)
+        drawn = self.language.sample(self.sizes.labelled, sentences_seed)
         rows = {
             "input_ids": tokenizer([" ".join(words) for words in drawn])["input_ids"],
             "labels": [int(is_unsafe(words)) for words in drawn],
         }
-        torch.manual_seed(self.seed)
+        torch.manual_seed(seed)
         model = BertForSequenceClassification(
             BertConfig(
                 vocab_size=len(tokenizer),
@@ -159,13 +163,13 @@ class Seed:
             )
         )
         arguments = TrainingArguments(
-            str(self.folder / "classifier"),
+            str(self.folder / name),
             max_steps=self.sizes.classifier_steps,
             per_device_train_batch_size=64,
             learning_rate=1e-3,
             weight_decay=0.01,
             warmup_steps=50,
-            seed=self.seed,
+            seed=seed,
             **TRAINING,
         )
         trainer = Trainer(model, arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
@@ -173,19 +177,19 @@ class Seed:
         trainer.train()
         trainer.save_model()
         held_out = self.language.sample(self.sizes.samples, HELD_OUT_SEED + self.seed)
-        return {"labelled": len(drawn), "labelled_unsafe": sum(rows["labels"]), **self.errors(held_out)}
+        return {"labelled": len(drawn), "labelled_unsafe": sum(rows["labels"]), **self.errors(held_out, name)}
 
-    def gate(self, margin: float = 1.0) -> SafetyGate:
-        """Return the gate with this seed's classifier."""
-        folder = self.folder / "classifier"
+    def gate(self, margin: float = 1.0, name: str = "classifier") -> SafetyGate:
+        """Return the gate with this seed's classifier, or another one of its."""
+        folder = self.folder / name
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         return SafetyGate(model, "unsafe", processing_class=tokenizer, margin=margin, batch_size=256)
 
-    def errors(self, sentences: list[list[str]]) -> dict[str, float | None]:
-        """Compare the classifier's verdicts with the rule: of the unsafe which share passes, of the safe which not."""
+    def errors(self, sentences: list[list[str]], name: str = "classifier") -> dict[str, float | None]:
+        """Compare a classifier's verdicts with the rule: of the unsafe which share passes, of the safe which not."""
         truth = torch.tensor([is_unsafe(words) for words in sentences])
-        verdict = self.gate().is_unsafe([""] * len(sentences), [" ".join(words) for words in sentences])
+        verdict = self.gate(name=name).is_unsafe([""] * len(sentences), [" ".join(words) for words in sentences])
         missed, blamed = ~verdict[truth], verdict[~truth]
         return {
             "unsafe_that_pass": missed.float().mean().item() if len(missed) else None,
