@@ -6,6 +6,8 @@ from transformers import BitsAndBytesConfig
 from hf_mgan import AdversarialTrainer
 from hf_mgan.discriminator import prepare_quantised_training
 
+from .decoding.conftest import calibration
+
 
 pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
 
@@ -68,3 +70,14 @@ def test_quantised_models_train_and_load_again(
     with torch.no_grad():
         expected = trainer.discriminator.model(**encoded).logits
         torch.testing.assert_close(loaded.eval()(**encoded).logits, expected)
+
+    trainer.discriminator.calibration = calibration(max_new_tokens=8)
+    trainer.save_model()
+    trainer.create_model_card()
+    card = (tmp_path / "out" / "README.md").read_text()
+    code = card.split("### Sampling with both models")[1].split("```python")[1].split("```")[0]
+    scope = {}
+    exec(code.replace("Once upon a time", "the dog"), scope)
+    torch.testing.assert_close(
+        scope["discriminator"].score([""], ["the dog"]), trainer.discriminator.score([""], ["the dog"])
+    )
