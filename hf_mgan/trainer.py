@@ -266,15 +266,9 @@ class AdversarialTrainer(GRPOTrainer):
         return output
 
     def fit_discriminator(self, num_updates: int) -> Calibration:
-        """Train the discriminator against the generator as it stands, and calibrate it: it can guide generation then.
+        """Train the discriminator against the generator as it stands, and calibrate it, to guide generation.
 
-        Without a call of `train` before it, this is all there is to do for a generator that nobody trains.
-
-        Args:
-            num_updates (`int`): Updates, at most; see [`~training.final_updates.fit_discriminator`].
-
-        Returns:
-            [`~discriminator.Calibration`]: How well the discriminator knows held-out texts.
+        See [`~training.final_updates.fit_discriminator`]. Without `train` before it, the generator is never trained.
         """
         data = cast(Dataset, self.train_dataset), cast(Dataset, self.eval_dataset)
         with unwrapped_generator(self) as generator:

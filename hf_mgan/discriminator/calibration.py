@@ -98,7 +98,13 @@ def saved_calibration(source: str, revision: str | None = None) -> Calibration |
     Returns:
         [`Calibration`], *optional*: None where there is none.
     """
-    path = cached_file(source, CALIBRATION_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+    path = cached_file(
+        source,
+        CALIBRATION_FILE,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,  # the model itself may be there, kept from before
+    )
     return None if path is None else Calibration.load(path)
 
 
