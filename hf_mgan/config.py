@@ -25,7 +25,7 @@ OPTIM_DEFAULTS: dict[str, Any] = {
     "warmup_steps": 0,
 }
 OPTIM_KEYS = (*OPTIM_DEFAULTS, "adam_beta1", "adam_beta2", "adam_epsilon")
-MODEL_INIT_KEYS = ("fresh_head", "gradient_checkpointing", "revision", "attn_implementation")
+MODEL_INIT_KEYS = ("fresh_head", "gradient_checkpointing", "revision", "attn_implementation", "prefixes")
 REGULARIZATION_KEYS = ("label_smoothing", "logit_penalty", "token_dropout")
 UPDATE_GATING_KEYS = ("ceiling", "floor")
 
@@ -79,7 +79,8 @@ class AdversarialConfig(GRPOConfig):
         discriminator_model_init_kwargs (`dict` or `str`, *optional*): How the discriminator is loaded: `fresh_head` (a
             classifier that was trained for something else gets a new head with one label; a model without one gets it
             anyway), `gradient_checkpointing` (activations are computed again in the backward pass: less memory, more
-            time), `revision`, `attn_implementation`.
+            time), `revision`, `attn_implementation`, `prefixes` (it learns from all prefixes of a text, which takes a
+            causal one, and which `"token_rejection"` needs at generation).
         discriminator_regularization (`dict` or `str`, *optional*): What keeps the discriminator from being too
             confident: `label_smoothing` (one-sided, [0, 0.5), for `"bce"` and `"least_squares"`), `logit_penalty`
             (coefficient of the mean square of the logits), `token_dropout` (probability in [0, 1) that a token is

@@ -23,6 +23,7 @@ from transformers.utils import cached_file, find_adapter_config_file
 from ..data import prepare_dataset, start_of_sequence
 from ..decoding import DecodingConfig, GuidedSamples, guided_sample
 from ..discriminator import Discriminator
+from ..evaluation.guided_model import load_guide
 from ..evaluation.models import load_generator
 from ..safety import SafetyGate
 from ..training.checkpoint import FOLDER, MODEL_FOLDER
@@ -222,7 +223,7 @@ def _beside(model: str) -> str | None:
 def load_discriminator(source: str, script: GenerateArguments, device: torch.device) -> Discriminator:
     """Load a discriminator onto the generator's device."""
     label = script.discriminator_label
-    return Discriminator.from_pretrained(source, label=label, batch_size=script.batch_size).to(device)
+    return load_guide(source, script, label=label, batch_size=script.batch_size).to(device)
 
 
 def prompts_of(script: GenerateArguments, tokenizer: PreTrainedTokenizerBase) -> list[Any]:

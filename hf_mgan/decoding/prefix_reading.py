@@ -205,7 +205,8 @@ def _checked_scorer(discriminator: Discriminator | None, tokenizer: "PreTrainedT
         given = "there is none" if discriminator is None else "this one scores whole texts alone"
         raise ValueError(
             f"token_rejection needs a causal discriminator that has learnt from all prefixes, and {given}. Give the "
-            f"generator's own id as discriminator and train it with prefixes=True (TokenCreditConfig), {INSTEAD}"
+            "generator's own id as discriminator, with discriminator_model_init_kwargs={'prefixes': True}, "
+            f"{INSTEAD}"
         )
     if discriminator.processing_class.get_vocab() != tokenizer.get_vocab():
         theirs, ours = len(discriminator.processing_class.get_vocab()), len(tokenizer.get_vocab())

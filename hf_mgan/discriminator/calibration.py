@@ -50,6 +50,7 @@ class Calibration:
             probability of being real is from the share of real texts, on average (Guo et al. 2017,
             [1706.04599](https://huggingface.co/papers/1706.04599)).
         uncalibrated_error (`float`): That of the logit as it is.
+        prefixes (`bool`): Whether the discriminator has learnt from all prefixes of a text.
     """
 
     slope: float
@@ -65,6 +66,7 @@ class Calibration:
     error: float
     uncalibrated_error: float
     generation_kwargs: dict[str, Any] = field(default_factory=dict)
+    prefixes: bool = False
 
     def log_ratio(self, logits: Tensor) -> Tensor:
         """Compute log p(x) - log q(x) in nats from logits of any shape."""
@@ -117,6 +119,7 @@ def calibrate(
     temperature: float,
     max_new_tokens: int,
     generation_kwargs: Mapping[str, Any] | None = None,
+    prefixes: bool = False,
 ) -> Calibration:
     """Fit a calibration to the logits of held-out texts, real and generated ones counting alike.
 
@@ -128,6 +131,7 @@ def calibrate(
         temperature (`float`): See there.
         max_new_tokens (`int`): See there.
         generation_kwargs (`Mapping`, *optional*): See there.
+        prefixes (`bool`, *optional*, defaults to `False`): See there.
 
     Returns:
         [`Calibration`]: The calibration.
@@ -173,6 +177,7 @@ def calibrate(
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         generation_kwargs=dict(generation_kwargs or {}),
+        prefixes=prefixes,
         num_texts=min(map(len, sides)),
         auc=_rounded(auc),
         loss=_loss(*crossed),

@@ -160,7 +160,7 @@ class Discriminator:
 
         A model without a classification head gets a fresh one with one label. A classifier keeps its head unless
         `fresh_head` is set. A folder that `save_pretrained` wrote, adapters included, is continued, with its
-        calibration and the label that this is for.
+        calibration, the label that this is for, and prefixes if it has learnt from them.
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`): Hub id or folder.
@@ -184,8 +184,9 @@ class Discriminator:
         source = str(pretrained_model_name_or_path)
         how = peft_config, quantization_config, revision, trust_remote_code, fresh_head, attn_implementation
         calibration = None if fresh_head else saved_calibration(source, revision)
-        if calibration is not None and kwargs.get("label") is None:
-            kwargs["label"] = calibration.label
+        if calibration is not None:
+            kwargs = {"prefixes": calibration.prefixes, **kwargs}
+            kwargs["label"] = calibration.label if kwargs.get("label") is None else kwargs["label"]
         with loaded_whole():
             loaded = cls(load_classifier(source, *how), tokenizer, **kwargs)
         if calibration is not None and calibration.label != loaded.label:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from ..decoding import DecodingConfig, Filter, GuidedSamples, guided_sample
 from ..discriminator import Discriminator
 from ..discriminator.calibration import saved_calibration
@@ -62,11 +60,7 @@ class GuidedModel:
         """
         discriminator = self.discriminator
         if isinstance(discriminator, str):
-            has_prefixes = self.config.method == "token_rejection"
-            device = next(generator.parameters()).device
-            discriminator = Discriminator.from_pretrained(discriminator, prefixes=has_prefixes).to(
-                torch.device(device)
-            )
+            discriminator = load_guide(discriminator, self.config).to(next(generator.parameters()).device)
         settings = replace(
             self.config,
             max_new_tokens=config.max_completion_length,
@@ -74,3 +68,16 @@ class GuidedModel:
             seed=config.seed,
         )
         return guided_sample(generator, tokenizer, discriminator, prompts, settings, self.keep)
+
+
+def load_guide(discriminator: str, config: DecodingConfig, **kwargs: "Any") -> Discriminator:
+    """Load a discriminator for a method of guidance: one that reads tokens has learnt from prefixes.
+
+    Args:
+        discriminator (`str`): Hub id or folder.
+        config ([`~decoding.DecodingConfig`]): The method.
+        **kwargs: Further arguments of [`Discriminator.from_pretrained`].
+    """
+    if config.method == "token_rejection":
+        kwargs["prefixes"] = True
+    return Discriminator.from_pretrained(discriminator, **kwargs)

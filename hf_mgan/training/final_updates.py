@@ -126,6 +126,7 @@ def fit_discriminator(
         temperature=args.temperature,
         max_new_tokens=cast(int, args.max_completion_length),
         generation_kwargs=source.generation_kwargs,
+        prefixes=discriminator.prefixes is not None,
     )
     return discriminator.calibration
 

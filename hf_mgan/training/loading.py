@@ -115,7 +115,7 @@ def _load(
         "max_grad_norm": args.discriminator_training_args().max_grad_norm,
         "regularization": args.regularization(),
         "replay_fraction": args.discriminator_replay_fraction,
-        "prefixes": args.scores_prefixes,
+        "prefixes": args.scores_prefixes or bool(args.model_init("prefixes")),
     }
     if isinstance(discriminator, (str, Path)):
         return Discriminator.from_pretrained(

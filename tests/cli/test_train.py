@@ -10,6 +10,7 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForSequenceClassification, EarlyStoppingCallback
 
+from hf_mgan import Discriminator
 from hf_mgan.cli import main as main_module
 from hf_mgan.cli import train as train_module
 from hf_mgan.cli.main import main
@@ -404,6 +405,17 @@ def test_train_discriminator_alone_and_generate_with_both(workplace, capsys):
     lines = [json.loads(line) for line in (workplace / "texts.jsonl").read_text().splitlines()]
     assert len(lines) == 3
     assert all(line["tokens"] <= 8 * line["tries"] for line in lines)  # as many tokens as it is calibrated for
+
+
+def test_train_on_prefixes_and_generate_token_by_token(workplace):
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(48, 9))
+    (workplace / "with_test_split" / "test.jsonl").write_text(rows)
+    changes = {"discriminator_name_or_path": "generator", "discriminator_model_init_kwargs": {"prefixes": True}}
+    main(flags(dataset_name="with_test_split", discriminator_final_steps=3, **changes))
+    assert json.loads((workplace / "out" / "discriminator" / "calibration.json").read_text())["prefixes"]
+    main(["generate", "--model", "out", "--method", "token_rejection", "--num_texts", "3", "--output", "texts.jsonl"])
+    assert len((workplace / "texts.jsonl").read_text().splitlines()) == 3
+    assert Discriminator.from_pretrained("out/discriminator").prefixes is not None
 
 
 def test_train_asks_for_held_out_texts_for_final_updates(workplace):
