@@ -131,16 +131,20 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
                 axes.plot(
                     [x for x, _ in points], [y for _, y in points], style, color=colour, label=label if first else None
                 )
+            tokens = [point["tokens"] / one["tokens_of_plain"] for point in one["tokens"]]
+            divergences = [point["divergence"] for point in one["tokens"]]
+            axes.plot(tokens, divergences, "*", color="tab:green", label="token by token" if first else None)
             alone = one["alone"][1]["divergence"]
             axes.plot([1], [alone], "o", color="tab:red", label="maximum likelihood, T = 1" if first else None)
         axes.set(
             xscale="log",
             ylim=(0, None),
-            xlabel="draws per sentence kept",
+            xlabel="draws per sentence kept; token by token: tokens over those of a sentence",
             ylabel="JS divergence to the language, bits",
             title="The same generator, alone and with a discriminator at generation",
         )
         axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+        axes.minorticks_off()
         axes.legend()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
