@@ -45,7 +45,14 @@ MODULE = "benchmarks.recipe"
 COMMITTED = RESULTS / "recipe.jsonl"
 PAGE = PAGES / "recipe.md"
 TINY = DemoArguments(
-    sentences=400, batch_size=16, likelihood_steps=12, encoder_steps=4, warmup_steps=2, steps=10, samples=50
+    sentences=400,
+    batch_size=16,
+    likelihood_steps=12,
+    encoder_steps=4,
+    warmup_steps=2,
+    steps=10,
+    final_steps=2,
+    samples=50,
 )
 
 

@@ -160,7 +160,10 @@ def test_texts_have_the_density_derived(few, threshold, temperature, slope):
 def test_rejected_tokens_are_kept_by_their_log_ratios():
     """Of two rejected tokens one is kept by its weight, and not by the random number that has rejected it too."""
     few = model, tokenizer, discriminator = models_of_few(4)  # rejects about half of the pairs, of unlike weights
-    reader, config = PrefixReader(discriminator, tokenizer), DecodingConfig(num_candidates=2, max_new_tokens=1)
+    reader, config = (
+        PrefixReader(discriminator, tokenizer),
+        DecodingConfig(num_candidates=2, max_new_tokens=1, temperature=1.0),
+    )
     drawn = TokenRejection(model, tokenizer, reader, config)([[START]] * 60_000, [""] * 60_000)
     assert 0.4 < sum(drawn.accepted) / 60_000 < 0.5
     expected = {ids: keeping for ids, (_, keeping) in densities(few, 2, limit=1).items()}
