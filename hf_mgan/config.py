@@ -62,7 +62,7 @@ class AdversarialConfig(GRPOConfig):
             generator's last step, on samples of the generator as it is then; they stop early on `eval_dataset`, which
             they need, and end with a calibration. They make the discriminator fit to guide generation
             ([`~decoding.guided_sample`]): 2000 of them, without any training of the generator, and two draws per text
-            bring 0.363 bits to 0.118 (docs/guided_language.md). With `num_train_epochs=0` they are all of the
+            bring 0.364 bits to 0.120 (docs/guided_language.md). With `num_train_epochs=0` they are all of the
             training. See [`~training.final_updates.fit_discriminator`].
         discriminator_max_length (`int`, *optional*): Texts are cut to this many of the discriminator's tokens. The
             most that the discriminator can take by default.
