@@ -20,7 +20,7 @@ from hf_mgan import AdversarialConfig, Discriminator, prepare_dataset
 from hf_mgan.data import as_completions, start_of_sequence
 from hf_mgan.decoding import sample
 from hf_mgan.decoding.selection import best_of_k, is_accepted, resampling
-from hf_mgan.metrics import c2st, encoder_features, self_bleu
+from hf_mgan.metrics import c2st, encoder_features, fine_tuned_c2st, self_bleu
 from hf_mgan.training.final_updates import fit_discriminator
 
 from ..sources import load_texts, short_name
@@ -231,8 +231,6 @@ class Run:
 
     def fine_tuned_tests(self) -> dict[str, Any]:
         """Compare the generator alone, the guided one and real text with real texts by a fine-tuned encoder."""
-        from hf_mgan.metrics import fine_tuned_c2st
-
         real, rows, results = self._real, self.rows(), {}
         half = len(real) // 2
         sides = {name: (real, rows[name]["texts"]) for name in (ALONE, GUIDED)} | {REAL: (real[:half], real[half:])}
