@@ -24,6 +24,7 @@ from ..sweep import (
     check_settings,
     do_in_process,
     do_job,
+    merge,
     parse_arguments,
     publish,
     read_folder,
@@ -64,6 +65,16 @@ def ordered(results: dict[Job, dict[str, Any]]) -> list[dict[str, Any]]:
     return [results[job] for job in sorted(results, key=lambda job: job.seed)]
 
 
+def run(arguments: argparse.Namespace) -> None:
+    """Do all jobs that are not done."""
+
+    def start(job: Job) -> None:
+        do_in_process(job, MODULE, ["--tiny"] * arguments.tiny, arguments.output, settings(arguments.tiny))
+
+    check_settings([{"settings": settings(arguments.tiny)}, *read_folder(arguments.output).values()])
+    run_jobs([Job(NAME, seed) for seed in arguments.seeds], arguments, start, outcome)
+
+
 def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -80,12 +91,10 @@ def main(words: list[str] | None = None) -> None:
         write_file(job.path(arguments.output), do(job, arguments.tiny))
         return
     if arguments.output is not None:
-
-        def start(job: Job) -> None:
-            do_in_process(job, MODULE, ["--tiny"] * arguments.tiny, arguments.output, settings(arguments.tiny))
-
-        check_settings([{"settings": settings(arguments.tiny)}, *read_folder(arguments.output).values()])
-        run_jobs([Job(NAME, seed) for seed in arguments.seeds], arguments, start, outcome)
+        if arguments.merge is not None:
+            merge(arguments.merge, arguments.output)
+        else:
+            run(arguments)
         results = ordered(read_folder(arguments.output))
         write_lines(arguments.output / "guided_language.jsonl", results)
         (arguments.output / "guided_language.md").write_text(page(results))

@@ -32,7 +32,7 @@ import datasets
 from transformers.utils import logging
 
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
-from ..sweep import PAGES, RESULTS, read_lines, write_lines
+from ..sweep import PAGES, RESULTS, publish_runs
 from .stages import SMALL, STAGES, Run
 from .tables import gather, page
 
@@ -99,31 +99,10 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def publish(output: Path | None) -> None:
-    """Put the runs of a folder in the place of the committed ones, and write the page from all.
-
-    Args:
-        output (`Path`, *optional*): Folder of the runs; without one the page alone is written.
-
-    Raises:
-        ValueError: If it holds no finished run.
-    """
-    runs = read_lines(COMMITTED) if COMMITTED.exists() else []
-    if output is not None:
-        new = gather(output)
-        if not new:
-            raise ValueError(f"There is no finished run in {output}: run without --publish first.")
-        names = ("corpus", "generator", "seed")
-        known = {tuple(run[name] for name in names): run for run in (*runs, *new)}
-        runs = [known[key] for key in sorted(known)]
-        write_lines(COMMITTED, runs)
-    PAGE.write_text(page(runs))
-
-
 def main(words: list[str] | None = None) -> None:
     arguments = parsed_arguments(words)
     if arguments.publish:
-        publish(arguments.output)
+        publish_runs(arguments.output, COMMITTED, PAGE, gather, page)
         return
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -140,3 +140,35 @@ def publish(
         check_settings(results)
         write_lines(committed, results)
     page.write_text(written(read_lines(committed)))
+
+
+def publish_runs(
+    output: Path | None,
+    committed: Path,
+    page: Path,
+    gather: Callable[[Path], list[Result]],
+    written: Callable[[list[Result]], str],
+) -> None:
+    """Put the runs of a folder in the place of the committed ones, and write the page from all.
+
+    Runs are the same of one corpus, generator and seed.
+
+    Args:
+        output (`Path`, *optional*): Folder of the runs; without one the page alone is written.
+        committed (`Path`): The file of committed runs.
+        page (`Path`): The page of the documentation.
+        gather (`Callable`): Returns the finished runs of a folder.
+        written (`Callable`): Makes the text of the page from all runs.
+
+    Raises:
+        ValueError: If the folder holds no finished run.
+    """
+    runs = read_lines(committed) if committed.exists() else []
+    if output is not None:
+        new = gather(output)
+        if not new:
+            raise ValueError(f"There is no finished run in {output}: run without --publish first.")
+        known = {tuple(run[name] for name in ("corpus", "generator", "seed")): run for run in (*runs, *new)}
+        runs = [known[key] for key in sorted(known)]
+        write_lines(committed, runs)
+    page.write_text(written(runs))

@@ -257,4 +257,4 @@ def test_page_says_where_a_run_was_stopped():
 
 def test_publish_refuses_a_folder_without_runs(tmp_path):
     with pytest.raises(ValueError, match="--publish"):
-        real_text.publish(tmp_path)
+        real_text.main(["--publish", "--output", str(tmp_path)])
