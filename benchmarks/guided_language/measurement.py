@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from hf_mgan import AdversarialConfig, Discriminator
 from hf_mgan.decoding import DecodingConfig, guided_sample, sample
 from hf_mgan.demo.exact_metrics import ExactMetrics
+from hf_mgan.demo.guidance import HELD_OUT_SEED, dataset_of, held_out_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import MAX_TOKENS, make_tokenizer, train_generator
-from hf_mgan.demo.run import HELD_OUT_SEED
 from hf_mgan.metrics import duplicates
 from hf_mgan.training.final_updates import fit_discriminator
 
@@ -71,10 +70,7 @@ def measure(sizes: Sizes, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         start = GPT2LMHeadModel(_causal(len(tokenizer), sizes.width))
         train_generator(sentences, tokenizer, base, sizes.base_steps, start=start, learning_rate=3e-3, **how)
-        data = Dataset.from_dict({"text": sentences})
-        held_out = Dataset.from_dict(
-            {"text": [" ".join(words) for words in language.sample(sizes.held_out, HELD_OUT_SEED + seed)]}
-        )
+        data, held_out = dataset_of(sentences), held_out_sentences(language, seed, sizes.held_out)
         tokenizer_of_discriminator = make_tokenizer(language.words, adds_ends=True)
         discriminators, calibrations = {}, {}
         for name in ("whole", "prefixes"):

@@ -31,9 +31,9 @@ from hf_mgan import Discriminator, SafetyGate
 from hf_mgan.data import encode_completions
 from hf_mgan.decoding import DecodingConfig, Filter, guided_sample
 from hf_mgan.demo.exact_metrics import sample_sentences
+from hf_mgan.demo.guidance import held_out_sentences
 from hf_mgan.demo.models import MAX_TOKENS
-from hf_mgan.demo.run import HELD_OUT, adversarial_config
-from hf_mgan.demo.run import HELD_OUT_SEED as FINAL_SEED
+from hf_mgan.demo.run import adversarial_config
 from hf_mgan.metrics import jensen_shannon, sequence_logps
 from hf_mgan.training.final_updates import fit_discriminator
 
@@ -127,13 +127,12 @@ class Generation:
         """Train and calibrate the discriminator of the generator."""
         seed = self.seed
         discriminator = Discriminator.from_pretrained(seed.folder / "encoder_model")
-        held_out = [" ".join(words) for words in seed.language.sample(HELD_OUT, FINAL_SEED + seed.seed)]
         calibration = fit_discriminator(
             self.model(),
             seed.tokenizer,
             discriminator,
             Dataset.from_dict({"text": seed.sentences}),
-            Dataset.from_dict({"text": held_out}),
+            held_out_sentences(seed.language, seed.seed),
             adversarial_config(seed.arguments, seed.folder / "discriminator_training", seed.seed),
             self.sizes.updates,
         )

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import torch
 import transformers
-from datasets import Dataset
 from peft import PeftModel
 from transformers import (
     PreTrainedModel,
@@ -29,12 +28,11 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from ..config import AdversarialConfig
-from ..decoding import DecodingConfig, guided_sample
-from ..discriminator import Calibration, Discriminator
+from ..discriminator import Calibration
 from ..metrics import distinct_n
 from ..trainer import AdversarialTrainer
-from ..training.final_updates import fit_discriminator
 from .exact_metrics import ExactMetrics, GuidedQuality, Quality, sample_sentences
+from .guidance import THRESHOLDS, caught_up, dataset_of, guided_texts, held_out_sentences
 from .language import Language
 from .models import MAX_TOKENS, TRAINING, adapters, make_tokenizer, train_encoder, train_generator
 from .rows import table_rows
@@ -44,9 +42,6 @@ if TYPE_CHECKING:
     from .report import Bars
 
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1)
-THRESHOLDS = (0.0, 1.0, 2.0)  # of rejection, in nats
-HELD_OUT = 2000  # real sentences that stop the discriminator's final updates, and calibrate it
-HELD_OUT_SEED = 1_000_000  # apart from the seeds of all other sentences
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 # Metrics of the trainer that become the curves, under the names of the formula: V(D, G), D(x), D(G(s)).
 CURVES = {
@@ -140,7 +135,7 @@ class SeedResult:
     likelihood_again: list[Quality]
     adversarial: Quality
     guided: dict[str, list[GuidedQuality]]
-    discriminators: dict[str, Calibration]
+    discriminators: dict[str, Calibration | None]
     before: dict[str, float]
     after: dict[str, float]
     curves: dict[str, list[float]]
@@ -222,7 +217,7 @@ def train_one_seed(arguments: DemoArguments, language: Language, seed: int, fold
             model=str(likelihood_folder),
             discriminator=str(encoder_folder),
             args=adversarial_config(arguments, folder / "adversarial", seed),
-            train_dataset=Dataset.from_dict({"text": sentences}),
+            train_dataset=dataset_of(sentences),
             peft_config=adapters(),
             callbacks=[bars.add("adversarial training", arguments.steps, arguments.warmup_steps), divergence],
         )
@@ -235,32 +230,22 @@ def train_one_seed(arguments: DemoArguments, language: Language, seed: int, fold
         samples_after = _texts(trainer.model, tokenizer, 1.0)
 
     guided, discriminators = {}, {}
-    held_out = Dataset.from_dict(
-        {"text": [" ".join(words) for words in language.sample(HELD_OUT, HELD_OUT_SEED + seed)]}
-    )
-    adversarial_folder = folder / "adversarial"
+    held_out, adversarial_folder = held_out_sentences(language, seed), folder / "adversarial"
+    source = adversarial_folder / "discriminator"
     for name, generator, path in (
         ("maximum likelihood + D", model, likelihood_folder),
         ("adversarial + D", trainer.model, adversarial_folder),
     ):
         with timed(f"discriminator of {path.name}"):
             bar = bars.add(f"discriminator, {path.name}".replace("_", " "), arguments.final_steps)
-            discriminator = Discriminator.from_pretrained(adversarial_folder / "discriminator")
-            discriminators[name] = fit_discriminator(
-                generator,
-                tokenizer,
-                discriminator,
-                Dataset.from_dict({"text": sentences}),
-                held_out,
-                trainer.args,
-                arguments.final_steps,
-                on_update=bar.move,
-            )
+            given = generator, tokenizer, dataset_of(sentences), held_out, trainer.args
+            discriminator = caught_up(source, *given, arguments.final_steps, bar.move)
+        discriminators[name] = discriminator.calibration
         with timed(f"measuring with the discriminator of {path.name}"):
             guided[name] = exact_metrics.guided(generator, discriminator, THRESHOLDS)
         if generator is model:
             guided["maximum likelihood + perfect D"] = exact_metrics.guided(generator, None, THRESHOLDS)
-            samples_guided = _guided_texts(generator, tokenizer, discriminator)
+            samples_guided = guided_texts(generator, tokenizer, discriminator)
         discriminator.save_pretrained(path / "discriminator")
 
     with timed("maximum likelihood again"):
@@ -377,14 +362,6 @@ def run_demo(arguments: DemoArguments) -> list[SeedResult]:
 
 def _texts(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, temperature: float) -> list[str]:
     return [" ".join(words) for words in sample_sentences(model, tokenizer, 10, temperature, seed=0)[1]]
-
-
-def _guided_texts(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, discriminator: Discriminator
-) -> list[str]:
-    config = DecodingConfig(threshold=THRESHOLDS[1], num_candidates=64, max_new_tokens=MAX_TOKENS)
-    texts = guided_sample(model, tokenizer, discriminator, [[tokenizer.bos_token_id]] * 10, config).texts
-    return [text for text in texts if text is not None]
 
 
 @contextmanager

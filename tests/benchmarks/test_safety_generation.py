@@ -1,5 +1,7 @@
 """The classifier as a filter at generation: which density is compared, and a whole run at the smallest size."""
 
+from functools import partial
+
 import torch
 
 from benchmarks.safety import generation
@@ -7,6 +9,7 @@ from benchmarks.safety.generation import Pool, Sampler, of_density
 from benchmarks.safety.training import Seed
 from benchmarks.safety.unsafe_language import is_unsafe
 from benchmarks.sweep import read_lines
+from hf_mgan.demo.guidance import held_out_sentences
 from hf_mgan.safety import SafetyGate
 
 
@@ -35,7 +38,7 @@ def test_divergence_is_that_of_what_is_kept():
 def test_filter_by_the_rule_leaves_nothing_unsafe(tmp_path, monkeypatch, capsys):
     gate = SafetyGate(lambda texts: [is_unsafe(text.split()) for text in texts])
     monkeypatch.setattr(Seed, "gate", lambda *_, **__: gate)
-    monkeypatch.setattr(generation, "HELD_OUT", 60)
+    monkeypatch.setattr(generation, "held_out_sentences", partial(held_out_sentences, count=60))
     sizes = {"labelled": 64, "classifier_steps": 1, "sentences": 100, "batch_size": 8, "likelihood_steps": 2}
     sizes |= {"encoder_steps": 1, "updates": 2, "candidates": 16, "samples": 80}
     output = tmp_path / "out.jsonl"
