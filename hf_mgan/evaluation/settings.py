@@ -28,7 +28,7 @@ class EvaluationConfig:
             whose features are those of another test, MAUVE and Frechet distance; without it all four are left out. One
             that has the weights of the discriminator beside a model is refused.
         fine_tuned_test (`bool`, *optional*, defaults to `True`): Whether the encoder is fine-tuned, twice for each set
-            of texts. That test decides the verdict, and takes longer than all else: 8 minutes of one CPU core for 1000
+            of texts. That test decides the verdict, and takes longer than all else: 2 minutes of one CPU core for 1000
             sentences and all-MiniLM-L6-v2.
         reverse_perplexity (`bool`, *optional*, defaults to `True`): Whether a small model is trained on each set of
             texts.

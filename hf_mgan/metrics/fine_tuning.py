@@ -117,8 +117,7 @@ def fine_tune(
         outer ([`LabelledTexts`]): Texts that are trained on.
         inner ([`LabelledTexts`]): Texts that choose among the weights.
         learning_rate (`float`, *optional*): The highest one; 2e-4 at a width of 384 by default, half of it at twice
-            the width. After 30 steps on 375 sentences of WordNet per side, all-MiniLM-L6-v2 told those with two words
-            swapped by an AUC of 0.54 at 5e-5, 0.58 at 1e-4 and 0.86 at 2e-4, one run each.
+            the width. `benchmarks.two_sample` says what a test at this rate sees.
         epochs (`int`, *optional*, defaults to 10): Passes over the texts of the larger side, at most; more where they
             are less than 100 steps.
         batch_size (`int`, *optional*, defaults to 32): Texts per side and step.

@@ -72,6 +72,9 @@ def test_guided_language_runs_and_writes_its_page(tmp_path):
     assert "{" not in page
     assert "| k = 16, c = 0.5 |" in page
     assert (tmp_path / "guided_language.svg").read_text().startswith("<?xml")
+    other = tmp_path / "other"
+    guided_language.main(["--tiny", "--merge", str(tmp_path), "--output", str(other)])
+    assert read_lines(other / "guided_language.jsonl") == [result]
 
 
 @pytest.mark.benchmark
