@@ -3,6 +3,8 @@
 - `recipe`: what each part of the recipe is worth, on the demo's language;
 - `oracle`: adversarial training where the density of real text is known;
 - `real_text`: adversarial against supervised training on real text;
+- `guided_language`, `guided_text`: the discriminator at generation, on the demo's language and on real text;
+- `two_sample`: what each two-sample test sees;
 - `mixture`: which losses and anchors find lost modes;
 - `safety`: what the safety gate keeps out, and `safety.generation`: its classifier as a filter at generation;
 - `hardware`: time, memory, architectures and precisions;
