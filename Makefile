@@ -27,7 +27,7 @@ docs: .venv/.docs ## Build the documentation into docs/_build/html, warnings as 
 	$(BIN)/sphinx-build -q -E -W -b html docs docs/_build/html
 
 clean: ## Remove the environment and everything built
-	rm -rf .venv docs/_build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv docs/_build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
