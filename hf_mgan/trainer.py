@@ -8,6 +8,7 @@ the rewards into advantages and updates the generator. This module is wiring: ev
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +22,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import GRPOTrainer
 
 from .config import AdversarialConfig
-from .data import RealSampler, encode_completions, start_of_sequence
+from .data import RealSampler
+from .data.text_path import added_tokens
 from .discriminator import Calibration, prepare_quantised_training
 from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
@@ -137,6 +139,20 @@ class AdversarialTrainer(GRPOTrainer):
         if self.args.discriminator_final_steps:
             self.add_callback(FinalUpdates(self.fit_discriminator, self.log))
         self._resumed_epoch = 0
+        self._end_where_texts_end()
+
+    def _end_where_texts_end(self) -> None:
+        """Let completions end, and real texts, at the end tokens of both the generator and its chat template.
+
+        TRL takes those of the generator's config and of the tokenizer, and an answer may end in another one.
+        """
+        real_texts, given = self._reward.real_texts, None if self.use_vllm else self.generation_config.eos_token_id
+        configured = given if isinstance(given, list) else [given]
+        ends = {*configured, *self.eos_token_ids, *real_texts.path.ends} - {None}
+        real_texts.path = replace(real_texts.path, end_ids=frozenset(ends))
+        self.eos_token_ids = sorted(ends)
+        if not self.use_vllm:
+            self.generation_config.eos_token_id = self.generation_kwargs["eos_token_id"] = self.eos_token_ids or None
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the references when unused columns are dropped."""
@@ -188,6 +204,13 @@ class AdversarialTrainer(GRPOTrainer):
         self._reward.real_texts.drawn = state["real_texts_drawn"]
         self._reward.round = Round(accuracy=state["discriminator_accuracy"])
 
+    def _tokenize_prompts(self, prompts: list) -> Any:
+        """Leave out what a tokenizer puts behind every text, such as an end token: a prompt goes on."""
+        prompt_ids, *others = super()._tokenize_prompts(prompts)
+        if isinstance(prompts[0], str) and (behind := added_tokens(self._tokenizer)[1]):
+            prompt_ids = [ids[: len(ids) - len(behind)] for ids in prompt_ids]
+        return prompt_ids, *others
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Train the discriminator alone before the first generation."""
         if self._reward.is_warming_up:
@@ -215,11 +238,9 @@ class AdversarialTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Put the real texts of the round beside its completions, where the generator reads them."""
         output = super()._generate_and_score_completions(inputs)
-        if self._reads_real_texts and (self.args.real_text_coef or not self.model.training):
-            start = start_of_sequence(self._tokenizer)  # what a real text without a prompt begins with
-            prompts = [prompt or start for prompt in self._reward.round.reference_prompts]
-            texts = encode_completions(self._reward.round.references, self._tokenizer, self.max_completion_length)
-            batch = real_text_batch(self._tokenize_prompts(prompts)[0], texts)
+        real = self._reward.round.real
+        if real is not None and self._reads_real_texts and (self.args.real_text_coef or not self.model.training):
+            batch = real_text_batch(real.prompt_ids, real.completion_ids)
             output |= {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         return output
 

@@ -6,15 +6,15 @@ seen. Then every step of the path that real and generated text share is left out
 show.
 """
 
-import itertools
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from datasets import Dataset
 
 from hf_mgan import AdversarialTrainer
-from hf_mgan.data import as_completions, plain_text, real_texts
+from hf_mgan.data import RealTexts
 
 from .conftest import WORDS
 
@@ -91,52 +91,48 @@ def test_null_real_texts_against_real_texts_are_even(trainer):
     assert auc(trainer) == pytest.approx(0.5, abs=4 * 0.0108)
 
 
-def without_tokens(references, tokenizer, length):
-    return [" ".join(plain_text(reference).split()[:length]) for reference in references]
+def without_tokens(path, prompts, references, real):
+    return {"texts": [" ".join(reference.split()[:MAX_TOKENS]) for reference in references]}
 
 
-def without_cutting(references, tokenizer, length):
-    return as_completions(references, tokenizer, None)
+def without_cutting(path, prompts, references, real):
+    return {"texts": replace(path, max_completion_length=None).as_completions(prompts, references)}
 
 
-def without_dropping_special_tokens(references, tokenizer, length):
-    ids = tokenizer([plain_text(reference) for reference in references], add_special_tokens=False)["input_ids"]
-    return tokenizer.batch_decode([row[:length] for row in ids])
+def without_dropping_special_tokens(path, prompts, references, real):
+    return {"texts": path.tokenizer.batch_decode(real.completion_ids)}
 
 
-@pytest.mark.parametrize("left_out", [without_tokens, without_cutting, without_dropping_special_tokens])
-def test_null_step_left_out_for_references_shows(trainer, monkeypatch, left_out):
-    monkeypatch.setattr(real_texts, "as_completions", left_out)
-    assert auc(trainer) > 0.6
+def without_prompts(path, prompts, references, real):
+    return {"prompts": [""] * len(prompts)}
 
 
-def test_null_prompt_left_out_beside_references_shows(trainer, monkeypatch):
-    drawn = trainer._reward.real_texts.draw
-
-    def without_prompts(prompts, references):
-        return drawn(prompts, references)[0], [""] * len(prompts)
-
-    monkeypatch.setattr(trainer._reward.real_texts, "draw", without_prompts)
-    assert auc(trainer) > 0.9
+def with_raw_prompts(path, prompts, references, real):
+    return {"prompts": list(prompts)}
 
 
-def test_null_prompts_of_references_left_raw_show(trainer, monkeypatch):
-    written = trainer._reward.real_texts.shown_prompts
-    calls = itertools.count()
-
-    def every_second_raw(prompts):  # those of the completions come first, then those of the references
-        return list(prompts) if next(calls) % 2 else written(prompts)
-
-    monkeypatch.setattr(trainer._reward.real_texts, "shown_prompts", every_second_raw)
-    assert auc(trainer) > 0.55
+def as_one_text(path, prompts, references, real):
+    joined = [f"{prompt} {text}" for prompt, text in zip(real.prompts, real.texts, strict=True)]
+    return {"prompts": [""] * len(prompts), "texts": joined}
 
 
-def test_null_reference_as_one_text_beside_pairs_shows(trainer, monkeypatch):
-    drawn = trainer._reward.real_texts.draw
+@pytest.mark.parametrize(
+    ("left_out", "least"),
+    [
+        (without_tokens, 0.6),
+        (without_cutting, 0.6),
+        (without_dropping_special_tokens, 0.6),
+        (without_prompts, 0.9),
+        (with_raw_prompts, 0.55),
+        (as_one_text, 0.9),
+    ],
+)
+def test_null_step_left_out_for_real_texts_shows(trainer, monkeypatch, left_out, least):
+    read = RealTexts._read
 
-    def joined(rows, references):
-        texts, prompts = drawn(rows, references)
-        return [f"{prompt} {text}" for prompt, text in zip(prompts, texts, strict=True)], [""] * len(rows)
+    def changed(self, prompts, references, beside=None):
+        real = read(self, prompts, references, beside)
+        return real._replace(**left_out(self.path, prompts, references, real))
 
-    monkeypatch.setattr(trainer._reward.real_texts, "draw", joined)
-    assert auc(trainer) > 0.9
+    monkeypatch.setattr(RealTexts, "_read", changed)
+    assert auc(trainer) > least

@@ -167,10 +167,10 @@ def test_trl_calls_the_discriminator_as_a_reward(make_trainer, make_config, monk
     trainer.train()
     ((prompts, completions, columns, rewards, its_round),) = calls
     answers = {"the dog": "sees a king", "a cat": "runs ."}
-    assert columns[REFERENCE] == its_round.references == [answers[prompt] for prompt in prompts]
+    assert columns[REFERENCE] == its_round.real.texts == [answers[prompt] for prompt in prompts]
     assert "completion" not in columns
     assert its_round is trainer._reward.round
-    assert its_round.reference_prompts == prompts
+    assert its_round.real.prompts == prompts
     assert rewards == pytest.approx(torch.nn.functional.softplus(its_round.output.fake_logits).tolist())
     assert trainer.state.log_history[0]["rewards/discriminator/mean"] == pytest.approx(sum(rewards) / 4, abs=1e-5)
     assert len(completions) == len(its_round.completion_ids) == 4
@@ -182,7 +182,7 @@ def test_reward_in_evaluation_reads_held_out_references(make_trainer, make_confi
     trainer = make_trainer(make_config(per_device_eval_batch_size=4), train_dataset=data, eval_dataset=held_out)
     drawn = trainer._reward.real_texts.drawn
     trainer.evaluate()
-    assert trainer._reward.round.references == ["eats"] * 4
+    assert trainer._reward.round.real.texts == ["eats"] * 4
     assert trainer._reward.round.accuracy is None  # that of the last training batch, of which there was none
     assert trainer._reward.real_texts.drawn == drawn
 
@@ -446,6 +446,7 @@ def test_overridden_members_keep_their_signatures():
         "_generate_and_score_completions": "(self, inputs: list",
         "_compute_loss": "(self, model, inputs)",
         "_prepare_inputs": "(self, generation_batch",
+        "_tokenize_prompts": "(self, prompts: list)",
         "evaluation_loop": "(self, dataloader",
         "_set_signature_columns_if_needed": "(self)",
         "_get_train_sampler": "(self, dataset",

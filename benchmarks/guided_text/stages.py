@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, Discriminator, prepare_dataset
-from hf_mgan.data import as_completions, start_of_sequence
+from hf_mgan.data import TextPath, start_of_sequence
 from hf_mgan.decoding import sample
 from hf_mgan.decoding.selection import best_of_k, is_accepted, resampling
 from hf_mgan.metrics import c2st, encoder_features, fine_tuned_c2st, self_bleu
@@ -244,7 +244,8 @@ class Run:
     @cached_property
     def _real(self) -> list[str]:
         texts: list[Any] = list(self.tested["text"])
-        return as_completions(texts, self._tokenizer, self.arguments.max_completion_length)
+        path = TextPath(self._tokenizer, self.arguments.max_completion_length)
+        return path.as_completions([""] * len(texts), texts)
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from hf_mgan import Discriminator, SafetyGate
-from hf_mgan.data import encode_completions
+from hf_mgan.data import TextPath
 from hf_mgan.decoding import DecodingConfig, Filter, guided_sample
 from hf_mgan.demo.exact_metrics import sample_sentences
 from hf_mgan.demo.guidance import held_out_sentences
@@ -194,7 +194,7 @@ class Generation:
         """Return safe sentences of the language, and sentences of the generator, with both densities."""
         seed, count = self.seed, self.sizes.samples
         real = [words for words in seed.language.sample(count, 2 * seed.seed + 1) if not is_unsafe(words)]
-        real_ids = encode_completions([" ".join(words) for words in real], seed.tokenizer, max_completion_length=None)
+        real_ids = TextPath(seed.tokenizer).encode([""] * len(real), [" ".join(words) for words in real])
         # Not those that `drawn` keeps, so that densities and rates come from different samples.
         ids, words = sample_sentences(model, seed.tokenizer, count, 1.0, seed.seed + OTHER_SEED)
         pools = []

@@ -1,17 +1,23 @@
 """From datasets to the plain texts that the discriminator sees."""
 
-from .prepare import TRANSLATION_TEMPLATE, prepare_dataset, prepare_datasets, start_of_sequence
-from .real_texts import RealSampler, RealTexts
-from .text_path import as_completions, as_prompts, encode_completions, plain_text
+from .inspection import inspected
+from .prepare import check_is_dataset, form_of, prepare_dataset, prepare_datasets
+from .real_texts import RealBatch, RealSampler, RealTexts
+from .rows import TRANSLATION_TEMPLATE
+from .text_path import TextPath, as_prompts, encode_prompts, plain_text, start_of_sequence
 
 
 __all__ = [
     "TRANSLATION_TEMPLATE",
+    "RealBatch",
     "RealSampler",
     "RealTexts",
-    "as_completions",
+    "TextPath",
     "as_prompts",
-    "encode_completions",
+    "check_is_dataset",
+    "encode_prompts",
+    "form_of",
+    "inspected",
     "plain_text",
     "prepare_dataset",
     "prepare_datasets",

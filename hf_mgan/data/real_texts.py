@@ -1,17 +1,16 @@
 """Real texts for the discriminator: which ones it meets, in which order, and how that order survives a checkpoint."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from datasets import Dataset, IterableDataset
 
-from .prepare import dataset_columns
-from .text_path import as_completions, as_prompts
+from .prepare import check_is_dataset, dataset_columns, prepare_dataset
+from .text_path import Text, TextPath, as_prompts, plain_text, shown_texts
 
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+BUFFER = 1000  # rows of a stream among which the next one is drawn
 
 
 class RealSampler:
@@ -56,6 +55,69 @@ class RealSampler:
             yield self._order[offset]
 
 
+class StreamSampler:
+    """Draws rows of a streaming dataset, pass after pass, each time shuffled in a buffer of 1000 rows.
+
+    Its whole state is the number of rows drawn so far. A resumed run reads the stream from its beginning up to there,
+    since what lay in the buffer is not kept. Ranks read the same stream and take turns.
+
+    Args:
+        dataset (`IterableDataset`): The stream.
+        seed (`int`): Seed of the order.
+        rank (`int`, *optional*, defaults to 0): This process.
+        world_size (`int`, *optional*, defaults to 1): Number of processes.
+    """
+
+    def __init__(self, dataset: IterableDataset, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self._dataset = dataset.shuffle(seed=seed, buffer_size=BUFFER)
+        self.rank, self.world_size = rank, world_size
+        self._drawn, self._rows = 0, self._passes()
+
+    @property
+    def drawn(self) -> int:
+        """Rows drawn so far by all processes together."""
+        return self._drawn
+
+    @drawn.setter
+    def drawn(self, value: int) -> None:
+        self._drawn, self._rows = value, self._passes()
+        for _ in range(value):
+            next(self._rows)
+
+    def draw(self, count: int) -> list[dict[str, Any]]:
+        """Return the next `count` rows of this process."""
+        rows = [next(self._rows) for _ in range(count * self.world_size)]
+        self._drawn += len(rows)
+        return rows[self.rank * count : (self.rank + 1) * count]
+
+    def _passes(self) -> Iterator[dict[str, Any]]:
+        number, found = 0, True
+        while found:
+            self._dataset.set_epoch(number)
+            found = False
+            for row in self._dataset:
+                found = True
+                yield cast("dict[str, Any]", row)
+            number += 1
+        raise ValueError("The stream of real texts is empty: the discriminator needs at least one real text.")
+
+
+class RealBatch(NamedTuple):
+    """Real texts of a batch, in the order of its completions.
+
+    Args:
+        prompts (`list[str]` of length B): Their prompts as the discriminator sees them, "" for none.
+        texts (`list[str]` of length B): The texts as it sees them.
+        prompt_ids (`list[list[int]]` of length B): Tokens of the prompts, those of the start of the sequence for none.
+        completion_ids (`list[list[int]]` of length B): Tokens of the texts, as the generator would write them.
+    """
+
+    prompts: list[str]
+    texts: list[str]
+    prompt_ids: list[list[int]]
+    completion_ids: list[list[int]]
+
+
 class RealTexts:
     """Gives the discriminator as many real texts as it has completions, each with its prompt as the dataset has it.
 
@@ -66,15 +128,19 @@ class RealTexts:
 
     Args:
         train_dataset (`Dataset` or `IterableDataset`, *optional*): Rows with `prompt` and `completion`.
-        real_dataset (`Dataset`, *optional*): Rows with `text`.
+        real_dataset (`Dataset` or `IterableDataset`, *optional*): Rows with `text`.
         paired (`bool`): Whether the loss compares each completion with the reference of its own prompt.
-        tokenizer (`PreTrainedTokenizerBase`): The generator's.
-        max_completion_length (`int`, *optional*): Number of tokens at which completions are cut.
+        path ([`TextPath`]): The path of both kinds of text.
         seed (`int`): Seed of the order of the draws.
         rank (`int`, *optional*, defaults to 0): This process.
         world_size (`int`, *optional*, defaults to 1): Number of processes.
+        begins_with_prompt (`bool`, *optional*, defaults to `False`): Whether a prompt is the beginning of a text, and
+            neither a conversation nor a text to be translated. Beside a `real_dataset` the discriminator then sees
+            prompt and completion as one text, and real texts as long as that can be.
 
     Attributes:
+        path ([`TextPath`]): As above; the trainer puts in the end tokens once the generator is loaded.
+        are_whole (`bool`): Whether prompt and completion are shown as one text.
         drawn (`int`): Rows drawn so far; the whole state.
 
     Raises:
@@ -84,20 +150,25 @@ class RealTexts:
     def __init__(
         self,
         train_dataset: Dataset | IterableDataset | None,
-        real_dataset: Dataset | None,
+        real_dataset: Dataset | IterableDataset | None,
         paired: bool,
-        tokenizer: "PreTrainedTokenizerBase",
-        max_completion_length: int | None,
+        path: TextPath,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        begins_with_prompt: bool = False,
     ) -> None:
+        self.path = path
         self._source = self._checked_source(train_dataset, real_dataset, paired)
         self._belong_to_no_prompt = real_dataset is not None
-        self._tokenizer = tokenizer
-        self._max_completion_length = max_completion_length
+        self.are_whole = self._belong_to_no_prompt and begins_with_prompt
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._sampler = self._new_sampler(seed)
+
+    @property
+    def shows_prompts(self) -> bool:
+        """Whether the discriminator sees prompts."""
+        return not self._belong_to_no_prompt
 
     @property
     def drawn(self) -> int:
@@ -109,63 +180,115 @@ class RealTexts:
         if self._sampler:
             self._sampler.drawn = value
 
-    def shown_prompts(self, prompts: list) -> list[str]:
-        """Return prompts as the discriminator sees them: not at all where real texts belong to no prompt."""
-        return [""] * len(prompts) if self._belong_to_no_prompt else as_prompts(prompts, self._tokenizer)
+    def generated(
+        self, prompts: Sequence[Text], completions: Sequence[Text], completion_ids: Sequence[list[int]]
+    ) -> tuple[list[str], list[str]]:
+        """Return prompts and completions as the discriminator sees them.
+
+        Args:
+            prompts (`Sequence[str or list[dict]]` of length B): The prompts of the batch.
+            completions (`Sequence[str or list[dict]]` of length B): Texts or messages, as TRL hands them over.
+            completion_ids (`Sequence[list[int]]` of length B): Their tokens.
+        """
+        return self.shown(prompts, self.path.read(prompts, completions, completion_ids))
+
+    def shown(self, prompts: Sequence[Text], texts: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return prompts and decoded completions as the discriminator sees them; arguments as in `generated`."""
+        return shown_texts(as_prompts(prompts, self.path.tokenizer), texts, self.shows_prompts, self.are_whole)
 
     def are_references(self, training: bool) -> bool:
         """Return whether a batch meets the references of its own rows, each as often as its group has completions."""
         return self._sampler is None if training else not self._belong_to_no_prompt
 
-    def draw(self, prompts: list, references: list | None) -> tuple[list[str], list]:
-        """Return real texts for a training batch, and their prompts ("" where they have none).
+    def draw(self, prompts: Sequence[Text], references: Sequence[Text] | None) -> RealBatch:
+        """Return real texts for a training batch.
 
         Args:
-            prompts (`list` of length B): The prompts of the batch.
-            references (`list` of length B, *optional*): Their references, where the dataset has them.
+            prompts (`Sequence[str or list[dict]]` of length B): The prompts of the batch.
+            references (`Sequence[str or list[dict]]` of length B, *optional*): Their references, where the dataset has
+                them.
         """
         if self._sampler is not None:
-            return self._next(self._sampler, len(prompts))
+            return self._next(self._sampler, prompts)
         if references is None:
             raise ValueError(
                 "A batch came without references, and the discriminator has no other real texts. Add "
                 "`completion` to the rows, or give real texts as real_dataset=."
             )
-        return self._cut(references), prompts
+        return self._read(prompts, references)
 
-    def held_out(self, prompts: list, references: list | None) -> tuple[list[str], list]:
+    def held_out(self, prompts: Sequence[Text], references: Sequence[Text] | None) -> RealBatch:
         """Return real texts for an evaluation batch: its references, or draws apart from training's."""
+        if references is not None and self.are_whole:
+            beginnings = as_prompts(prompts, self.path.tokenizer)
+            wholes = [first + plain_text(rest) for first, rest in zip(beginnings, references, strict=True)]
+            return self._read([""] * len(wholes), wholes, beside=prompts)
         if references is not None:
-            return self._cut(references), prompts
-        sampler = self._new_sampler(self._seed + 1)
+            return self._read(prompts, references)
+        sampler = self._new_sampler(self._seed + 1) if self._belong_to_no_prompt else None
         if sampler is None:
             raise ValueError(
                 "eval_dataset has prompts but no `completion` column, so there are no real texts to evaluate "
                 "against. Add the references as `completion`."
             )
-        return self._next(sampler, len(prompts))
+        return self._next(sampler, prompts)
 
-    def _cut(self, references: list) -> list[str]:
-        return as_completions(references, self._tokenizer, self._max_completion_length)
+    def clipped_ratio(self, real: RealBatch) -> float:
+        """Return the share of real texts that are cut at the limit, in [0, 1]."""
+        ends = self.path.ends
+        return sum(not row or row[-1] not in ends for row in real.completion_ids) / max(len(real.completion_ids), 1)
 
-    def _new_sampler(self, seed: int) -> RealSampler | None:
-        return None if self._source is None else RealSampler(len(self._source), seed, self._rank, self._world_size)
+    def _new_sampler(self, seed: int) -> "RealSampler | StreamSampler | None":
+        share = seed, self._rank, self._world_size
+        if self._source is None:
+            return None
+        if isinstance(self._source, IterableDataset):
+            return StreamSampler(self._source, *share)
+        return RealSampler(len(self._source), *share)
 
-    def _next(self, sampler: RealSampler, count: int) -> tuple[list[str], list]:
-        assert self._source is not None  # a sampler exists only where there is a source
-        rows = self._source[sampler.draw(count)]
-        texts, prompts = (
-            (rows["text"], [""] * count) if self._belong_to_no_prompt else (rows["completion"], rows["prompt"])
-        )
-        return self._cut(texts), prompts
+    def _next(self, sampler: "RealSampler | StreamSampler", prompts: Sequence[Text]) -> RealBatch:
+        """Return the next rows, as many as there are prompts."""
+        if isinstance(sampler, StreamSampler):
+            rows = sampler.draw(len(prompts))
+            columns: Any = {name: [row[name] for row in rows] for name in ("prompt", "completion")}
+        else:
+            columns = cast(Dataset, self._source)[sampler.draw(len(prompts))]
+        if self.shows_prompts:
+            return self._read(columns["prompt"], columns["completion"])
+        return self._read([""] * len(prompts), columns["completion"], prompts if self.are_whole else None)
 
-    @staticmethod
-    def _checked_source(train_dataset: Any, real_dataset: Any, paired: bool) -> Dataset | None:
+    def _read(
+        self, prompts: Sequence[Text], references: Sequence[Text], beside: Sequence[Text] | None = None
+    ) -> RealBatch:
+        """Return references as the generator would have written them.
+
+        Args:
+            prompts (`Sequence[str or list[dict]]` of length B): Their prompts, "" for none.
+            references (`Sequence[str or list[dict]]` of length B): Real texts.
+            beside (`Sequence[str]` of length B, *optional*): Prompts of completions that are shown as one text with
+                them: real texts are then cut where prompt and completion would be.
+        """
+        path = self.path
+        prompt_ids = path.encode_prompts([path.started(prompt) for prompt in prompts])
+        if beside is None:
+            ids = path.encode(prompts, references)
+        else:
+            start = len(prompt_ids[0])
+            lengths = [len(row) - start for row in path.encode_prompts([path.started(prompt) for prompt in beside])]
+            ids = path.encode(prompts, references, lengths)
+        texts = path.decode(prompt_ids, ids)
+        if self.shows_prompts:
+            return RealBatch(as_prompts(prompts, path.tokenizer), texts, prompt_ids, ids)
+        return RealBatch([""] * len(texts), [text.lstrip() for text in texts], prompt_ids, ids)
+
+    def _checked_source(self, train_dataset: Any, real_dataset: Any, paired: bool) -> Dataset | IterableDataset | None:
         """Return the dataset to draw from, `None` where each batch brings its own references."""
         if real_dataset is not None:
-            if not isinstance(real_dataset, Dataset) or "text" not in real_dataset.column_names:
+            check_is_dataset("real_dataset", real_dataset)
+            if "text" not in dataset_columns(real_dataset):
                 raise ValueError(
-                    "real_dataset must be a map-style Dataset with a `text` column: texts that belong to no prompt."
+                    f"real_dataset has the columns {dataset_columns(real_dataset)}, and needs `text`: texts that "
+                    "belong to no prompt. Rename the one meant: real_dataset.rename_column('story', 'text')."
                 )
             if paired:
                 raise ValueError(
@@ -173,7 +296,7 @@ class RealTexts:
                     "prompt, and the texts of real_dataset belong to no prompt. Use 'bce' or 'relativistic_average', "
                     "or leave it out."
                 )
-            return real_dataset
+            return prepare_dataset(real_dataset.select_columns(["text"]), self.path.tokenizer)
         if train_dataset is None:
             return None
         if "completion" not in dataset_columns(train_dataset):
@@ -181,12 +304,4 @@ class RealTexts:
                 "train_dataset has prompts but no `completion` column, so the discriminator has no real texts. Add "
                 "the references as `completion`, or give real texts as real_dataset=."
             )
-        if paired:
-            return None
-        if not isinstance(train_dataset, Dataset):
-            raise ValueError(
-                "An unpaired loss such as 'bce' draws real texts from all of the training set, which a streaming "
-                "dataset does not allow. Use discriminator_loss='bradley_terry', or give real texts as a map-style "
-                "real_dataset=."
-            )
-        return train_dataset
+        return None if paired else train_dataset

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from ..data.text_path import Text, as_prompts
+from ..data.text_path import Text, TextPath, as_prompts, shown_texts, with_boundary
 from ..discriminator import Discriminator
 from ..metrics.likelihood import tempered_logps
 from .prefix_reading import PrefixReader
-from .sampling import Samples, encode_prompts, sample
+from .sampling import Samples, encode_prompts, end_tokens, sample
 from .selection import METHODS, Choice, is_accepted
 from .settings import DecodingConfig
 from .token_rejection import TokenRejection
@@ -127,7 +127,7 @@ def guided_sample(
     prompt_ids = encode_prompts(prompts, tokenizer)
     plain = _plain_prompts(prompts, tokenizer)
     if config.method == "token_rejection":
-        reader = PrefixReader(discriminator, tokenizer)
+        reader = PrefixReader(discriminator, tokenizer, end_tokens(model, tokenizer))
         kept = _token_by_token(model, tokenizer, reader, prompt_ids, plain, config, keep, on_text)
         if kept.num_kept:
             _check_temperature(model, discriminator, kept, config)
@@ -185,7 +185,10 @@ def _token_by_token(
     """Draw texts by [`TokenRejection`], anew where one is abandoned or refused by the filter."""
     shown = reader.shown(plain)
     reader.check_room(shown, config.max_new_tokens)
-    draw = TokenRejection(model, tokenizer, reader, config)
+    draw, path = (
+        TokenRejection(model, tokenizer, reader, config),
+        TextPath(tokenizer, end_ids=end_tokens(model, tokenizer)),
+    )
     count, nan = len(prompt_ids), float("nan")
     found = GuidedSamples(
         [None] * count,
@@ -207,7 +210,9 @@ def _token_by_token(
             drawn = draw([prompt_ids[at] for at in places], [shown[at] for at in places], abandons=not is_last)
             is_whole = [is_last or accepted for accepted in drawn.accepted]
             whole = [row for row, given in enumerate(is_whole) if given]
-            texts = tokenizer.batch_decode([drawn.completion_ids[row] for row in whole], skip_special_tokens=True)
+            texts = path.decode(
+                [prompt_ids[places[row]] for row in whole], [drawn.completion_ids[row] for row in whole]
+            )
             passes = _passes(keep, [plain[places[row]] for row in whole], texts).tolist()
             kept = {row: text for row, text, passed in zip(whole, texts, passes, strict=True) if passed}
             for row, place in enumerate(places):
@@ -272,8 +277,7 @@ def _log_ratios(
     if discriminator is None:
         ratios[places] = 0.0
         return ratios
-    if discriminator.calibration is not None and not discriminator.calibration.with_prompt:
-        prompts = [""] * len(prompts)
+    prompts, texts = _shown(discriminator, prompts, texts)
     # Texts of one length stand together, so that little is padded.
     places.sort(key=lambda place: len(prompts[place]) + len(texts[place]))
     for start in range(0, len(places), config.batch_size):
@@ -281,6 +285,16 @@ def _log_ratios(
         values = discriminator.log_ratio([prompts[place] for place in batch], [texts[place] for place in batch])
         ratios[batch] = values.double().cpu()
     return ratios
+
+
+def _shown(discriminator: Discriminator, prompts: list[str], texts: list[str]) -> tuple[list[str], list[str]]:
+    """Return prompts and completions as the discriminator was shown them when it was calibrated."""
+    calibration = discriminator.calibration
+    if calibration is None:
+        return prompts, texts
+    return shown_texts(
+        prompts, with_boundary(texts, calibration.boundary), calibration.with_prompt, calibration.are_whole
+    )
 
 
 def _passes(keep: Filter | None, prompts: list[str], texts: list[str]) -> Tensor:

@@ -6,7 +6,7 @@ prompt, the completion without special tokens, and an end where the text has end
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +31,7 @@ class PrefixReader:
     Args:
         discriminator ([`Discriminator`]): Scores prefixes, in tokens of the generator.
         tokenizer (`PreTrainedTokenizerBase`): The generator's.
+        ends (`Collection[int]`, *optional*): The tokens at which it ends, which are no part of a text.
 
     Attributes:
         slope (`float`): From a difference of logits to one of log-ratios. The intercept of a calibration is fitted to
@@ -40,7 +41,9 @@ class PrefixReader:
         ValueError: If it scores no prefixes, has another vocabulary, or keeps no keys and values.
     """
 
-    def __init__(self, discriminator: Discriminator | None, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(
+        self, discriminator: Discriminator | None, tokenizer: "PreTrainedTokenizerBase", ends: Collection[int] = ()
+    ) -> None:
         self._scorer = _checked_scorer(discriminator, tokenizer)
         assert discriminator is not None
         self._discriminator = discriminator
@@ -50,12 +53,13 @@ class PrefixReader:
         ids = alone["input_ids"][0].tolist()
         self._end: list[int] = [ids[place] for place, end in places if end > 1]
         special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-        self._readable = set(tokenizer.get_vocab().values()) - special
+        self._readable = set(tokenizer.get_vocab().values()) - special - set(ends)
 
     def shown(self, prompts: list[str]) -> list[str]:
         """Return prompts as the discriminator reads them: "" each if it was calibrated without them."""
         calibration = self._discriminator.calibration
-        return prompts if calibration is None or calibration.with_prompt else [""] * len(prompts)
+        is_read = calibration is None or calibration.with_prompt or calibration.are_whole
+        return prompts if is_read else [""] * len(prompts)
 
     def beginnings(self, prompts: list[str]) -> list[list[int]]:
         """Return what is read before the first token of a completion, a row per prompt; empty rows are possible."""
@@ -63,7 +67,10 @@ class PrefixReader:
         return [row[: len(row) - len(self._end)] for row in rows]
 
     def tokens(self, token: int, is_last: bool) -> list[int]:
-        """Return what is read of a token of the generator: nothing of a special one, and the end behind the last."""
+        """Return what is read of a token of the generator: nothing of a special one or an end.
+
+        Behind the last one stands the discriminator's own end.
+        """
         return [token] * (token in self._readable) + (self._end if is_last else [])
 
     def log_ratios(self, logits: Tensor) -> Tensor:

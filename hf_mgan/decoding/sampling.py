@@ -5,11 +5,11 @@ completions reach the discriminator, and their tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..data.text_path import Text
+from ..data.text_path import Text, TextPath, encode_prompts, end_of_turn
 from .continuation import complete
 
 
@@ -84,43 +84,6 @@ class Samples(NamedTuple):
     completion_ids: list[list[int]]
 
 
-def encode_prompts(
-    prompts: Sequence[Text | list[int]],
-    tokenizer: "PreTrainedTokenizerBase",
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> list[list[int]]:
-    """Encode prompts as TRL's trainers do: a string with the tokenizer's special tokens, messages by its template.
-
-    Args:
-        prompts (`Sequence[str, list[dict] or list[int]]` of length N): Prompts as [`prepare_dataset`] makes them, or
-            their tokens, which stay as they are.
-        tokenizer (`PreTrainedTokenizerBase`): The generator's tokenizer.
-        chat_template_kwargs (`Mapping`, *optional*): Further arguments of the template, as the trainer's config has
-            them.
-
-    Returns:
-        `list[list[int]]` of length N: Their tokens.
-
-    Raises:
-        ValueError: If a prompt has no token, so that nothing would predict the first one of its completion.
-    """
-    rows = []
-    for place, prompt in enumerate(prompts):
-        if isinstance(prompt, str):
-            row = list(tokenizer(prompt)["input_ids"])
-        elif all(isinstance(part, int) for part in prompt):
-            row = cast("list[int]", list(prompt))
-        else:
-            row = _templated(prompt, tokenizer, chat_template_kwargs or {})
-        if not row:
-            raise ValueError(
-                f"Prompt {place} is {prompt!r} and has no token, so that nothing predicts the first token of its "
-                "completion. Pass the data through prepare_dataset, which starts texts from the start of the sequence."
-            )
-        rows.append(row)
-    return rows
-
-
 @torch.no_grad()
 def sample(
     model: "PreTrainedModel | PeftModel",
@@ -182,8 +145,7 @@ def sample(
             if on_batch is not None:
                 on_batch(len(places))
     model.train(training)
-    texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
-    return Samples(texts, prompt_ids, completions)
+    return Samples(TextPath(tokenizer, end_ids=ends).decode(prompt_ids, completions), prompt_ids, completions)
 
 
 def check_generation_kwargs(given: Mapping[str, Any]) -> None:
@@ -203,14 +165,8 @@ def check_generation_kwargs(given: Mapping[str, Any]) -> None:
         )
 
 
-def _templated(messages: Any, tokenizer: "PreTrainedTokenizerBase", kwargs: Mapping[str, Any]) -> list[int]:
-    """Return the tokens of messages and of the beginning of an answer, by the tokenizer's template."""
-    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, **kwargs)
-    return list(encoded["input_ids"])
-
-
 def end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Return the tokens at which generation ends: those of the generation config and the tokenizer's own."""
+    """Return the tokens at which generation ends: the config's, the tokenizer's and the chat template's."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
-    return {token for token in (*ids, tokenizer.eos_token_id) if token is not None}
+    return {token for token in (*ids, tokenizer.eos_token_id, end_of_turn(tokenizer)) if token is not None}

@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import encode_completions
+from ..data import TextPath
 from ..decoding import sample
 from ..discriminator import Discriminator
 from ..metrics import best_value, distinct_n, jensen_shannon, kullback_leibler
@@ -124,7 +124,7 @@ class ExactMetrics:
         self.tokenizer = tokenizer
         self.real_logps = language.logps(sentences)
         self.texts = [" ".join(sentence) for sentence in sentences]
-        self.real_ids = encode_completions(self.texts, tokenizer, max_completion_length=None)
+        self.real_ids = TextPath(tokenizer).encode([""] * len(self.texts), self.texts)
         self.seed = seed
 
     def __call__(

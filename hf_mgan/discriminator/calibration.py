@@ -51,6 +51,9 @@ class Calibration:
             [1706.04599](https://huggingface.co/papers/1706.04599)).
         uncalibrated_error (`float`): That of the logit as it is.
         prefixes (`bool`): Whether the discriminator has learnt from all prefixes of a text.
+        boundary (`str`, *optional*): The white space that it has seen all completions begin with; None if they began
+            in different ways.
+        are_whole (`bool`): Whether prompt and completion were shown as one text.
     """
 
     slope: float
@@ -67,6 +70,8 @@ class Calibration:
     uncalibrated_error: float
     generation_kwargs: dict[str, Any] = field(default_factory=dict)
     prefixes: bool = False
+    boundary: str | None = None
+    are_whole: bool = False
 
     def log_ratio(self, logits: Tensor) -> Tensor:
         """Compute log p(x) - log q(x) in nats from logits of any shape."""
@@ -120,6 +125,8 @@ def calibrate(
     max_new_tokens: int,
     generation_kwargs: Mapping[str, Any] | None = None,
     prefixes: bool = False,
+    boundary: str | None = None,
+    are_whole: bool = False,
 ) -> Calibration:
     """Fit a calibration to the logits of held-out texts, real and generated ones counting alike.
 
@@ -132,6 +139,8 @@ def calibrate(
         max_new_tokens (`int`): See there.
         generation_kwargs (`Mapping`, *optional*): See there.
         prefixes (`bool`, *optional*, defaults to `False`): See there.
+        boundary (`str`, *optional*): See there.
+        are_whole (`bool`, *optional*, defaults to `False`): See there.
 
     Returns:
         [`Calibration`]: The calibration.
@@ -178,6 +187,8 @@ def calibrate(
         max_new_tokens=max_new_tokens,
         generation_kwargs=dict(generation_kwargs or {}),
         prefixes=prefixes,
+        boundary=boundary,
+        are_whole=are_whole,
         num_texts=min(map(len, sides)),
         auc=_rounded(auc),
         loss=_loss(*crossed),

@@ -9,12 +9,12 @@ from typing import Any, cast
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data import as_completions, as_prompts, encode_completions, plain_text, prepare_dataset
-from ..decoding.sampling import encode_prompts
+from ..data import TextPath, as_prompts, inspected, plain_text, prepare_dataset
+from ..data.text_path import with_boundary
 from ..metrics.likelihood import TextNll, tempered_logps
 from ..safety import SafetyGate
 from .guided_model import GuidedModel
-from .models import Model, load_generator, load_tokenizer
+from .models import Model, configured_ends, load_generator, load_tokenizer
 from .settings import EvaluationConfig
 
 
@@ -72,11 +72,24 @@ class EvaluatedModel:
         self.__dict__.pop("generator", None)
 
     @cached_property
+    def _dataset(self) -> Dataset:
+        return self._prepared(self._held_out, self._order)
+
+    @cached_property
+    def path(self) -> TextPath:
+        """The path of real and generated text."""
+        path = TextPath(self.tokenizer, self.config.max_completion_length, configured_ends(self._model))
+        return inspected(path, self._dataset, "the held-out data")
+
+    def shown(self, texts: Sequence[str]) -> list[str]:
+        """Return generated texts with the boundary of the real ones."""
+        return with_boundary(texts, self.path.boundary)
+
+    @cached_property
     def _rows(self) -> tuple[list[Any], list[str]]:
         """Prompts and real texts, those to compare with before those of the row of real texts."""
-        rows = self._prepared(self._held_out, self._order)
-        texts = as_completions(rows["completion"], self.tokenizer, self.config.max_completion_length)
-        return list(rows["prompt"]), texts
+        prompts = list(self._dataset["prompt"])
+        return prompts, self.path.as_completions(prompts, list(self._dataset["completion"]))
 
     def _prepared(self, data: Dataset, places: list[int]) -> Dataset:
         rows = cast(Dataset, prepare_dataset(data.select(places), self.tokenizer, **self._prepare))
@@ -124,8 +137,9 @@ class EvaluatedModel:
 
         A text that ends within the limit has the end token.
         """
-        ids = encode_completions(self.real, self.tokenizer, self.config.max_completion_length)
-        return self.nlls(encode_prompts(self.prompts, self.tokenizer), ids, self.config.temperatures)
+        references = list(self._dataset["completion"])[: len(self.prompts)]
+        ids = self.path.encode(self.prompts, references)
+        return self.nlls(self.path.encode_prompts(self.prompts), ids, self.config.temperatures)
 
     def unsafe(self, safety: SafetyGate, prompts: list[Any], texts: Sequence[str]) -> list[bool]:
         """Return the verdicts on texts, whose prompts the classifier reads as it does in training."""

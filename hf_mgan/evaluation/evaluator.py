@@ -21,8 +21,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..config import AdversarialConfig
-from ..data import as_completions, as_prompts, plain_text, prepare_dataset
-from ..decoding.sampling import encode_prompts, sample
+from ..data import TextPath, as_prompts, inspected, plain_text, prepare_dataset
+from ..data.text_path import with_boundary
+from ..decoding.sampling import sample
 from ..metrics import encoder_features
 from ..metrics.extras import require_packages
 from ..metrics.two_sample_test import NUM_PARTS
@@ -57,6 +58,7 @@ class HeldOutTexts:
         real (`list[str]` of length N): The real text of each prompt, cut as completions are.
         training (`list[str]`, *optional*): Texts to look for copies of.
         max_completion_length (`int`): Where completions are cut, in tokens.
+        boundary (`str`, *optional*): White space that the real texts begin with, and that samples are given too.
     """
 
     prompt_ids: list[list[int]]
@@ -64,6 +66,7 @@ class HeldOutTexts:
     real: list[str]
     training: list[str] | None
     max_completion_length: int
+    boundary: str | None
 
 
 class GeneratorEvaluator:
@@ -255,7 +258,9 @@ class GeneratorEvaluator:
                 "with. Add the references as `completion`."
             )
         prompts = list(rows["prompt"])
-        real = as_completions(rows["completion"], processing_class, limit)
+        template_kwargs = cast("dict", args.chat_template_kwargs or {})  # a string only before TRL reads it
+        path = inspected(TextPath(processing_class, limit, template_kwargs=template_kwargs), rows, "held_out")
+        real = path.as_completions(prompts, list(rows["completion"]))
         different = len({" ".join(text.split()) for text in real})
         if different < MIN_DIFFERENT:
             raise ValueError(
@@ -271,9 +276,10 @@ class GeneratorEvaluator:
         if self.training is not None:
             prepared = cast(Dataset, prepare_dataset(self.training, processing_class, **args.prompt_arguments()))
             training = [plain_text(text) for text in prepared["completion"]]
-        template_kwargs = cast("dict | None", args.chat_template_kwargs)  # a string only before TRL reads it
-        prompt_ids = encode_prompts(prompts, processing_class, template_kwargs)
-        self._held_out_texts = HeldOutTexts(prompt_ids, as_prompts(prompts, processing_class), real, training, limit)
+        prompt_ids = path.encode_prompts(prompts)
+        self._held_out_texts = HeldOutTexts(
+            prompt_ids, as_prompts(prompts, processing_class), real, training, limit, path.boundary
+        )
         self._tokenizer = processing_class
         self.__dict__.pop("_of_held_out", None)  # of another trainer
         if self.encoder is not None and args.process_index == 0:
@@ -305,7 +311,8 @@ class GeneratorEvaluator:
         own = [prompts[(place * processes + rank) % len(prompts)] for place in range(share)]
         limit = self._prepared.max_completion_length
         drawn = sample(model, self._tokenizer, own, limit, self.temperature, self.seed + rank, self.batch_size)
-        texts = gather_object(drawn.texts)  # those of the first process, then those of the next one
+        own_texts = with_boundary(drawn.texts, self._prepared.boundary)
+        texts = gather_object(own_texts)  # those of the first process, then those of the next one
         return [texts[place % processes * share + place // processes] for place in range(len(prompts))]
 
     def _metrics(self, texts: list[str]) -> dict[str, float]:

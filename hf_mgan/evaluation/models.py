@@ -8,9 +8,16 @@ from typing import Any, TypeAlias
 
 import torch
 from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
-from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file, find_adapter_config_file
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from .guided_model import GuidedModel
@@ -75,6 +82,24 @@ def load_tokenizer(model: Alone, processing_class: PreTrainedTokenizerBase | Non
     if not has_tokenizer and find_adapter_config_file(model) is not None:
         return AutoTokenizer.from_pretrained(PeftConfig.from_pretrained(model).base_model_name_or_path)
     return AutoTokenizer.from_pretrained(model)
+
+
+def configured_ends(model: Alone) -> set[int]:
+    """Return the tokens at which a generator's own config ends a text; nothing is loaded but that config.
+
+    Args:
+        model (`str`, `PreTrainedModel` or `PeftModel`): As in [`load_generator`].
+    """
+    if isinstance(model, str):
+        source = model
+        if find_adapter_config_file(model) is not None:
+            source = PeftConfig.from_pretrained(model).base_model_name_or_path
+        has_config = cached_file(source, GENERATION_CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
+        config: Any = (GenerationConfig if has_config is not None else AutoConfig).from_pretrained(source)
+    else:
+        config = model.generation_config
+    given = getattr(config, "eos_token_id", None)
+    return {token for token in (given if isinstance(given, list) else [given]) if token is not None}
 
 
 def saved_discriminator(model: Model) -> str | None:

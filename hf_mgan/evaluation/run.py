@@ -203,7 +203,7 @@ def _draw(model: EvaluatedModel, temperature: float, on_batch: Callable[[int], A
         on_batch(len(guided.texts))
         # Its likelihoods are known up to a number per prompt, so they are left out. A refused text is an empty one.
         metrics = {"draws": exactly(guided.draws), "tokens_per_text": exactly(guided.tokens_per_text)}
-        texts = [text or "" for text in guided.texts]
+        texts = model.shown([text or "" for text in guided.texts])
         return {"metrics": _as_json(metrics), "tokens": sum(guided.tokens), "texts": texts}
     drawn = sample(
         model.generator,
@@ -222,7 +222,7 @@ def _draw(model: EvaluatedModel, temperature: float, on_batch: Callable[[int], A
         "draws": exactly(1.0),
         "tokens_per_text": exactly(tokens / len(drawn.texts)),
     }
-    return {"metrics": _as_json(metrics), "tokens": tokens, "texts": drawn.texts}
+    return {"metrics": _as_json(metrics), "tokens": tokens, "texts": model.shown(drawn.texts)}
 
 
 def _compute_of_real(

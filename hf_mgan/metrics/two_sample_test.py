@@ -115,7 +115,7 @@ def c2st(
 
     Args:
         real (`Sequence[str]` of length R): Real texts that the generator was not trained on, cut like the completions
-            ([`~hf_mgan.data.as_completions`]).
+            ([`~hf_mgan.data.TextPath`]).
         generated (`Sequence[str]` of length B): Generated texts, at best as many.
         null (`Sequence[str]`, *optional*): Further real texts, at least B of them; the first B are compared with
             `real`. It shows what the way in which the texts were gathered does to the AUC.

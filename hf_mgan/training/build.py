@@ -7,7 +7,7 @@ the generator itself.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from datasets import Dataset
 from peft import PeftModel
@@ -21,7 +21,8 @@ from transformers import (
 from trl.data_utils import is_conversational
 
 from ..config import AdversarialConfig
-from ..data import RealTexts, prepare_datasets
+from ..data import RealTexts, TextPath, check_is_dataset, form_of, inspected, prepare_dataset, prepare_datasets
+from ..data.prepare import dataset_columns
 from ..discriminator import Discriminator
 from ..objectives import PAIRED
 from ..safety import GATE, SafetyGate, check_gate
@@ -167,25 +168,67 @@ def prepared_data(
     given: dict[str, Any], args: AdversarialConfig, tokenizer: PreTrainedTokenizerBase, processing_class: Any
 ) -> tuple[dict[str, Any], RealTexts]:
     """Return the datasets with prompts and references, by the names of TRL's arguments, and the real texts."""
+    arguments = args.prompt_arguments()
+    check_columns(given, processing_class)
+    form = None if given["train_dataset"] is None else form_of(dataset_columns(given["train_dataset"]))
+    train = None if form is None else prepare_dataset(given["train_dataset"], tokenizer, **arguments)
     data = {
-        name: prepare_datasets(given[name], tokenizer, **args.prompt_arguments())
-        for name in ("train_dataset", "eval_dataset")
+        "train_dataset": train,
+        "eval_dataset": prepare_datasets(given["eval_dataset"], tokenizer, **arguments),
     }
+    check_number_of_rows(train, args)
     if given["rollout_func"] is None:  # which renders prompts itself
         evaluated = data["eval_dataset"]
         sets = evaluated.values() if isinstance(evaluated, dict) else [evaluated]
         check_chat_template([data["train_dataset"], *sets], processing_class)
+    template = {"tools": given["tools"] or None, **cast("dict", args.chat_template_kwargs or {})}
+    path = TextPath(tokenizer, args.max_completion_length, template_kwargs=template)
+    if train is not None and given["rollout_func"] is None:
+        path = inspected(path, train)
     real_texts = RealTexts(
-        data["train_dataset"],
+        train,
         given["real_dataset"],
         paired=args.discriminator_loss in PAIRED,
-        tokenizer=tokenizer,
-        max_completion_length=args.max_completion_length,
+        path=path,
         seed=args.seed,
         rank=args.process_index,
         world_size=args.world_size,
+        begins_with_prompt=form in ("text", "prompt"),
     )
     return data, real_texts
+
+
+def check_columns(given: dict[str, Any], processing_class: Any) -> None:
+    """Check that datasets are datasets, and hold no images where the generator reads text alone."""
+    evaluated = given["eval_dataset"]
+    named = {"train_dataset": given["train_dataset"]}
+    named |= (
+        {f"eval_dataset[{key!r}]": one for key, one in evaluated.items()}
+        if isinstance(evaluated, dict)
+        else {"eval_dataset": evaluated}
+    )
+    for name, dataset in named.items():
+        if dataset is None:
+            continue
+        check_is_dataset(name, dataset)
+        images = [column for column in ("image", "images") if column in dataset_columns(dataset)]
+        if images and isinstance(processing_class, PreTrainedTokenizerBase):
+            raise ValueError(
+                f"{name} has the column {images[0]!r}, and this generator reads text alone. Remove it: "
+                f"{name}.remove_columns({images}); or take a generator that reads images."
+            )
+
+
+def check_number_of_rows(dataset: Any, args: AdversarialConfig) -> None:
+    """Check that a map-style training set fills a generation batch, without which there would be no step at all."""
+    prompts = cast(int, args.generation_batch_size) // cast(int, args.num_generations)
+    if isinstance(dataset, Dataset) and len(dataset) < prompts:
+        raise ValueError(
+            f"train_dataset has {len(dataset)} rows, and a generation batch takes {prompts} prompts "
+            f"(generation_batch_size={args.generation_batch_size} / num_generations={args.num_generations}), so that "
+            "there would be no step. Give more rows, or lower per_device_train_batch_size, "
+            "gradient_accumulation_steps (steps_per_generation) or the number of processes."
+        )
 
 
 def load_given_discriminator(

@@ -24,8 +24,9 @@ from transformers import (
 )
 
 from ..config import AdversarialConfig
-from ..data import RealSampler, as_completions, as_prompts, prepare_dataset
+from ..data import RealBatch, RealSampler, RealTexts, TextPath, form_of, inspected, prepare_dataset
 from ..decoding import sample
+from ..decoding.sampling import end_tokens
 from ..discriminator import Calibration, Discriminator, calibrate, trainable_parameters
 from ..discriminator.calibration import LEAST_TEXTS
 from ..metrics.extras import require_packages
@@ -122,11 +123,13 @@ def fit_discriminator(
     discriminator.calibration = calibrate(
         *_logits(discriminator, calibrating, size),
         label=discriminator.label,
-        with_prompt=source.shows_prompts,
+        with_prompt=source.real_texts.shows_prompts,
         temperature=args.temperature,
         max_new_tokens=cast(int, args.max_completion_length),
         generation_kwargs=source.generation_kwargs,
         prefixes=discriminator.prefixes is not None,
+        boundary=source.real_texts.path.boundary,
+        are_whole=source.real_texts.are_whole,
     )
     return discriminator.calibration
 
@@ -189,7 +192,7 @@ class TextSource:
         real_dataset (`Dataset`, *optional*): See there.
 
     Attributes:
-        shows_prompts (`bool`): Whether the discriminator sees prompts.
+        real_texts ([`~data.RealTexts`]): The real ones.
         generation_kwargs (`dict`): What beside the temperature shapes the samples.
     """
 
@@ -202,8 +205,19 @@ class TextSource:
         real_dataset: Dataset | None = None,
     ) -> None:
         self._generator, self._tokenizer, self._args = generator, tokenizer, args
-        self._rows, self._real_dataset = self._prepared(rows), real_dataset
-        self.shows_prompts = real_dataset is None
+        self._rows = self._prepared(rows)
+        self._seed = args.seed + PROMPT_SEED + args.process_index
+        template = cast("dict[str, Any]", args.chat_template_kwargs or {})
+        path = TextPath(tokenizer, args.max_completion_length, end_tokens(generator, tokenizer), template)
+        self.real_texts = RealTexts(
+            self._rows,
+            real_dataset,
+            paired=False,
+            path=inspected(path, self._rows),
+            seed=self._seed,
+            begins_with_prompt=form_of(rows.column_names) in ("text", "prompt"),
+        )
+        self._are_references = real_dataset is None
         defaults = {"top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
         given = {name: getattr(args, name) for name in defaults}
         self.generation_kwargs = {name: value for name, value in given.items() if value != defaults[name]}
@@ -211,35 +225,32 @@ class TextSource:
 
     def batches(self, size: int, count: int) -> Iterator[Pairs]:
         """Yield `count` batches of `size` texts of each kind; several are drawn at once, which is faster."""
-        seed = self._args.seed + PROMPT_SEED + self._args.process_index
-        prompts = RealSampler(len(self._rows), seed)
-        reals = None if self._real_dataset is None else RealSampler(len(self._real_dataset), seed)
+        prompts = RealSampler(len(self._rows), self._seed)
         at_once = max(1, LEAST_SAMPLED // size)
         for start in range(0, count, at_once):
             texts = min(at_once, count - start) * size
             rows = self._rows[prompts.draw(texts)]
-            references = rows.get("completion")
-            if reals is not None:
-                references = cast(Dataset, self._real_dataset)[reals.draw(texts)]["text"]
-            pairs = self._pairs(rows["prompt"], references, seed + start)
+            # The references of the prompts themselves, whatever the loss: each prompt is drawn as often as others.
+            real = (
+                self.real_texts.held_out(rows["prompt"], rows["completion"])
+                if self._are_references
+                else self.real_texts.draw(rows["prompt"], None)
+            )
+            pairs = self._pairs(rows["prompt"], real, self._seed + start)
             for first in range(0, texts, size):
                 yield Pairs(*(side[first : first + size] for side in pairs))
 
     def held_out(self, rows: Dataset) -> tuple[Pairs, Pairs]:
         """Return held-out texts of each kind in two halves."""
         used = self._prepared(rows.select(range(min(len(rows), MOST_HELD_OUT))))[:]
-        pairs = self._pairs(used["prompt"], used.get("completion"), self._args.seed + HELD_OUT_SEED)
+        real = self.real_texts.held_out(used["prompt"], used.get("completion"))
+        pairs = self._pairs(used["prompt"], real, self._args.seed + HELD_OUT_SEED)
         return Pairs(*(texts[::2] for texts in pairs)), Pairs(*(texts[1::2] for texts in pairs))
 
     def _prepared(self, rows: Dataset) -> Dataset:
         return cast(Dataset, prepare_dataset(rows, self._tokenizer, **self._args.prompt_arguments()))
 
-    def _pairs(self, prompts: list[Any], references: list[Any] | None, seed: int) -> Pairs:
-        if references is None:
-            raise ValueError(
-                "The rows have prompts and no real texts. Add the references as `completion`, or give real texts as "
-                "real_dataset=."
-            )
+    def _pairs(self, prompts: list[Any], real: RealBatch, seed: int) -> Pairs:
         limit = cast(int, self._args.max_completion_length)
         drawn = sample(
             self._generator,
@@ -251,8 +262,9 @@ class TextSource:
             max(cast(int, self._args.generation_batch_size), LEAST_SAMPLED),
             generation_kwargs=self.generation_kwargs,
         )
-        shown = as_prompts(prompts, self._tokenizer) if self.shows_prompts else [""] * len(prompts)
-        return Pairs(shown, drawn.texts, as_completions(references, self._tokenizer, limit))
+        texts = self.real_texts.path.decode(drawn.prompt_ids, drawn.completion_ids)
+        shown, completions = self.real_texts.shown(prompts, texts)
+        return Pairs(shown, completions, real.texts)
 
 
 def _weights(discriminator: Discriminator) -> list[Tensor]:

@@ -14,7 +14,7 @@ from accelerate.utils import gather
 from torch import Tensor
 
 from ..config import AdversarialConfig
-from ..data import RealTexts, plain_text
+from ..data import RealBatch, RealTexts
 from ..discriminator import Discriminator, DiscriminatorOutput
 from ..objectives import REWARDS
 from .batch_metrics import batch_metrics, length_correlation
@@ -33,15 +33,13 @@ class Round:
     Attributes:
         accuracy (`float`, *optional*): The discriminator's, before its update, of all processes; None where no update
             gating asks for it.
-        references (`list[str]`): The real texts that the discriminator saw.
-        reference_prompts (`list`): Their prompts as the dataset has them; "" where they have none.
+        real ([`~data.RealBatch`], *optional*): The real texts that the discriminator saw; None before the first batch.
         completion_ids (`list[list[int]]` of length B): Tokens of the completions.
         output ([`~discriminator.DiscriminatorOutput`], *optional*): What the discriminator reported of its first pass.
     """
 
     accuracy: float | None = None
-    references: list[str] = field(default_factory=list)
-    reference_prompts: list = field(default_factory=list)
+    real: RealBatch | None = None
     completion_ids: list[list[int]] = field(default_factory=list)
     output: DiscriminatorOutput | None = None
 
@@ -103,24 +101,23 @@ class DiscriminatorReward:
         Returns:
             `list[float]` of length B.
         """
-        texts, references = [plain_text(text) for text in completions], columns.get(REFERENCE)
+        references = columns.get(REFERENCE)
         training, accuracy = self._is_training(), self.round.accuracy
         skips = False
         if training and self.gating is not None and not self.is_warming_up:
             skips = self.gating.discriminator_skips(accuracy)
         draw = self.real_texts.draw if training else self.real_texts.held_out
-        shown = self.real_texts.shown_prompts(prompts)
-        outputs: list[tuple[list[str], list, DiscriminatorOutput]] = []
+        shown, texts = self.real_texts.generated(prompts, completions, completion_ids)
+        outputs: list[tuple[RealBatch, DiscriminatorOutput]] = []
         for act in self._acts(training and not skips):
-            real, real_prompts = draw(prompts, references)
-            output = act(shown, texts, real, self.real_texts.shown_prompts(real_prompts))
-            outputs.append((real, real_prompts, output))
-        real, real_prompts, output = outputs[0]
+            real = draw(prompts, references)
+            outputs.append((real, act(shown, texts, real.texts, real.prompts)))
+        real, output = outputs[0]
         if training and self.gating is not None:
             accuracy = gather(output.accuracy()[None]).mean().item()
-        self.round = Round(accuracy, real, real_prompts, completion_ids, output)
+        self.round = Round(accuracy, real, completion_ids, output)
         rewards = self._shape(output.fake_logits)
-        for name, value in self._metrics(output, rewards, texts, skips).items():
+        for name, value in self._metrics(output, rewards, texts, real, skips).items():
             if value == value:  # without an update there is neither gradient nor learning rate
                 log_metric(name, value)
         return rewards.tolist()
@@ -136,7 +133,7 @@ class DiscriminatorReward:
         return [partial(self.discriminator.update, remember=number == updates - 1) for number in range(updates)]
 
     def _metrics(
-        self, output: DiscriminatorOutput, rewards: Tensor, texts: list[str], skipped: bool
+        self, output: DiscriminatorOutput, rewards: Tensor, texts: list[str], real: RealBatch, skipped: bool
     ) -> dict[str, float]:
         training = self._is_training()
         group = cast(int, self._args.num_generations)
@@ -150,7 +147,8 @@ class DiscriminatorReward:
         values = torch.stack([value.to(rewards) for value in tensors.values()]).tolist()  # one synchronisation for all
         metrics = dict(zip(tensors, values, strict=True))
         repeats = group if self.real_texts.are_references(training) else 1
-        metrics |= batch_metrics(texts, self.round.references, repeats)
+        metrics |= batch_metrics(texts, real.texts, repeats)
+        metrics["references/clipped_ratio"] = self.real_texts.clipped_ratio(real)
         if training and self.gating is not None:
             metrics |= self.gating.metrics(skipped, self.round.accuracy)
         return metrics

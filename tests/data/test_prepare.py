@@ -34,7 +34,7 @@ def test_prompt_tokens_from_least_to_greatest(tokenizer):
     lengths = [len(prompt.removeprefix("<s>").split()) for prompt in prepared["prompt"]]
     assert set(lengths) == {1, 2, 3}
     for row in prepared:
-        assert f"{row['prompt']} {row['completion']}" == "<s>the dog sees a cat ."
+        assert row["prompt"] + row["completion"] == "<s>the dog sees a cat ."
 
 
 def test_prompt_tokens_are_drawn_by_seed(tokenizer):
@@ -46,7 +46,7 @@ def test_prompt_tokens_are_drawn_by_seed(tokenizer):
 
 def test_short_text_keeps_one_token_for_the_completion(tokenizer):
     prepared = prepare_dataset(Dataset.from_dict({"text": ["the dog"]}), tokenizer, prompt_tokens=(5, 5))
-    assert prepared[0] == {"prompt": "<s>the", "completion": "dog"}
+    assert prepared[0] == {"prompt": "<s>the", "completion": " dog"}
 
 
 def test_prompt_and_completion_are_returned_as_they_are(tokenizer):
@@ -91,7 +91,5 @@ def test_streamed_rows_equal_map_style_rows(tokenizer):
 def test_bad_datasets_are_refused(tokenizer):
     with pytest.raises(ValueError, match=r"columns \['story'\]"):
         prepare_dataset(Dataset.from_dict({"story": ["x"]}), tokenizer)
-    with pytest.raises(ValueError, match="Row 1 has an empty text"):
-        prepare_dataset(Dataset.from_dict({"text": ["a", ""]}), tokenizer)
     with pytest.raises(ValueError, match=r"got \(3, 2\)"):
         prepare_dataset(Dataset.from_dict({"text": ["a"]}), tokenizer, prompt_tokens=(3, 2))

@@ -98,7 +98,8 @@ def test_guided_sample_keeps_the_end_token(pair):
     ended = [row for row in drawn.completion_ids if END in row]
     assert {len(row) for row in ended} == {1, 2}  # also at the limit
     assert {len(row) for row in drawn.completion_ids if END not in row} == {2}
-    assert drawn.texts == pair.tokenizer.batch_decode(drawn.completion_ids, skip_special_tokens=True)
+    words = pair.tokenizer.batch_decode(drawn.completion_ids, skip_special_tokens=True)
+    assert drawn.texts == [f" {word}" if word else "" for word in words]  # as they stand behind their prompt
 
 
 def test_exhausted_tries_are_counted_and_warned_of(pair):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from tokenizers import decoders, pre_tokenizers, processors
+from tokenizers import Regex, decoders, pre_tokenizers, processors
 from torch.testing import assert_close
 from transformers import (
     GPT2Config,
@@ -284,7 +284,7 @@ def test_generator_is_read_as_by_sample(generator, letters, critic):
 
 
 def test_every_end_token_ends_a_text(generator, letters, critic):
-    """An end token that is a letter is read as one, with the end behind it."""
+    """An end token that is a letter is no part of the text, for the generator as for the discriminator."""
     generator.generation_config.eos_token_id = [7, 9]
     config = DecodingConfig("token_rejection", num_candidates=3, temperature=8.0, max_new_tokens=10)
     drawn = guided_sample(generator, letters, critic, ["<s>"] * 60, config)
@@ -344,12 +344,13 @@ def test_filter_that_refuses_all_leaves_none(few):
     assert all(ratio != ratio for ratio in drawn.log_ratios)
 
 
-def test_tokens_unlike_those_of_training_are_told(generator, tokenizer):
-    """Without a space between them, a prompt and a completion of words are one unknown word in training."""
-    discriminator = Discriminator(causal_classifier(), tokenizer, prefixes=True)
+def test_tokens_unlike_those_of_training_are_told(generator, letters):
+    """Two letters that stand together are one unknown word to the tokenizer, and the generator writes single ones."""
+    letters.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(".."), "isolated")
+    discriminator = Discriminator(causal_classifier(), letters, prefixes=True)
     config = DecodingConfig("token_rejection", num_candidates=2, max_new_tokens=4)
-    with pytest.warns(UserWarning, match="read 8 of 8 texts in other tokens"):
-        guided_sample(generator, tokenizer, discriminator, ["<s> the dog"] * 8, config)
+    with pytest.warns(UserWarning, match="of 8 texts in other tokens"):
+        guided_sample(generator, letters, discriminator, ["<s>a"] * 8, config)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from datasets import Dataset
 from transformers import BertConfig, BertModel, EarlyStoppingCallback, TrainerCallback
 
 from hf_mgan import GeneratorEvaluator, SafetyGate, Watchdog
-from hf_mgan.data import as_completions
+from hf_mgan.data import TextPath, inspected
+from hf_mgan.data.text_path import with_boundary
 from hf_mgan.decoding.sampling import sample
 from hf_mgan.evaluation import evaluator as evaluator_module
 from hf_mgan.evaluation.text_metrics import text_metrics
@@ -372,7 +373,7 @@ def test_evaluator_samples_follow_their_prompts(make_evaluated, drawn, tokenizer
     order = random.Random(0).sample(range(COUNT), COUNT)
     prompts, references = ([rows[place][name] for place in order] for name in ("prompt", "completion"))
     assert drawn[0][0] == [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    samples = drawn[0][2].texts
+    samples = [text.lstrip() for text in drawn[0][2].texts]  # as the references begin
     assert metrics["eval_samples/bleu"] == pytest.approx(bleu(samples, references).score)
     assert "eval_held_out/bleu" not in metrics
     assert seen[0] == ([prompt.removeprefix("<s> ") for prompt in prompts], samples)
@@ -537,7 +538,7 @@ def test_evaluator_shares_prompts_among_processes(held_out, make_config, generat
     prompts = evaluator._prepared.prompt_ids
     even = sample(generator, tokenizer, prompts[::2], 8, seed=0).texts
     odd = sample(generator, tokenizer, [*prompts[1::2], prompts[0]], 8, seed=1).texts
-    assert computed[-1] == [text for pair in zip(even, odd, strict=True) for text in pair][:33]
+    assert computed[-1] == [text.lstrip() for pair in zip(even, odd, strict=True) for text in pair][:33]
     assert len(computed) == 3  # the first process, of samples twice and of the real texts once
 
 
@@ -603,7 +604,9 @@ def test_evaluator_on_two_processes(tmp_path, generator, tokenizer, classifier, 
     even = sample(generator, tokenizer, prompts[::2], 8, seed=0).texts
     odd = sample(generator, tokenizer, [*prompts[1::2], prompts[0]], 8, seed=1).texts
     drawn = [text for pair in zip(even, odd, strict=True) for text in pair][:33]
-    real = as_completions(references, tokenizer, 8)
+    path = inspected(TextPath(tokenizer, 8), rows)
+    real = path.as_completions(prompts, references)
+    drawn = with_boundary(drawn, path.boundary)
     assert first["measured"] == [[drawn, real], [real, real], [drawn, real], [drawn, real]]
     assert second["measured"] == []
     assert len(first["evaluations"]) == 3

@@ -83,7 +83,7 @@ def test_fit_shows_no_prompts_where_real_texts_have_none(generator, tokenizer, m
     batch = next(source.batches(4, 1))
     assert batch.prompts == [""] * 4
     assert batch.references == ["a cat"] * 4
-    assert not source.shows_prompts
+    assert not source.real_texts.shows_prompts
     stopping, calibrating = source.held_out(rows.add_column("completion", ["a dog"] * 60))
     assert isinstance(stopping, Pairs)
     assert len(stopping.references) == len(calibrating.references) == 30
@@ -105,7 +105,7 @@ def test_fit_refuses_what_it_cannot_do(generator, tokenizer, classifier, pair_to
         with pytest.raises(TypeError, match="one map-style Dataset, got"):
             fit_discriminator(*given, *data, make_config(), 1)
     prompts = Dataset.from_dict({"prompt": ["one"] * 60})
-    with pytest.raises(ValueError, match="prompts and no real texts"):
+    with pytest.raises(ValueError, match="no real texts"):
         fit_discriminator(*given, prompts, prompts, make_config(), 1)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_mgan.data import encode_completions, start_of_sequence
+from hf_mgan.data import TextPath, start_of_sequence
 from hf_mgan.metrics import hub_metric, nll_per_token, perplexity, token_nlls
 
 
@@ -44,8 +44,9 @@ class Perplexity(hub_metric.TextMetric):
         device: str = "cpu",
     ) -> dict[str, float]:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        start = tokenizer(start_of_sequence(tokenizer))["input_ids"]
-        rows = encode_completions(predictions, tokenizer, max_length)
+        path = TextPath(tokenizer, max_length)
+        [start] = path.encode_prompts([start_of_sequence(tokenizer)])
+        rows = path.encode([""] * len(predictions), predictions)
         language_model: Any = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
         nlls = token_nlls(language_model.to(device), [start] * len(rows), rows, batch_size)
         return {"perplexity": perplexity(nlls), "nll_per_token": nll_per_token(nlls)}

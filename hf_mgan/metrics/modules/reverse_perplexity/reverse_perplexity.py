@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from hf_mgan.data import encode_completions, start_of_sequence
+from hf_mgan.data import TextPath, start_of_sequence
 from hf_mgan.metrics import hub_metric, reverse_perplexity, small_language_model
 
 
@@ -48,11 +48,10 @@ class ReversePerplexity(hub_metric.TextMetric):
         **settings: Any,
     ) -> dict[str, float]:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
-        generated, real, test = (
-            encode_completions(texts, loaded, max_length) for texts in (predictions, corpus, references)
-        )
+        path = TextPath(loaded, max_length)
+        generated, real, test = (path.encode([""] * len(texts), texts) for texts in (predictions, corpus, references))
         longest = max(map(len, (*generated, *real, *test)))
         model = small_language_model(len(loaded), 1 + longest, seed)
-        [start] = loaded(start_of_sequence(loaded))["input_ids"]
+        [start] = path.encode_prompts([start_of_sequence(loaded)])[0]
         result = reverse_perplexity(generated, real, test, model=model, start_token_id=start, seed=seed, **settings)
         return {"reverse_perplexity": result.generated, "real_perplexity": result.real}
