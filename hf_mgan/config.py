@@ -11,6 +11,8 @@ from trl import GRPOConfig
 
 from .data import TRANSLATION_TEMPLATE
 from .discriminator import Regularization, check_regularization, check_replay
+from .metrics import Unit
+from .metrics.units import SPLITTERS
 from .objectives import LOSSES, REWARDS
 
 
@@ -93,6 +95,10 @@ class AdversarialConfig(GRPOConfig):
             texts, in nats per token, in its loss: an anchor against collapse. It is gamma of PPO-ptx (Ouyang et al.
             2022, [2203.02155](https://huggingface.co/papers/2203.02155), equation 2). The other anchor is `beta`, the
             KL divergence to the starting model, as in [`~trl.GRPOConfig`].
+        unit (`str`, *optional*, defaults to `"auto"`): What texts are counted in, for the metrics of a batch, for the
+            watchdog that reads them and for [`GeneratorEvaluator`]: `"word"`, `"character"`, or `"auto"` for words
+            where spaces part them and characters of scripts that have none, such as Chinese; see
+            [`~metrics.split_into_units`].
         min_prompt_tokens (`int`, *optional*, defaults to 0): For datasets with a `text` column: the prompt is the
             start of the sequence and the first k tokens of the text, k drawn uniformly from this number to
             `max_prompt_tokens`.
@@ -180,6 +186,9 @@ class AdversarialConfig(GRPOConfig):
     real_text_coef: float = field(
         default=0.0, metadata={"help": "Coefficient of the generator's cross-entropy on real texts in its loss."}
     )
+    unit: Unit = field(
+        default="auto", metadata={"help": "What texts are counted in; by default what their script asks for."}
+    )
     min_prompt_tokens: int = field(
         default=0, metadata={"help": "Least number of tokens of a `text` that become its prompt."}
     )
@@ -195,7 +204,7 @@ class AdversarialConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in (("discriminator_loss", LOSSES), ("discriminator_reward", REWARDS)):
+        for name, choices in (("discriminator_loss", LOSSES), ("discriminator_reward", REWARDS), ("unit", SPLITTERS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {sorted(choices)}, got {getattr(self, name)!r}.")
         for name, least in (

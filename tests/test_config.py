@@ -57,6 +57,7 @@ FLAT = {
     "discriminator_label": "human",
     "discriminator_replay_fraction": 0.25,
     "real_text_coef": 0.05,
+    "unit": "character",
     "min_prompt_tokens": 1,
     "max_prompt_tokens": 3,
     "source_lang": "en",
@@ -77,6 +78,7 @@ def test_settings_are_all_named_here():
     [
         ("discriminator_loss", "gan"),
         ("discriminator_reward", "d"),
+        ("unit", "syllable"),
         ("discriminator_steps", 0),
         ("discriminator_warmup_steps", -1),
         ("discriminator_final_steps", -1),

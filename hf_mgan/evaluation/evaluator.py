@@ -131,7 +131,6 @@ class GeneratorEvaluator:
             prompt.
         reverse_perplexity (`bool`, *optional*, defaults to `False`): Whether to train a small model on the samples,
             which takes longer than all else.
-        words (`Callable`, *optional*, defaults to `str.split`): From a text to its words; `list` gives characters.
         seed (`int`, *optional*, defaults to 0): Seed of the choice of rows, of the samples and of the metrics.
         batch_size (`int`, *optional*, defaults to 64): Samples at once on each process.
 
@@ -156,7 +155,6 @@ class GeneratorEvaluator:
         safety: "SafetyGate | str | PreTrainedModel | PeftModel | Callable | None" = None,
         bleu: bool = False,
         reverse_perplexity: bool = False,
-        words: Callable[[str], list[str]] = str.split,
         seed: int = 0,
         batch_size: int = 64,
     ) -> None:
@@ -183,7 +181,7 @@ class GeneratorEvaluator:
         self.max_completion_length = max_completion_length
         self.encoder = encoder
         self.safety = safety if safety is None or isinstance(safety, SafetyGate) else SafetyGate(safety)
-        self.bleu, self.reverse_perplexity, self.words, self.seed = bleu, reverse_perplexity, words, seed
+        self.bleu, self.reverse_perplexity, self.seed = bleu, reverse_perplexity, seed
         self._held_out_texts: HeldOutTexts | None = None
         self._features: Callable[[Sequence[str]], Tensor] | None = None  # on the main process alone
         self._gate: SafetyGate | None = None
@@ -280,7 +278,7 @@ class GeneratorEvaluator:
         self._held_out_texts = HeldOutTexts(
             prompt_ids, as_prompts(prompts, processing_class), real, training, limit, path.boundary
         )
-        self._tokenizer = processing_class
+        self._tokenizer, self._unit = processing_class, args.unit
         self.__dict__.pop("_of_held_out", None)  # of another trainer
         if self.encoder is not None and args.process_index == 0:
             with torch.random.fork_rng():  # weights that its checkpoint lacks are drawn
@@ -347,7 +345,7 @@ class GeneratorEvaluator:
         return {
             "training": self._prepared.training,
             "is_unsafe": None if gate is None else lambda texts: gate.is_unsafe(prompts, texts).tolist(),
-            "words": self.words,
+            "unit": self._unit,
             "seed": self.seed,
         }
 

@@ -36,7 +36,7 @@ from .evaluated_model import EvaluatedModel
 from .models import Model, fingerprint, named_models, saved_discriminator
 from .plots import draw
 from .report import REAL, Report, part_name, write_report
-from .settings import UNITS, EvaluationConfig
+from .settings import EvaluationConfig
 from .text_metrics import METRICS, TextMetrics, text_metrics
 
 
@@ -266,7 +266,7 @@ def _text_metrics(
         encoder=config.encoder if config.fine_tuned_test else None,
         features=features,
         is_unsafe=None if safety is None else partial(model.unsafe, safety, prompts),
-        words=UNITS[config.unit],
+        unit=config.unit,
         reverse=config.reverse_perplexity,
         seed=config.seed,
         level=config.level,

@@ -1,15 +1,9 @@
 """The settings of an evaluation, which its command line has too."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
-
-# How a text becomes words.
-UNITS: dict[str, Callable[[str], list[str]]] = {
-    "word": str.split,
-    "character": lambda text: list("".join(text.split())),
-}
+from ..metrics import Unit
+from ..metrics.units import SPLITTERS
 
 
 @dataclass
@@ -32,8 +26,9 @@ class EvaluationConfig:
             sentences and all-MiniLM-L6-v2.
         reverse_perplexity (`bool`, *optional*, defaults to `True`): Whether a small model is trained on each set of
             texts.
-        unit (`str`, *optional*, defaults to `"word"`): `"word"` for texts with spaces between words, `"character"` for
-            others, such as Chinese.
+        unit (`str`, *optional*, defaults to `"auto"`): What texts are counted in: `"word"`, `"character"`, or `"auto"`
+            for words where spaces part them and characters of scripts that have none, such as Chinese; see
+            [`~metrics.split_into_units`].
         num_training_texts (`int`, *optional*, defaults to 50000): Training texts that copies are looked for in, the
             first ones of a random order.
         baseline (`str`, *optional*): Name of the model that the others are compared with, the first by default.
@@ -56,8 +51,8 @@ class EvaluationConfig:
         default=True, metadata={"help": "Whether the encoder is fine-tuned for the first two-sample test."}
     )
     reverse_perplexity: bool = field(default=True, metadata={"help": "Whether to train a small model on each set."})
-    unit: Literal["word", "character"] = field(
-        default="word", metadata={"help": "What texts are counted in: `character` where no spaces separate words."}
+    unit: Unit = field(
+        default="auto", metadata={"help": "What texts are counted in; by default what their script asks for."}
     )
     num_training_texts: int = field(default=50_000, metadata={"help": "Training texts that copies are looked for in."})
     baseline: str | None = field(default=None, metadata={"help": "Model that the others are compared with."})
@@ -80,7 +75,7 @@ class EvaluationConfig:
             raise ValueError(f"temperatures must be numbers above 0, at least one, got {self.temperatures}.")
         if len(set(self.temperatures)) < len(self.temperatures):
             raise ValueError(f"temperatures must differ from one another, got {self.temperatures}.")
-        if self.unit not in UNITS:
-            raise ValueError(f"unit must be one of {list(UNITS)}, got {self.unit!r}.")
+        if self.unit not in SPLITTERS:
+            raise ValueError(f"unit must be one of {list(SPLITTERS)}, got {self.unit!r}.")
         if not 0 < self.level < 1:
             raise ValueError(f"level must be more than 0 and less than 1, got {self.level}. 0.95 is common.")

@@ -26,6 +26,7 @@ from ..metrics.memorisation import longest_copied_ngram, near_duplicates
 from ..metrics.repetition import repeated_share
 from ..metrics.self_bleu import self_bleu
 from ..metrics.two_sample_test import NUM_PARTS, C2STResult, c2st, fine_tuned_c2st
+from ..metrics.units import Unit, split_into_units
 
 
 SAMPLES_PREFIX = "samples/"  # what the metrics of an evaluator's samples begin with
@@ -130,7 +131,7 @@ class TextMetrics(NamedTuple):
         metrics (`dict[str, Interval]`): By the names in [`METRICS`]; an end is nan where a metric has no interval.
         c2st ([`C2STResult`], *optional*): The two-sample test on n-grams, with the score of each text; None where the
             texts are too few or too much alike for one.
-        lengths (`list[int]`): Words of each text.
+        lengths (`list[int]`): Units of each text.
     """
 
     metrics: dict[str, Interval]
@@ -147,7 +148,7 @@ def text_metrics(
     encoder: str | None = None,
     features: Callable[[Sequence[str]], Tensor] | None = None,
     is_unsafe: Callable[[Sequence[str]], Sequence[bool]] | None = None,
-    words: Callable[[str], list[str]] = str.split,
+    unit: Unit = "auto",
     reverse: bool = True,
     seed: int = 0,
     level: float = 0.95,
@@ -170,7 +171,8 @@ def text_metrics(
         features (`Callable`, *optional*): From M texts to a `Tensor` of shape `(M, D)`, such as [`encoder_features`];
             without it there is neither MAUVE nor Frechet distance, nor a test on frozen features.
         is_unsafe (`Callable`, *optional*): From texts to as many verdicts.
-        words (`Callable`, *optional*, defaults to `str.split`): From a text to its words; `list` gives characters.
+        unit (`str`, *optional*, defaults to `"auto"`): What texts are counted in; see
+            [`~metrics.split_into_units`]. What is said of words is of these units.
         reverse (`bool`, *optional*, defaults to `True`): Whether to train a small model for the reverse perplexity.
         seed (`int`, *optional*, defaults to 0): Seed of the halves of [`c2st`], the bootstrap, the clusters of MAUVE
             and the small model.
@@ -188,7 +190,7 @@ def text_metrics(
             f"Most metrics depend on the number of texts, so both sides need as many, and at least 3, of which a "
             f"jackknife leaves one out; got {len(texts)} generated and {len(real)} real texts. Cut the longer side."
         )
-    split, real_split = [words(text) for text in texts], [words(text) for text in real]
+    split, real_split = split_into_units(texts, unit), split_into_units(real, unit)
 
     def of_texts(values: Sequence[float]) -> Interval:
         return bootstrap_interval(list(values), n=1000, level=level, seed=seed)
@@ -221,13 +223,14 @@ def text_metrics(
     metrics["length_ratio"] = of_texts([len(row) / longest if longest else math.nan for row in split])
     metrics["repetition"] = of_texts([repeated_share(row, NGRAM) for row in split])
     if training is not None:
-        corpus = [words(text) for text in training]
+        corpus = split_into_units(training, unit)
         copied = longest_copied_ngram(split, corpus)
         metrics["copied_share"] = of_texts([run / max(len(row), 1) for run, row in zip(copied, split, strict=True)])
         metrics["near_duplicates"] = of_texts([float(one) for one in near_duplicates(split, corpus, NEAR)])
     if references is not None:
-        # With spaces between words, which are what BLEU counts also where texts are written without.
-        pairs = [(" ".join(row), " ".join(words(text))) for row, text in zip(split, references, strict=True)]
+        # With spaces between units, which are what BLEU counts also where texts are written without.
+        sides = zip(split, split_into_units(references, unit), strict=True)
+        pairs = [(" ".join(row), " ".join(reference)) for row, reference in sides]
         metrics["bleu"] = of_set(pairs, lambda rows: bleu([row[0] for row in rows], [row[1] for row in rows]).score)
     if is_unsafe is not None:
         metrics["unsafe_rate"] = share_interval([bool(one) for one in is_unsafe(texts)], level)

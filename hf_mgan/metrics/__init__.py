@@ -45,6 +45,7 @@ from .module_path import module_path
 from .repetition import repeated_share, repetition
 from .self_bleu import self_bleu
 from .two_sample_test import C2STResult, CalibrationBin, auc_difference, c2st, fine_tuned_c2st
+from .units import Unit, split_into_units
 
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Memorisation",
     "ReversePerplexity",
     "TextNll",
+    "Unit",
     "auc",
     "auc_difference",
     "auc_interval",
@@ -91,6 +93,7 @@ __all__ = [
     "sequence_logps",
     "share_interval",
     "small_language_model",
+    "split_into_units",
     "tempered_logps",
     "token_nlls",
 ]

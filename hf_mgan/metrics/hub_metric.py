@@ -5,7 +5,7 @@ inputs. In: plain texts, `predictions` that a model has written and, for some, a
 numbers, as a flat dictionary that `json` can write.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import evaluate
@@ -13,6 +13,7 @@ from datasets import Features, Value
 from torch import Tensor
 
 from .features import encoder_features
+from .units import split_into_units
 
 
 PREDICTIONS = Features({"predictions": Value("string")})
@@ -20,7 +21,7 @@ PREDICTIONS_AND_REFERENCES = Features({"predictions": Value("string"), "referenc
 
 
 class TextMetric(evaluate.Metric):
-    """A metric of texts, by a function of [`hf_mgan.metrics`] that takes them as words and returns a number.
+    """A metric of texts, by a function of [`hf_mgan.metrics`] that takes them as units and returns a number.
 
     `evaluate` loads the first metric that it finds by name in a script, which therefore imports this module and not
     this class.
@@ -44,13 +45,9 @@ class TextMetric(evaluate.Metric):
         )
 
     def _compute(self, *args: Any, **given: Any) -> dict[str, float]:
-        sides = [words(given.pop(name)) for name in self.FEATURES]
+        unit = given.pop("unit", "auto")
+        sides = [split_into_units(given.pop(name), unit) for name in self.FEATURES]
         return {self.name: self.FUNCTION(*sides, **given)}
-
-
-def words(texts: Sequence[str]) -> list[list[str]]:
-    """Split texts at white space, which separates neither punctuation nor languages written without spaces."""
-    return [text.split() for text in texts]
 
 
 def features_of(

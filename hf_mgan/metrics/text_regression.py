@@ -10,14 +10,19 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import regex
 import torch
 from torch import Tensor
+
+from .units import HAS_NO_SPACES, WITHOUT_SPACES
 
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 WORD = re.compile(r"\w+|[^\w\s]")
+# Where a script is written without spaces, its characters stand for words.
+WORD_OR_CHARACTER = regex.compile(rf"(?=[{WITHOUT_SPACES}])\X|[^\W{WITHOUT_SPACES}]+|[^\w\s]")
 WORD_ORDERS, CHARACTER_ORDERS = (1, 3), (1, 5)  # the shortest and the longest n-grams
 LENGTH_STEPS = 4  # per doubling
 MIN_TEXTS = 2  # that an n-gram must occur in to be looked at
@@ -54,7 +59,8 @@ class NgramCounts(NamedTuple):
 def count_ngrams(texts: list[str]) -> NgramCounts:
     """Count the n-grams of words and of characters of different texts, and the steps of their lengths.
 
-    The ends of a text are words and characters of their own. The steps are those of a logarithmic scale of the number
+    The ends of a text are words and characters of their own, and where a script is written without spaces each
+    character is a word, as in [`~metrics.split_into_units`]. The steps are those of a logarithmic scale of the number
     of words, up to the one that the text reaches.
 
     Args:
@@ -68,7 +74,7 @@ def count_ngrams(texts: list[str]) -> NgramCounts:
 
     settings: dict[str, Any] = {"preprocessor": "\x02 {} \x03".format, "binary": True}
     ngrams = make_union(
-        CountVectorizer(token_pattern=WORD.pattern, ngram_range=WORD_ORDERS, **settings),
+        CountVectorizer(tokenizer=_words, token_pattern=None, ngram_range=WORD_ORDERS, **settings),
         CountVectorizer(analyzer="char", ngram_range=CHARACTER_ORDERS, **settings),
     )
     length = CountVectorizer(analyzer=_length_steps, binary=True)
@@ -191,7 +197,12 @@ def _fit(regression: "LogisticRegression", rows: Any, texts: LabelledTexts, pena
     regression.set_params(C=1 / (penalty * len(labels))).fit(rows, labels)
 
 
+def _words(text: str) -> list[str]:
+    """Split a text into words and punctuation, and what is written without spaces into characters."""
+    return (WORD_OR_CHARACTER if HAS_NO_SPACES.search(text) else WORD).findall(text)
+
+
 def _length_steps(text: str) -> list[str]:
     """List the steps of a logarithmic scale of the number of words that the text reaches."""
-    reached = int(LENGTH_STEPS * math.log2(1 + len(WORD.findall(text))))
+    reached = int(LENGTH_STEPS * math.log2(1 + len(_words(text))))
     return [str(step) for step in range(reached + 1)]

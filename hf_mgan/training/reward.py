@@ -147,7 +147,7 @@ class DiscriminatorReward:
         values = torch.stack([value.to(rewards) for value in tensors.values()]).tolist()  # one synchronisation for all
         metrics = dict(zip(tensors, values, strict=True))
         repeats = group if self.real_texts.are_references(training) else 1
-        metrics |= batch_metrics(texts, real.texts, repeats)
+        metrics |= batch_metrics(texts, real.texts, repeats, self._args.unit)
         metrics["references/clipped_ratio"] = self.real_texts.clipped_ratio(real)
         if training and self.gating is not None:
             metrics |= self.gating.metrics(skipped, self.round.accuracy)

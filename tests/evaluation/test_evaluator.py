@@ -137,10 +137,10 @@ def test_evaluator_metrics_are_those_of_its_samples(make_evaluated, held_out, ge
 
 
 def test_evaluator_with_reverse_perplexity_and_characters(make_evaluated, held_out, generator, tokenizer):
-    evaluator = small(held_out, reverse_perplexity=True, words=list)
-    found = metrics_of(make_evaluated(evaluator).evaluate())
+    evaluator = small(held_out, reverse_perplexity=True)
+    found = metrics_of(make_evaluated(evaluator, config={"unit": "character"}).evaluate())
     expected = sample(generator, tokenizer, ["<s>"] * COUNT, 8)
-    measured = text_metrics(expected.texts, in_its_order(held_out), words=list).metrics
+    measured = text_metrics(expected.texts, in_its_order(held_out), unit="character").metrics
     assert set(found) == ALWAYS | {"reverse_perplexity"} == set(measured)
     for name in ("reverse_perplexity", "distinct_4", "length_ratio"):
         assert found[name] == pytest.approx(measured[name].value)

@@ -200,19 +200,19 @@ def test_text_metrics_level_reaches_every_interval(result):
             assert narrow.metrics[name].high - narrow.metrics[name].low < wide.high - wide.low, name
 
 
-def test_text_metrics_of_characters_as_words():
+def test_text_metrics_of_chinese():
     """Without spaces "天天" are two words; BLEU of 12 characters of which the last differs, by hand.
 
     Precisions 11/12, 10/11, 9/10 and 8/9, of product 8/12: 100 (2/3)^(1/4) = 90.36.
     """
     texts, real = ["天地玄黄宇宙洪荒日月盈天"] * 4, ["天地玄黄宇宙洪荒日月盈昃"] * 4
-    metrics, test, lengths = text_metrics(texts, real, references=real, words=list, reverse=False)
+    metrics, test, lengths = text_metrics(texts, real, references=real, reverse=False)
     assert lengths == [12] * 4
     assert metrics["bleu"].value == pytest.approx(100 * (2 / 3) ** 0.25)
     assert metrics["distinct_4"].value == pytest.approx(1 / 4)
     assert metrics["self_bleu"].value == pytest.approx(1)
     assert test is None
-    whole = text_metrics(texts, real, reverse=False)
+    whole = text_metrics(texts, real, unit="word", reverse=False)
     assert whole.lengths == [1] * 4
     assert whole.metrics["distinct_4"].value == 0
 

@@ -95,6 +95,29 @@ def test_module_of_words_gives_what_its_function_gives():
     assert length_ratio(split(longer), split(REFERENCES)) == 7 / 6
 
 
+@pytest.mark.parametrize("name", ["self_bleu", "distinct_n", "repetition", "length_ratio", "memorisation"])
+def test_module_counts_in_units(name):
+    """Two texts of Chinese, of 8 and 4 characters: one word each, which tells nothing."""
+    texts, real = ["天地玄黄天地玄黄", "天地玄黄天地玄荒"], ["天地玄黄", "宇宙洪荒"]
+    given = {"predictions": texts, **({} if name in ALONE else {"references": real})}
+    given |= {"corpus": real} if name == "memorisation" else {}
+    expected = {"self_bleu": self_bleu, "distinct_n": lambda rows: distinct_n(rows, 2), "repetition": repetition}
+    values = load(name).compute(**given)
+    words = load(name).compute(**given, unit="word")
+    if name in expected:
+        assert values == {name: expected[name](list(map(list, texts)))}
+        assert words == {name: expected[name](split(texts))}
+    elif name == "length_ratio":
+        assert (values, words) == ({name: 2.0}, {name: 1.0})
+    else:
+        assert (values["longest_ngram"], words["longest_ngram"]) == (4.0, 0.0)
+
+
+def test_module_names_a_text_that_is_none():
+    with pytest.raises(TypeError, match="Text 1 is None"):
+        load("self_bleu").compute(predictions=["a dog", None])
+
+
 def test_memorisation_module_gives_both_sides():
     """Of the runs of three words two of six are common where the last two of six words differ."""
     copies = [f"{text.rsplit(' ', 2)[0]} says so" for text in CORPUS[:20]]

@@ -4,6 +4,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from sklearn.feature_extraction.text import CountVectorizer
 
 from hf_mgan.metrics.text_regression import (
     FeatureView,
@@ -12,6 +13,7 @@ from hf_mgan.metrics.text_regression import (
     _fit,
     _length_steps,
     _regression,
+    _words,
     count_ngrams,
     fit_regression,
 )
@@ -49,6 +51,18 @@ def test_length_steps_by_hand():
     assert _length_steps("") == ["0"]
     assert _length_steps("a") == ["0", "1", "2", "3", "4"]
     assert len(_length_steps("a b c")) == 9
+
+
+@pytest.mark.parametrize("text", ["我们去", "食べる", "กาน", "我a的"])
+def test_length_steps_of_scripts_without_spaces(text):
+    """Three characters, or two around a word, are as long as three words."""
+    assert _length_steps(text) == _length_steps("a b c")
+
+
+def test_count_ngrams_of_a_script_without_spaces():
+    """Chinese has the n-grams that the same text has where spaces part its characters; other characters the same."""
+    words = CountVectorizer(tokenizer=_words, token_pattern=None, ngram_range=(1, 3), binary=True)
+    assert words.fit_transform(["我们去 学校", "我 们 去 学 校"]).toarray().tolist() == [[1] * 12] * 2
 
 
 def test_ngram_view_scales_by_the_log_ratio_by_hand():

@@ -6,11 +6,13 @@ from hf_mgan.metrics import distinct_n, hub_metric
 
 
 class DistinctN(hub_metric.TextMetric):
-    """[`~hf_mgan.metrics.distinct_n`] of the predictions, whose words are the runs between white space.
+    """[`~hf_mgan.metrics.distinct_n`] of the predictions.
 
     Args:
         predictions (`list[str]`): Generated texts.
         n (`int`, *optional*, defaults to 2): Length of the n-grams, at least 1.
+        unit (`str`, *optional*, defaults to `"auto"`): What texts are counted in; see
+            [`~hf_mgan.metrics.split_into_units`].
 
     Returns:
         `dict`: `distinct_n`, [0, 1].

@@ -4,11 +4,13 @@ from hf_mgan.metrics import hub_metric, length_ratio
 
 
 class LengthRatio(hub_metric.TextMetric):
-    """[`~hf_mgan.metrics.length_ratio`] in words, which are the runs between white space.
+    """[`~hf_mgan.metrics.length_ratio`] in units of the texts.
 
     Args:
         predictions (`list[str]`): Generated texts.
         references (`list[str]`): As many real texts.
+        unit (`str`, *optional*, defaults to `"auto"`): What texts are counted in; see
+            [`~hf_mgan.metrics.split_into_units`].
 
     Returns:
         `dict`: `length_ratio`, [0, inf), 1 where they are equally long.

@@ -1,20 +1,22 @@
 """Memorisation for `evaluate`: how much generated texts copy from the training texts, beside held-out real texts."""
 
-from hf_mgan.metrics import hub_metric, memorisation
+from hf_mgan.metrics import Unit, hub_metric, memorisation, split_into_units
 
 
 class Memorisation(hub_metric.TextMetric):
-    """[`~hf_mgan.metrics.memorisation`] of texts whose words are the runs between white space.
+    """[`~hf_mgan.metrics.memorisation`] of texts and those they may be copied from.
 
     Args:
         predictions (`list[str]`): Generated texts.
         references (`list[str]`): As many real texts that were not trained on.
         corpus (`list[str]`): The training texts, as many as there are.
         threshold (`float`, *optional*, defaults to 0.8): Resemblance of near duplicates, in (0, 1].
+        unit (`str`, *optional*, defaults to `"auto"`): What texts are counted in; see
+            [`~hf_mgan.metrics.split_into_units`].
 
     Returns:
-        `dict`: Of the predictions `longest_ngram`, words of the longest copied n-gram; `longest_share`, these over
-        the words of the text, [0, 1]; `near_duplicate_share`, [0, 1]; to read them by, the same of the references,
+        `dict`: Of the predictions `longest_ngram`, units of the longest copied n-gram; `longest_share`, these over
+        the units of the text, [0, 1]; `near_duplicate_share`, [0, 1]; to read them by, the same of the references,
         as `held_out_longest_ngram` and so on.
     """
 
@@ -31,9 +33,14 @@ class Memorisation(hub_metric.TextMetric):
 """
 
     def _compute(
-        self, predictions: list[str], references: list[str], corpus: list[str], threshold: float = 0.8
+        self,
+        predictions: list[str],
+        references: list[str],
+        corpus: list[str],
+        threshold: float = 0.8,
+        unit: Unit = "auto",
     ) -> dict[str, float]:
-        generated, held_out, training = map(hub_metric.words, (predictions, references, corpus))
+        generated, held_out, training = (split_into_units(texts, unit) for texts in (predictions, references, corpus))
         result = memorisation(generated, held_out, training, threshold)
         beside = {f"held_out_{name}": value for name, value in result.held_out._asdict().items()}
         return {**result.generated._asdict(), **beside}

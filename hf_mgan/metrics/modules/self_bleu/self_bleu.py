@@ -4,11 +4,13 @@ from hf_mgan.metrics import hub_metric, self_bleu
 
 
 class SelfBleu(hub_metric.TextMetric):
-    """[`~hf_mgan.metrics.self_bleu`] of the predictions, whose words are the runs between white space.
+    """[`~hf_mgan.metrics.self_bleu`] of the predictions.
 
     Args:
         predictions (`list[str]`): Generated texts.
         n (`int`, *optional*, defaults to 4): Length of the longest n-grams, at least 1.
+        unit (`str`, *optional*, defaults to `"auto"`): What texts are counted in; see
+            [`~hf_mgan.metrics.split_into_units`].
 
     Returns:
         `dict`: `self_bleu`, [0, 1].
