@@ -1,4 +1,4 @@
-"""Arguments that several subcommands take: datasets and files of data, functions by name, the safety gate.
+"""Arguments that several subcommands take: functions by name, the safety gate.
 
 In: arguments as the shell or a YAML file gives them. Out: what they name, or an error that says what to give.
 """
@@ -10,18 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict, load_dataset
-
 from ..safety import SafetyGate
-
-
-FILE_KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-
-
-def splits_of(name: str, config: str | None, split: str) -> DatasetDict:
-    """Load a dataset by id or folder, or a file, which is this split."""
-    kind = FILE_KINDS.get(Path(name).suffix)
-    return load_dataset(name, name=config) if kind is None else load_dataset(kind, data_files={split: name})
 
 
 def imported(name: str, argument: str) -> str | Callable:

@@ -4,13 +4,19 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from datasets import Dataset, DatasetDict
 
 from ..decoding import DecodingConfig
 from ..decoding.settings import Method
 from ..evaluation import EvaluationConfig, GuidedModel, Report, evaluate_generator
 from ..evaluation.models import Alone, Model, named_models
-from .arguments import check_alone, named_safety_gate, splits_of
+from .arguments import check_alone, named_safety_gate
+from .data_files import split_of, splits_of
+
+
+WHICH_SPLIT = (
+    "say with --dataset_test_split which one no model was trained on, and with --dataset_train_split which one they "
+    "were."
+)
 
 
 @dataclass
@@ -26,12 +32,12 @@ class EvaluateArguments(EvaluationConfig):
         method (`str`, *optional*, defaults to `"rejection"`): How they are guided; see [`~decoding.DecodingConfig`].
         threshold (`float`, *optional*, defaults to 0.0): See there.
         num_candidates (`int`, *optional*, defaults to 16): See there.
-        dataset_name (`str`): Hub id or folder of the dataset, or a `.json`, `.jsonl`, `.csv`, `.parquet` or `.txt`
-            file of held-out texts.
+        dataset_name (`str` or `list[str]`): Held-out texts: Hub id or folder of the dataset; or a `.json`, `.jsonl`,
+            `.csv`, `.tsv`, `.parquet` or `.txt` file, which may be compressed, several of them, or a glob.
         dataset_config (`str`, *optional*): Its configuration.
         dataset_test_split (`str`, *optional*, defaults to `"test"`): The split that no model was trained on.
-        training_name (`str`, *optional*): Where the training texts are: an id, a folder or a file. By default
-            `dataset_name`, if it has the split.
+        training_name (`str` or `list[str]`, *optional*): Where the training texts are: an id, a folder or files. By
+            default `dataset_name`, if it has the split.
         dataset_train_split (`str`, *optional*, defaults to `"train"`): The split that they were trained on, in which
             copies are looked for.
         prompt_tokens (`list[int]`, *optional*, defaults to `[0, 0]`): As in training; see [`prepare_dataset`].
@@ -50,10 +56,14 @@ class EvaluateArguments(EvaluationConfig):
     method: Method = field(default="rejection", metadata={"help": "How they guide: see `hf-mgan generate --help`."})
     threshold: float = field(default=0.0, metadata={"help": "c of rejection in nats."})
     num_candidates: int = field(default=16, metadata={"help": "Candidates per prompt; with rejection the most."})
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file of held-out texts."})
+    dataset_name: list[str] | None = field(
+        default=None, metadata={"help": "Hub id, folder, files or glob of held-out texts."}
+    )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
     dataset_test_split: str = field(default="test", metadata={"help": "Split that no model was trained on."})
-    training_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file of training texts."})
+    training_name: list[str] | None = field(
+        default=None, metadata={"help": "Hub id, folder, files or glob of training texts."}
+    )
     dataset_train_split: str = field(default="train", metadata={"help": "Split that copies are looked for in."})
     prompt_tokens: list[int] = field(default_factory=lambda: [0, 0], metadata={"help": "As in training."})
     source_lang: str | None = field(default=None, metadata={"help": "As in training."})
@@ -86,14 +96,16 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
     guided_models(arguments)  # what is wrong with them is said before any data are loaded
     name, split = arguments.dataset_name, arguments.dataset_train_split
     data = splits_of(name, arguments.dataset_config, arguments.dataset_test_split)
-    held_out = _split_of(data, name, arguments.dataset_test_split)
+    held_out = split_of(data, name, arguments.dataset_test_split, WHICH_SPLIT)
     training = None
     if arguments.training_name is not None:
-        training = _split_of(splits_of(arguments.training_name, None, split), arguments.training_name, split)
+        training = split_of(
+            splits_of(arguments.training_name, None, split), arguments.training_name, split, WHICH_SPLIT
+        )
     elif split != arguments.dataset_test_split and (
         split in data or split != EvaluateArguments.dataset_train_split  # one that is asked for has to be there
     ):
-        training = _split_of(data, name, split)
+        training = split_of(data, name, split, WHICH_SPLIT)
     prepare = {
         "prompt_tokens": tuple(arguments.prompt_tokens),
         "source_lang": arguments.source_lang,
@@ -109,15 +121,6 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
         prepare=prepare,
         command=command,
     )
-
-
-def _split_of(data: DatasetDict, name: str, split: str) -> Dataset:
-    if split not in data:
-        raise ValueError(
-            f"{name} has the splits {list(data)} and no {split!r}: say with --dataset_test_split which one no model "
-            "was trained on, and with --dataset_train_split which one they were."
-        )
-    return data[split]
 
 
 def guided_models(arguments: EvaluateArguments) -> dict[str, Model]:

@@ -27,7 +27,8 @@ from ..evaluation.guided_model import load_guide
 from ..evaluation.models import load_generator
 from ..safety import SafetyGate
 from ..training.checkpoint import FOLDER, MODEL_FOLDER
-from .arguments import FILE_KINDS, named_safety_gate, splits_of
+from .arguments import named_safety_gate
+from .data_files import files_of, kind_of, split_of, splits_of
 from .output import Writer
 
 
@@ -48,9 +49,11 @@ class GenerateArguments(DecodingConfig):
             default that in `discriminator/` of `model`, if there is one.
         discriminator_label (`str`, *optional*): Its label that means real, if it has several and is not calibrated.
         prompts (`list[str]`, *optional*): Prompts. Without any, texts start from the start of the sequence.
-        prompts_file (`str`, *optional*): A `.txt` file of prompts, one per line; a `.json`, `.jsonl`, `.csv` or
-            `.parquet` file with a column that [`prepare_dataset`] takes; or `-`, the standard input, one per line.
-        dataset_name (`str`, *optional*): Hub id, folder or file of a dataset whose prompts are taken.
+        prompts_file (`str` or `list[str]`, *optional*): A `.txt` file of prompts, one per line; a `.json`, `.jsonl`,
+            `.csv`, `.tsv` or `.parquet` file with a column that [`prepare_dataset`] takes, which may be compressed;
+            several of them, or a glob; or `-`, the standard input, one per line.
+        dataset_name (`str` or `list[str]`, *optional*): Hub id, folder, files or glob of a dataset whose prompts are
+            taken.
         dataset_config (`str`, *optional*): Its configuration.
         dataset_split (`str`, *optional*, defaults to `"test"`): Its split.
         prompt_tokens (`list[int]`, *optional*, defaults to `[0, 0]`): For a column `text`, as in training; see
@@ -76,11 +79,13 @@ class GenerateArguments(DecodingConfig):
         default=None, metadata={"help": "Its label that means real, if it has several and is not calibrated."}
     )
     prompts: list[str] | None = field(default=None, metadata={"help": "Prompts."})
-    prompts_file: str | None = field(
+    prompts_file: list[str] | None = field(
         default=None,
-        metadata={"help": "Prompts: .txt or `-` (standard input), one per line; .jsonl, .json, .csv or .parquet."},
+        metadata={"help": "Prompts: .txt or `-` (standard input), one per line; .jsonl, .json, .csv, .tsv, .parquet."},
     )
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, folder or file with prompts."})
+    dataset_name: list[str] | None = field(
+        default=None, metadata={"help": "Hub id, folder, files or glob with prompts."}
+    )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
     dataset_split: str = field(default="test", metadata={"help": "Split of the dataset."})
     prompt_tokens: list[int] = field(
@@ -149,12 +154,8 @@ def check_arguments(script: GenerateArguments) -> None:
         raise ValueError(f"num_texts must be at least 1, got {script.num_texts}.")
     if len(script.prompt_tokens) != 2:
         raise ValueError(f"prompt_tokens are the least and the greatest number, got {script.prompt_tokens}.")
-    name = script.prompts_file
-    if name is not None and name != STANDARD_INPUT:
-        if Path(name).suffix not in FILE_KINDS:
-            raise ValueError(f"prompts_file must be - or a {', '.join(FILE_KINDS)} file, got {name!r}.")
-        if not Path(name).is_file():
-            raise ValueError(f"prompts_file is {name!r}, and there is no such file.")
+    if script.prompts_file is not None and not _is_standard_input(script):
+        files_of(script.prompts_file)
     script.check()
 
 
@@ -239,15 +240,16 @@ def prompts_of(script: GenerateArguments, tokenizer: PreTrainedTokenizerBase) ->
     Raises:
         ValueError: If there is none, or the dataset has no such split or column.
     """
-    name = script.prompts_file
+    name = script.prompts_file or script.dataset_name
     if script.prompts is not None:
         rows = _lines(script.prompts)
-    elif name == STANDARD_INPUT:
+    elif _is_standard_input(script):
         rows = _lines(sys.stdin)
-    elif name is not None and Path(name).suffix == ".txt":
-        rows = _lines(Path(name).read_text(encoding="utf-8").splitlines())
-    elif name is not None or script.dataset_name is not None:
-        rows = _rows(name or cast(str, script.dataset_name), script)
+    elif name is not None:
+        data = splits_of(name, script.dataset_config, script.dataset_split)
+        rows = split_of(data, name, script.dataset_split, "say with --dataset_split which one has the prompts.")
+        if script.prompts_file is not None and kind_of(files_of(name)[0]) == ".txt":
+            rows = _lines(rows["text"])
     else:
         return [start_of_sequence(tokenizer)]
     if not len(rows):
@@ -259,17 +261,11 @@ def prompts_of(script: GenerateArguments, tokenizer: PreTrainedTokenizerBase) ->
 
 def _lines(lines: Any) -> Dataset:
     """Return lines as prompts, but for those that are blank."""
-    return Dataset.from_dict({"prompt": [text for line in lines if (text := line.rstrip("\r\n")).strip()]})
+    return Dataset.from_dict({"prompt": [text for line in lines if (text := line.strip("\ufeff\r\n")).strip()]})
 
 
-def _rows(name: str, script: GenerateArguments) -> Dataset:
-    data = splits_of(name, script.dataset_config, script.dataset_split)
-    if script.dataset_split not in data:
-        raise ValueError(
-            f"{name} has the splits {list(data)} and no {script.dataset_split!r}: say with --dataset_split which one "
-            "has the prompts."
-        )
-    return data[script.dataset_split]
+def _is_standard_input(script: GenerateArguments) -> bool:
+    return script.prompts_file in (STANDARD_INPUT, [STANDARD_INPUT])
 
 
 def filter_of(gate: SafetyGate) -> Callable[[list[str], list[str]], torch.Tensor]:

@@ -6,10 +6,8 @@ It takes [`TrainArguments`], [`AdversarialConfig`], TRL's `ModelConfig` (adapter
 
 import inspect
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from datasets import DatasetDict, load_dataset
 from transformers import EarlyStoppingCallback
 from trl import (
     DatasetMixtureConfig,
@@ -24,8 +22,16 @@ from ..config import AdversarialConfig
 from ..evaluation.evaluator import GeneratorEvaluator
 from ..trainer import AdversarialTrainer
 from ..training.build import build
-from .arguments import FILE_KINDS, check_alone, imported, named_safety_gate
+from .arguments import check_alone, imported, named_safety_gate
+from .data_files import Splits, are_local, split_of, splits_of
 from .warm_start import warm_started
+
+
+WHICH_SPLIT = (
+    "say with --dataset_train_split which one to train on, with --dataset_test_split which one to evaluate on and to "
+    "calibrate the discriminator on; --eval_strategy no and --discriminator_final_steps 0 need none. A folder with a "
+    "file per split, such as train.jsonl and test.jsonl, is a dataset with both."
+)
 
 
 @dataclass
@@ -33,8 +39,9 @@ class TrainArguments(ScriptArguments):
     """Arguments of `hf-mgan train` beside those of [`AdversarialConfig`] and of TRL.
 
     Args:
-        dataset_name (`str`, *optional*): Hub id or folder of the dataset, or a `.json`, `.jsonl`, `.csv`, `.parquet`
-            or `.txt` file, as in TRL's scripts.
+        dataset_name (`str` or `list[str]`, *optional*): Hub id or folder of the dataset; or a `.json`, `.jsonl`,
+            `.csv`, `.tsv`, `.parquet` or `.txt` file, which may be compressed, several of them, or a glob. Files are
+            all of `dataset_train_split`.
         discriminator_name_or_path (`str`): Hub id or folder of the discriminator.
         reward_funcs (`list[str]`, *optional*): Further rewards: Hub ids of classifiers, or functions as
             `module.function`.
@@ -57,6 +64,9 @@ class TrainArguments(ScriptArguments):
             default. Works with `load_best_model_at_end` and `greater_is_better`.
     """
 
+    dataset_name: list[str] | None = field(  # type: ignore[assignment]  # wider than upstream's
+        default=None, metadata={"help": "Hub id, folder, files or glob of the dataset."}
+    )
     discriminator_name_or_path: str = field(default="", metadata={"help": "Hub id or folder of the discriminator."})
     reward_funcs: list[str] | None = field(
         default=None, metadata={"help": "Further rewards: ids of classifiers, or functions as `module.function`."}
@@ -124,8 +134,8 @@ def train(
     trainer = AdversarialTrainer(**given)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(args.output_dir)
-    is_local = script.dataset_name is None or Path(script.dataset_name).exists()
-    dataset_name = None if is_local else script.dataset_name
+    is_of_hub = script.dataset_name is not None and not are_local(script.dataset_name)
+    dataset_name = cast("str | None", script.dataset_name) if is_of_hub else None
     trainer.create_model_card(dataset_name=dataset_name)
     trainer.accelerator.print(
         f"The generator is in {args.output_dir}, the discriminator in {args.output_dir}/discriminator."
@@ -146,17 +156,11 @@ def check_models(script: TrainArguments, model: ModelConfig) -> None:
         raise ValueError("There is no generator: give --model_name_or_path, for example Qwen/Qwen2.5-0.5B.")
 
 
-def load_splits(script: TrainArguments, args: AdversarialConfig, mixture: DatasetMixtureConfig) -> DatasetDict:
+def load_splits(script: TrainArguments, args: AdversarialConfig, mixture: DatasetMixtureConfig) -> Splits:
     """Load the dataset, and check that it has the splits to train on and to evaluate on."""
     data = _loaded(script, mixture)
     for split in [script.dataset_train_split, *([script.dataset_test_split] if needs_held_out(args) else [])]:
-        if split not in data:
-            raise ValueError(
-                f"The data has the splits {list(data)} and no {split!r}: say with --dataset_train_split which one to "
-                "train on, with --dataset_test_split which one to evaluate on and to calibrate the discriminator on; "
-                "--eval_strategy no and --discriminator_final_steps 0 need none. A folder with a file per split, such "
-                "as train.jsonl and test.jsonl, is a dataset with both."
-            )
+        split_of(data, script.dataset_name or "The data", split, WHICH_SPLIT)
     return data
 
 
@@ -165,7 +169,7 @@ def needs_held_out(args: AdversarialConfig) -> bool:
     return args.eval_strategy != "no" or args.discriminator_final_steps > 0
 
 
-def _loaded(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDict:
+def _loaded(script: TrainArguments, mixture: DatasetMixtureConfig) -> Splits:
     if mixture.datasets and script.dataset_name:
         raise ValueError("Give either dataset_name or a mixture of datasets, not both.")
     if mixture.datasets:
@@ -174,14 +178,11 @@ def _loaded(script: TrainArguments, mixture: DatasetMixtureConfig) -> DatasetDic
         raise ValueError(
             "There is no data: give --dataset_name (a Hub id, a folder or a file), or datasets in a YAML file."
         )
-    kind = FILE_KINDS.get(Path(script.dataset_name).suffix)
-    if kind is not None:
-        return load_dataset(kind, data_files={script.dataset_train_split: script.dataset_name})
-    return load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
+    return splits_of(script.dataset_name, script.dataset_config, script.dataset_train_split, script.dataset_streaming)
 
 
 def trainer_arguments(
-    script: TrainArguments, args: AdversarialConfig, model: ModelConfig, data: DatasetDict
+    script: TrainArguments, args: AdversarialConfig, model: ModelConfig, data: Splits
 ) -> dict[str, Any]:
     """Return the arguments of [`AdversarialTrainer`] that the command's name; those of a model go into `args` too."""
     args.model_init_kwargs = {
@@ -214,7 +215,7 @@ def check_all(given: dict[str, Any]) -> None:
     build({**defaults, **given}, is_training=lambda: False)
 
 
-def _evaluator(script: TrainArguments, args: AdversarialConfig, data: DatasetDict) -> GeneratorEvaluator | None:
+def _evaluator(script: TrainArguments, args: AdversarialConfig, data: Splits) -> GeneratorEvaluator | None:
     """Make the evaluator of samples that the arguments ask for, if they do."""
     check_alone(script, "evaluation_samples", ["evaluation_encoder"])
     if script.evaluation_samples is None:

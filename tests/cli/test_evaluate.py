@@ -201,7 +201,7 @@ def test_settings_are_checked_before_data_loads(workplace, monkeypatch):
     def downloaded(*_, **__):
         raise AssertionError("the data was loaded first")
 
-    monkeypatch.setattr("hf_mgan.cli.arguments.load_dataset", downloaded)
+    monkeypatch.setattr("hf_mgan.cli.data_files.load_dataset", downloaded)
     with pytest.raises(ValueError, match="level"):
         main(flags(level=95))
 

@@ -1,5 +1,6 @@
 """`hf-mgan generate` from its arguments to texts and what they cost."""
 
+import gzip
 import io
 import json
 import re
@@ -159,10 +160,11 @@ def write_file(name, rows):
             file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.csv", "p.parquet"])
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.csv", "p.parquet", "*.csv", ["p.jsonl"]])
 @pytest.mark.parametrize("argument", ["prompts_file", "dataset_name"])
 def test_prompts_of_a_file(workplace, name, argument):
-    write_file(name, [{"prompt": "<s> the dog", "id": 1}, {"prompt": "<s> a cat", "id": 2}])
+    path = name[0] if isinstance(name, list) else name.replace("*", "p")
+    write_file(path, [{"prompt": "<s> the dog", "id": 1}, {"prompt": "<s> a cat", "id": 2}])
     script = GenerateArguments(model="out", **{argument: name})
     assert prompts_of(script, new_tokenizer()) == ["<s> the dog", "<s> a cat"]
 
@@ -193,7 +195,10 @@ def test_prompts_of_lines(workplace, monkeypatch):
     (workplace / "p.txt").write_text(lines)
     expected = ["<s> the dog ", "<s> a cat"]
     assert prompts_of(GenerateArguments(model="out", prompts_file="p.txt"), new_tokenizer()) == expected
-    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    (workplace / "q.txt.gz").write_bytes(gzip.compress("\ufeff<s> one\u2028dog\r\n".encode()))
+    script = GenerateArguments(model="out", prompts_file=["p.txt", "q.txt.gz"])
+    assert prompts_of(script, new_tokenizer()) == [*expected, "<s> one\u2028dog"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"\ufeff{lines}"))
     assert prompts_of(GenerateArguments(model="out", prompts_file="-"), new_tokenizer()) == expected
 
 
@@ -319,8 +324,9 @@ def run_again(capsys, monkeypatch):
     [
         ({"model": None}, "give --model"),
         ({"prompts_file": "p.txt"}, "one place, got prompts and prompts_file"),
-        ({"prompts": None, "prompts_file": "p.txt"}, "prompts_file is 'p.txt', and there is no such file"),
-        ({"prompts": None, "prompts_file": "p.md"}, r"prompts_file must be - or a .json.*\.txt file, got 'p.md'"),
+        ({"prompts": None, "prompts_file": "p.txt"}, "There is no file 'p.txt' in"),
+        ({"prompts": None, "prompts_file": "my_rules.py"}, "my_rules.py has an extension that is not known"),
+        ({"prompts": None, "prompts_file": "out"}, "'out' is a folder where files are expected"),
         ({"num_texts": 0}, "num_texts must be at least 1, got 0"),
         ({"prompt_tokens": [1]}, r"prompt_tokens .* got \[1\]"),
         ({"num_candidates": 0}, "num_candidates"),

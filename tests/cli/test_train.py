@@ -354,6 +354,17 @@ def test_train_refuses_before_a_warm_start(workplace, no_warm_start, changes, me
         main(flags(warm_start_steps=1, **changes))
 
 
+@pytest.mark.parametrize("name", ["train.jsonl", ["train.jsonl", "*/test.jsonl"], "*.jsonl", "folder"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_files_stream_if_asked_to(given, name, streaming):
+    main(flags(dataset_name=name, dataset_streaming=streaming, discriminator_loss="bradley_terry"))
+    (call,) = given
+    assert isinstance(call["train_dataset"], datasets.IterableDataset if streaming else datasets.Dataset)
+    expected = [*texts(32), *(texts(24, 7) if isinstance(name, list) else [])]
+    assert [row["text"] for row in call["train_dataset"]] == expected
+    assert call["dataset_name"] is None  # files of one's own are no dataset of the Hub
+
+
 def test_dataset_and_mixture_at_once_are_refused(workplace):
     (workplace / "run.yaml").write_text(yaml.safe_dump({**SETTINGS, "datasets": [{"path": "."}]}))
     with pytest.raises(ValueError, match="either dataset_name or a mixture"):
