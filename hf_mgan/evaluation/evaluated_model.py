@@ -4,17 +4,18 @@ import json
 import random
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data import TextPath, as_prompts, inspected, plain_text, prepare_dataset
+from ..data import TextPath, as_prompts, inspected, plain_text
 from ..data.text_path import with_boundary
 from ..metrics.likelihood import TextNll, tempered_logps
 from ..safety import SafetyGate
 from .guided_model import GuidedModel
 from .models import Model, configured_ends, load_generator, load_tokenizer
+from .rows import check_real, places_with_text, prepared_rows
 from .settings import EvaluationConfig
 
 
@@ -71,9 +72,14 @@ class EvaluatedModel:
         """Let go of a generator that was loaded."""
         self.__dict__.pop("generator", None)
 
+    def prepare(self) -> None:
+        """Prepare all rows: what is wrong with one is said before the generator is loaded."""
+        _ = self._rows, self.training
+
     @cached_property
     def _dataset(self) -> Dataset:
-        return self._prepared(self._held_out, self._order)
+        prepared = self._prepared(self._held_out, self._order, "held_out")
+        return prepared.select(range(len(self._order)))  # several references make several rows
 
     @cached_property
     def path(self) -> TextPath:
@@ -89,16 +95,12 @@ class EvaluatedModel:
     def _rows(self) -> tuple[list[Any], list[str]]:
         """Prompts and real texts, those to compare with before those of the row of real texts."""
         prompts = list(self._dataset["prompt"])
-        return prompts, self.path.as_completions(prompts, list(self._dataset["completion"]))
+        texts = self.path.as_completions(prompts, list(self._dataset["completion"]))
+        check_real(texts, self._dataset, "held_out", self.config.max_completion_length)
+        return prompts, texts
 
-    def _prepared(self, data: Dataset, places: list[int]) -> Dataset:
-        rows = cast(Dataset, prepare_dataset(data.select(places), self.tokenizer, **self._prepare))
-        if "completion" not in rows.column_names:
-            raise ValueError(
-                f"The data has the columns {rows.column_names}: prompts, but no real texts to compare with. Add the "
-                "references as `completion`."
-            )
-        return rows
+    def _prepared(self, data: Dataset, places: Sequence[int], name: str) -> Dataset:
+        return prepared_rows(data.select(places), places, name, self.tokenizer, self._prepare)
 
     @property
     def prompts(self) -> list[Any]:
@@ -155,6 +157,9 @@ class EvaluatedModel:
         """The training texts that copies are looked for in."""
         if self._training is None:
             return None
-        number = min(len(self._training), self.config.num_training_texts)
-        places = random.Random(self.config.seed).sample(range(len(self._training)), number)
-        return [plain_text(text) for text in self._prepared(self._training, places)["completion"]]
+        places = places_with_text(self._training, "training")
+        chosen = random.Random(self.config.seed).sample(places, min(len(places), self.config.num_training_texts))
+        rows = self._prepared(self._training, chosen, "training")
+        texts = [plain_text(text) for text in rows["completion"]]
+        check_real(texts, rows, "training")
+        return texts

@@ -21,13 +21,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..config import AdversarialConfig
-from ..data import TextPath, as_prompts, inspected, plain_text, prepare_dataset
+from ..data import TextPath, as_prompts, inspected, plain_text
 from ..data.text_path import with_boundary
 from ..decoding.sampling import sample
 from ..metrics import encoder_features
 from ..metrics.extras import require_packages
 from ..metrics.two_sample_test import NUM_PARTS
 from ..safety import SafetyGate
+from .rows import check_real, first_with_text, places_with_text, prepared_rows
 from .text_metrics import METRICS, OF_GENERATOR, SAMPLES_PREFIX, text_metrics
 
 
@@ -249,16 +250,14 @@ class GeneratorEvaluator:
         limit = self.max_completion_length or args.max_completion_length
         if limit is None:
             raise ValueError("Neither the trainer nor GeneratorEvaluator has a max_completion_length: set one.")
-        rows = cast(Dataset, prepare_dataset(self._chosen_rows(), processing_class, **args.prompt_arguments()))
-        if "completion" not in rows.column_names:
-            raise ValueError(
-                "The held_out data has prompts but no `completion` column, so there are no real texts to compare "
-                "with. Add the references as `completion`."
-            )
+        data, places = self._chosen_rows()
+        prepared = prepared_rows(data, places, "held_out", processing_class, args.prompt_arguments())
+        rows = prepared.select(range(self.num_samples))  # several references make several rows
         prompts = list(rows["prompt"])
         template_kwargs = cast("dict", args.chat_template_kwargs or {})  # a string only before TRL reads it
         path = inspected(TextPath(processing_class, limit, template_kwargs=template_kwargs), rows, "held_out")
         real = path.as_completions(prompts, list(rows["completion"]))
+        check_real(real, rows, "held_out", limit)
         different = len({" ".join(text.split()) for text in real})
         if different < MIN_DIFFERENT:
             raise ValueError(
@@ -272,8 +271,11 @@ class GeneratorEvaluator:
             )
         training = None
         if self.training is not None:
-            prepared = cast(Dataset, prepare_dataset(self.training, processing_class, **args.prompt_arguments()))
+            places = places_with_text(self.training, "training")
+            data = self.training.select(places)
+            prepared = prepared_rows(data, places, "training", processing_class, args.prompt_arguments())
             training = [plain_text(text) for text in prepared["completion"]]
+            check_real(training, prepared, "training")
         prompt_ids = path.encode_prompts(prompts)
         self._held_out_texts = HeldOutTexts(
             prompt_ids, as_prompts(prompts, processing_class), real, training, limit, path.boundary
@@ -355,14 +357,19 @@ class GeneratorEvaluator:
             raise RuntimeError("GeneratorEvaluator.prepare comes first.")
         return self._held_out_texts
 
-    def _chosen_rows(self) -> Dataset:
-        """Return as many rows of the held-out data as there will be samples."""
+    def _chosen_rows(self) -> tuple[Dataset, Sequence[int]]:
+        """Return as many rows of the held-out data as there will be samples, and their places in it."""
+        places: Sequence[int]
         if isinstance(self.held_out, Dataset):
-            return self.held_out.select(random.Random(self.seed).sample(range(len(self.held_out)), self.num_samples))
-        rows = list(self.held_out.take(self.num_samples))
-        if len(rows) < self.num_samples:
-            raise ValueError(_too_few(self.num_samples, len(rows)))
-        return Dataset.from_list(rows)
+            places = places_with_text(self.held_out, "held_out")
+        else:
+            data, places = first_with_text(self.held_out, self.num_samples, "held_out")
+        if len(places) < self.num_samples:
+            raise ValueError(_too_few(self.num_samples, len(places)))
+        if isinstance(self.held_out, Dataset):
+            places = random.Random(self.seed).sample(places, self.num_samples)
+            data = self.held_out.select(places)
+        return data, places
 
 
 def _too_few(num_samples: int, count: int) -> str:

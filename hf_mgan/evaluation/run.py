@@ -14,6 +14,7 @@ import platform
 import random
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
@@ -36,6 +37,7 @@ from .evaluated_model import EvaluatedModel
 from .models import Model, fingerprint, named_models, saved_discriminator
 from .plots import draw
 from .report import REAL, Report, part_name, write_report
+from .rows import places_with_text
 from .settings import EvaluationConfig
 from .text_metrics import METRICS, TextMetrics, text_metrics
 
@@ -94,10 +96,14 @@ def evaluate_generator(
 
     Raises:
         ImportError: If a package of the extra `evaluation` is missing.
-        ValueError: If a setting is out of range, there are too few held-out texts, two models share a name, a name is
-            that of no model, the encoder has the weights of a discriminator that lies beside a model, or the folder
-            holds parts of an evaluation with other settings.
+        TypeError: If data are no `Dataset`.
+        ValueError: If a setting is out of range, a row has no text, there are too few held-out texts, two models share
+            a name, a name is that of no model, the encoder has the weights of a discriminator that lies beside a
+            model, or the folder holds parts of an evaluation with other settings.
     """
+    for name, data in (("held_out", held_out), ("training", training)):
+        if not isinstance(data, Dataset) and not (name == "training" and data is None):
+            raise TypeError(f"{name} must be a Dataset, got {type(data).__name__}: give one split, not streaming.")
     require_packages("An evaluation", "matplotlib", "sacrebleu", "scikit-learn", "scipy")
     config = config or EvaluationConfig()
     config.check()
@@ -106,12 +112,9 @@ def evaluate_generator(
     for argument, names in (("baseline", [baseline]), ("processing_classes", list(processing_classes or ()))):
         if not named.keys() >= set(names):
             raise ValueError(f"{argument} names {', '.join(names)}, and the models are {', '.join(named)}.")
-    count = min(config.num_samples, len(held_out) // 2)
-    if count < 3:
-        raise ValueError(
-            f"Held-out texts are split in two halves, one to compare with and one as the row of real texts; got "
-            f"{len(held_out)}. Give at least 6, and 2000 for intervals that decide something."
-        )
+    places, count = _halves(held_out, config.num_samples)
+    if training is not None:
+        places_with_text(training, "training")  # what is wrong with it is said before hours of sampling
     for discriminator in filter(None, map(saved_discriminator, named.values())):
         if config.encoder is not None:
             refuse_discriminator(config.encoder, discriminator)
@@ -120,7 +123,7 @@ def evaluate_generator(
         (folder / kind).mkdir(parents=True, exist_ok=True)
     described = _describe(config, named, held_out, training, safety, prepare)
     _check_same(folder / "settings.json", described)
-    order = random.Random(config.seed).sample(range(len(held_out)), 2 * count)
+    order = random.Random(config.seed).sample(places, 2 * count)
     began = time.perf_counter()
     evaluated = {
         name: EvaluatedModel(
@@ -174,6 +177,24 @@ def evaluate_generator(
     return report
 
 
+def _halves(held_out: Dataset, num_samples: int) -> tuple[Sequence[int], int]:
+    """Return the places of the held-out texts, and the number of texts of each half."""
+    places = places_with_text(held_out, "held_out")
+    count = min(num_samples, len(places) // 2)
+    if count < 3:
+        raise ValueError(
+            f"Held-out texts are split in two halves, one to compare with and one as the row of real texts; got "
+            f"{len(places)}. Give at least 6, and 2000 for intervals that decide something."
+        )
+    if count < num_samples:
+        warnings.warn(
+            f"num_samples={num_samples} takes as many held-out texts for each of two halves, and there are "
+            f"{len(places)}: {count} samples are drawn. Give more texts, since most metrics depend on the number.",
+            stacklevel=3,
+        )
+    return places, count
+
+
 def _installed(name: str) -> str:
     """Return a package's version; a source tree on the path has none."""
     try:
@@ -198,6 +219,7 @@ def _load_or_make(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -
 def _draw(model: EvaluatedModel, temperature: float, on_batch: Callable[[int], Any]) -> dict[str, Any]:
     """Draw completions at a temperature, and compute the likelihoods that take the generator."""
     config = model.config
+    model.prepare()
     if model.guided is not None:
         guided = model.guided.sample(model.generator, model.tokenizer, model.prompts, config)
         on_batch(len(guided.texts))

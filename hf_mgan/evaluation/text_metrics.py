@@ -183,13 +183,20 @@ def text_metrics(
 
     Raises:
         ImportError: If a package of the extra `evaluation` is missing.
-        ValueError: If the sides are not of one size, or a value is out of range.
+        TypeError: If a text is no string.
+        ValueError: If the sides are not of one size, a real text is empty, or a value is out of range.
     """
     if len(texts) != len(real) or len(texts) < 3:
         raise ValueError(
             f"Most metrics depend on the number of texts, so both sides need as many, and at least 3, of which a "
             f"jackknife leaves one out; got {len(texts)} generated and {len(real)} real texts. Cut the longer side."
         )
+    if references is not None and len(references) != len(texts):
+        raise ValueError(f"references are one per text, got {len(references)} for {len(texts)} texts.")
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of strings, got the string {texts[:40]!r}: write [text].")
+    for name, side in (("real", real), ("training", training), ("references", references)):
+        _check_real(name, side)
     split, real_split = split_into_units(texts, unit), split_into_units(real, unit)
 
     def of_texts(values: Sequence[float]) -> Interval:
@@ -233,9 +240,27 @@ def text_metrics(
         pairs = [(" ".join(row), " ".join(reference)) for row, reference in sides]
         metrics["bleu"] = of_set(pairs, lambda rows: bleu([row[0] for row in rows], [row[1] for row in rows]).score)
     if is_unsafe is not None:
-        metrics["unsafe_rate"] = share_interval([bool(one) for one in is_unsafe(texts)], level)
+        verdicts = [bool(one) for one in is_unsafe(texts)]
+        if len(verdicts) != len(texts):
+            raise ValueError(
+                f"is_unsafe returned {len(verdicts)} verdicts on {len(texts)} texts: return one for each."
+            )
+        metrics["unsafe_rate"] = share_interval(verdicts, level)
     lengths = [len(row) for row in split]
     return TextMetrics({name: metrics[name] for name in METRICS if name in metrics}, test, lengths)
+
+
+def _check_real(name: str, texts: Sequence[str] | None) -> None:
+    """Refuse real texts that are none, since an empty one is as near to all as to nothing."""
+    if isinstance(texts, str):
+        raise TypeError(f"{name} must be a list of strings, got the string {texts[:40]!r}: write [text].")
+    if texts is not None and not len(texts):
+        raise ValueError(f"{name} has no texts: give some, or None where it may be left out.")
+    for index, text in enumerate(texts or ()):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{index}] is {text!r} and must be a string: write it out, or leave the row out.")
+        if not text.strip():
+            raise ValueError(f"{name}[{index}] is an empty text, {text!r}: leave the row out on all sides.")
 
 
 def can_be_tested(texts: Sequence[str], real: Sequence[str]) -> bool:

@@ -247,8 +247,59 @@ def test_text_metrics_refuse_sides_of_two_sizes():
         text_metrics(GENERATED, REAL[:-1])
     with pytest.raises(ValueError, match=r"at least 3, .* got 2 generated and 2 real texts"):
         text_metrics(GENERATED[:2], REAL[:2])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="references are one per text, got 59 for 60 texts"):
         text_metrics(GENERATED, REAL, references=REAL[:-1], reverse=False)
+
+
+NO_TEXTS = {
+    "None": (None, TypeError, "is None and must be a string: write it out, or leave the row out"),
+    "number": (3, TypeError, "is 3 and must be a string"),
+    "list": (["a"], TypeError, r"is \['a'\] and must be a string"),
+    "empty": ("", ValueError, "is an empty text, '': leave the row out on all sides"),
+    "white space": (" \n", ValueError, "is an empty text"),
+}
+
+
+@pytest.mark.parametrize("side", ["real", "training", "references"])
+@pytest.mark.parametrize(("given", "error", "message"), NO_TEXTS.values(), ids=NO_TEXTS)
+def test_text_metrics_refuse_real_texts_that_are_none(side, given, error, message):
+    sides = {"real": REAL, "training": TRAINING, "references": REAL}
+    sides[side] = [*sides[side][:7], given, *sides[side][8:]]
+    with pytest.raises(error, match=rf"^{side}\[7\] {message}"):
+        text_metrics(GENERATED, **sides, reverse=False)
+
+
+@pytest.mark.parametrize("given", [None, 3, ["a"]])
+def test_text_metrics_refuse_generated_texts_that_are_none(given):
+    with pytest.raises(TypeError, match=r"^Text 7 is .*, and a metric of texts takes strings"):
+        text_metrics([*GENERATED[:7], given, *GENERATED[8:]], REAL, reverse=False)
+
+
+@pytest.mark.parametrize("side", ["texts", "real", "training", "references"])
+def test_text_metrics_refuse_one_string_as_texts(side):
+    sides = {"texts": GENERATED, "real": REAL, "training": TRAINING, "references": REAL, side: "x " * (SIZE // 2)}
+    with pytest.raises(TypeError, match=rf"^{side} must be a list of strings, got the string 'x x"):
+        text_metrics(**sides, reverse=False)
+
+
+def test_text_metrics_refuse_training_without_texts():
+    with pytest.raises(ValueError, match=r"^training has no texts: give some, or None"):
+        text_metrics(GENERATED, REAL, training=[], reverse=False)
+
+
+def test_text_metrics_refuse_too_few_verdicts():
+    with pytest.raises(ValueError, match="is_unsafe returned 1 verdicts on 60 texts"):
+        text_metrics(GENERATED, REAL, is_unsafe=lambda texts: [True], reverse=False)
+
+
+def test_text_metrics_of_a_generator_that_says_nothing():
+    """Empty texts are all the same, have no n-grams and no length, and copy nothing."""
+    metrics, test, lengths = text_metrics(["", " "] * 30, REAL, training=TRAINING, references=REAL, reverse=False)
+    assert test is None
+    assert lengths == [0] * 60
+    assert metrics["duplicates"].value == pytest.approx(1 - 2 / 60)
+    for name in ("self_bleu", "distinct_4", "length_ratio", "copied_share", "near_duplicates", "bleu"):
+        assert metrics[name].value == 0, name
 
 
 def test_text_metrics_of_three_texts():
