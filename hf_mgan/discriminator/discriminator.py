@@ -18,15 +18,15 @@ import torch.distributed as dist
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from ..models import check_vocabulary, checked_max_length, load_processing_class
 from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED, logit_penalty
 from .activation_checkpointing import checkpoint_activations
 from .calibration import CALIBRATION_FILE, Calibration, saved_calibration
 from .encoding import TextEncoder
 from .loading import (
     checked_classifier,
-    checked_max_length,
     label_index,
     load_classifier,
     prepare_quantised_training,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 TRAINING_STATE_FILE = "training_state.pt"
+TOKENIZER = "discriminator_processing_class"
 NEW_HEAD = (
     'If it was trained for something else, discriminator_model_init_kwargs={"fresh_head": True} gives it a new head '
     "with one label."
@@ -125,10 +126,11 @@ class Discriminator:
         if regularization.label_smoothing:
             self.loss = partial(self.loss, label_smoothing=regularization.label_smoothing)
         self._is_free_to_shift = loss in FREE_TO_SHIFT
-        self.max_length = checked_max_length(base.config, processing_class, max_length, "discriminator_max_length")
+        self.max_length = checked_max_length(model, processing_class, max_length, "discriminator_max_length")
         self._encoder = TextEncoder(processing_class, self.max_length)
         self.processing_class = self._encoder.processing_class
         base.config.get_text_config().pad_token_id = self.processing_class.pad_token_id
+        check_vocabulary(model, self.processing_class, "discriminator", TOKENIZER)
         self.batch_size, self.max_grad_norm = batch_size, max_grad_norm
         self.bf16, self.fp16 = bf16, fp16
         self.calibration: Calibration | None = None
@@ -178,10 +180,12 @@ class Discriminator:
             ValueError: If quantisation is asked for without adapters, adapters on top of saved adapters, or a label
                 that the saved calibration is not for.
         """
-        tokenizer = processing_class or AutoTokenizer.from_pretrained(
-            pretrained_model_name_or_path, revision=revision, trust_remote_code=trust_remote_code
-        )
         source = str(pretrained_model_name_or_path)
+        tokenizer = processing_class
+        if tokenizer is None:
+            tokenizer = load_processing_class(
+                source, "discriminator", f"give {TOKENIZER}=", revision, trust_remote_code=trust_remote_code
+            )
         how = peft_config, quantization_config, revision, trust_remote_code, fresh_head, attn_implementation
         calibration = None if fresh_head else saved_calibration(source, revision)
         if calibration is not None:

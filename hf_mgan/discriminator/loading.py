@@ -1,4 +1,4 @@
-"""Loading a classifier as a discriminator: fresh heads, labels, adapters, quantisation and length limits."""
+"""Loading a classifier as a discriminator: fresh heads, labels, adapters and quantisation."""
 
 import copy
 from collections.abc import Collection
@@ -13,7 +13,6 @@ from transformers.utils.peft_utils import find_adapter_config_file
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
-FALLBACK_MAX_LENGTH = 512
 BLOCK_SIZE = 64  # of the weights that bitsandbytes gives one scale in 4 bits
 # Some encoders pool within their base model, and a checkpoint of one that was trained on masked words has no pooler.
 POOLER_PATTERN = r"(?:.*\.)?pooler"
@@ -243,34 +242,3 @@ def _with_head_in_full_precision(
         POOLER_PATTERN,
     ]
     return quantization_config
-
-
-def checked_max_length(
-    config: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | None, argument: str, least: int = 1
-) -> int:
-    """Return the number of tokens to cut texts to, no more than tokenizer and model can take.
-
-    Args:
-        config (`PreTrainedConfig`): The classifier's configuration.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        max_length (`int`, *optional*): What was asked for; the most that both can take by default, or
-            [`FALLBACK_MAX_LENGTH`] where they state no limit.
-        argument (`str`): Name of the argument that holds it, for errors.
-        least (`int`, *optional*, defaults to 1): The least that makes sense.
-
-    Returns:
-        `int`: At least `least`.
-
-    Raises:
-        ValueError: If it is out of range.
-    """
-    # A tokenizer without a limit states a number with thirty digits; position tables can be longer than what may be
-    # used.
-    limits = [tokenizer.model_max_length, getattr(config.get_text_config(), "max_position_embeddings", None)]
-    limit = min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
-    chosen = limit or FALLBACK_MAX_LENGTH if max_length is None else max_length
-    if chosen < least or (limit is not None and chosen > limit):
-        raise ValueError(
-            f"{argument} must lie between {least} and the model's limit of {limit}, got {max_length or chosen}."
-        )
-    return chosen

@@ -19,12 +19,15 @@ def encoder_features(
     Args:
         encoder (`str`): Id on the Hub or folder of a model that `AutoModel` loads and of its tokenizer.
         batch_size (`int`, *optional*, defaults to 64): Texts per forward pass; texts of similar length go together.
-        max_length (`int`, *optional*): Tokens at which texts are cut, at most what the tokenizer says the encoder
-            reads, which is the default.
+        max_length (`int`, *optional*): Tokens at which texts are cut; by default the most that the encoder and its
+            tokenizer can take, if they state a limit.
         device (`str` or `torch.device`, *optional*, defaults to `"cpu"`): Where the encoder runs.
 
     Returns:
         `Callable`: From N texts to a `Tensor` of shape `(N, D)`, float32, on the CPU.
+
+    Raises:
+        ValueError: If the encoder has no tokenizer, or `max_length` is more than it can take.
 
     Example:
         ```python
@@ -34,11 +37,16 @@ def encoder_features(
 
         ```
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
+
+    from ..models import checked_max_length, length_limit, load_processing_class
 
     # On the right, a text's positions are its own, whatever it is padded with.
-    tokenizer = AutoTokenizer.from_pretrained(encoder, padding_side="right")
+    tokenizer = load_processing_class(encoder, "encoder", "choose another encoder", padding_side="right")
     model = AutoModel.from_pretrained(encoder, dtype=torch.float32).to(device).eval()
+    cut = length_limit(model, tokenizer) if max_length is None else max_length
+    if cut is not None:
+        cut = checked_max_length(model, tokenizer, cut, "max_length")
 
     @torch.no_grad()
     def features(texts: Sequence[str]) -> Tensor:
@@ -46,8 +54,9 @@ def encoder_features(
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
+            chosen = [texts[row] for row in rows]
             batch = tokenizer(
-                [texts[row] for row in rows], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+                chosen, padding=True, truncation=cut is not None, max_length=cut, return_tensors="pt", verbose=False
             ).to(device)
             has_tokens = batch["attention_mask"].any(1)
             if not has_tokens.any():

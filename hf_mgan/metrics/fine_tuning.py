@@ -38,7 +38,6 @@ MIN_STEPS = 100  # however few texts there are
 EVALUATIONS = 20  # of the inner texts in all
 PATIENCE = 4  # evaluations without a lower loss after which training stops
 BATCHES_PER_POOL = 8  # among whose texts those of similar length go together
-FALLBACK_MAX_LENGTH = 512  # tokens, where neither encoder nor tokenizer states a limit
 
 
 class PretrainedClassifier(NamedTuple):
@@ -68,11 +67,13 @@ def load_with_new_head(encoder: str, seed: int) -> PretrainedClassifier:
 
     Raises:
         ValueError: If the encoder's weights are not those of a sequence classifier without its head, or the tokenizer
-            has no token to pad with.
+            is missing or has no token to pad with.
     """
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-    tokenizer = AutoTokenizer.from_pretrained(encoder, padding_side="right")
+    from ..models import checked_max_length, load_processing_class
+
+    tokenizer = load_processing_class(encoder, "encoder", "choose another encoder", padding_side="right")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(
@@ -81,10 +82,6 @@ def load_with_new_head(encoder: str, seed: int) -> PretrainedClassifier:
             )
         tokenizer.pad_token = tokenizer.eos_token
     config = AutoConfig.from_pretrained(encoder, num_labels=1)
-    text_config = config.get_text_config()
-    text_config.pad_token_id = tokenizer.pad_token_id  # by which a causal classifier finds the last token
-    limits = [tokenizer.model_max_length, getattr(text_config, "max_position_embeddings", None)]
-    stated = [limit for limit in limits if limit is not None and limit < 10**9]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
@@ -94,8 +91,10 @@ def load_with_new_head(encoder: str, seed: int) -> PretrainedClassifier:
             f"The weights of {encoder} are not those of a {type(model).__name__} without its head. If it has "
             "adapters, merge them and save the merged model."
         )
+    # By it a causal classifier finds the last token. RoBERTa counts positions from the one that it was made with.
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return PretrainedClassifier(model.to(device), tokenizer, min(stated, default=FALLBACK_MAX_LENGTH))
+    return PretrainedClassifier(model.to(device), tokenizer, checked_max_length(model, tokenizer, None, "max_length"))
 
 
 def fine_tune(

@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text_path import Text, plain_text
+from ..models import load_processing_class
 from .loading import load_trained_classifier, unsafe_label_index
 from .windows import Windows
 
@@ -106,8 +107,9 @@ class SafetyGate:
             )
         self.label = unsafe_label_index(base.config, label)
         if processing_class is None:
-            processing_class = AutoTokenizer.from_pretrained(base.config._name_or_path)
-        self._windows = Windows(processing_class, base.config, max_length)
+            source = classifier if isinstance(classifier, (str, Path)) else base.config._name_or_path
+            processing_class = load_processing_class(source, "safety classifier", "give processing_class=")
+        self._windows = Windows(processing_class, model, max_length)
         base.config.get_text_config().pad_token_id = self._windows.pad_token_id
         self._is_sigmoid = base.config.num_labels == 1 or base.config.problem_type == "multi_label_classification"
         self.model = model.eval().requires_grad_(False)

@@ -1,11 +1,16 @@
 """From texts of any length to rows of tokens that a classifier can read."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from ..discriminator.loading import checked_max_length
+from ..models import check_vocabulary, checked_max_length
+
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 class Windows:
@@ -15,7 +20,7 @@ class Windows:
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): The classifier's; a fast one.
-        config (`PreTrainedConfig`): The classifier's.
+        model (`PreTrainedModel` or `PeftModel`): The classifier.
         max_length (`int`, *optional*): Tokens of a window, special tokens included.
 
     Attributes:
@@ -23,10 +28,12 @@ class Windows:
 
     Raises:
         TypeError: If `tokenizer` is no fast tokenizer.
-        ValueError: If it has nothing to pad with, or `max_length` is out of range.
+        ValueError: If it has nothing to pad with or more tokens than the classifier, or `max_length` is out of range.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, max_length: int | None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, model: "PreTrainedModel | PeftModel", max_length: int | None
+    ) -> None:
         if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.is_fast:
             raise TypeError(
                 "processing_class must be a fast tokenizer (those of the library `tokenizers`), which can split a "
@@ -34,7 +41,8 @@ class Windows:
             )
         single, pair = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
         least = max(single, pair) + 4  # two tokens of a prompt, and two of its completion
-        self.max_length = checked_max_length(config, tokenizer, max_length, "max_length", least)
+        self.max_length = checked_max_length(model, tokenizer, max_length, "max_length", least)
+        check_vocabulary(model, tokenizer, "safety classifier", "processing_class")
         fill = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if fill is None:
             raise ValueError(
