@@ -15,6 +15,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
+from ..models import num_virtual_tokens
+
 
 # Tokens of the first segment; later ones are half as long as what is written, so that at most a third is in vain.
 FIRST_SEGMENT = 8
@@ -75,8 +77,8 @@ def complete(
 
 def keeps_cache(model: PreTrainedModel | PeftModel) -> bool:
     """Return whether the model's keys and values can be handed over from one call to the next."""
-    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
-        return False  # its virtual tokens stand before the prompt, in the same cache
+    if num_virtual_tokens(model):
+        return False  # they stand before the prompt, in the same cache
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     is_ours = isinstance(inner, GenerationMixin)  # anything else with a `generate` is asked for all tokens at once
     return is_ours and inner._supports_default_dynamic_cache() and not inner._is_stateful

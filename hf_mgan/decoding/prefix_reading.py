@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from ..discriminator import Discriminator
 from ..discriminator.prefixes import ENDS, POSITIONS, PrefixScorer
+from ..models import num_virtual_tokens
 from .continuation import accepts, cache_name, positions
 
 
@@ -223,7 +224,8 @@ def _checked_scorer(discriminator: Discriminator | None, tokenizer: "PreTrainedT
             f"{INSTEAD}"
         )
     cache = DynamicCache(config=discriminator.model.config.get_text_config(decoder=True))
-    is_kept = accepts(discriminator.model, cache_name(discriminator.model))
+    model = discriminator.model
+    is_kept = accepts(model, cache_name(model)) and not num_virtual_tokens(model)  # they would stand in it too
     if not is_kept or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
         raise ValueError(
             "token_rejection keeps the discriminator's keys and values, which "

@@ -64,7 +64,7 @@ def check_causal(model: PreTrainedModel | PeftModel, processing_class: PreTraine
             model(input_ids=probe, attention_mask=torch.ones_like(probe))
     model.train(was_training)
     (one, logits), (other, _) = calls
-    if logits.shape[:-1] != ids.shape:
+    if logits.ndim != 3 or logits.size(1) < ids.size(1):  # virtual tokens, as prompt tuning has them, come first
         raise ValueError(
             "Scores of prefixes need a causal discriminator, whose head is applied to every token, as in "
             f"LlamaForSequenceClassification. That of {name} is applied once per text. {WHAT_TO_DO}"
@@ -155,7 +155,7 @@ class PrefixScorer:
         inputs = {name: values for name, values in batch.items() if name not in (POSITIONS, ENDS)}
         with _head_calls(self._model) as calls:
             model(**inputs)
-        everywhere = calls[-1][1]  # Shape (N, L, labels)
+        everywhere = calls[-1][1][:, -batch["input_ids"].size(1) :]  # Shape (N, L, labels), without virtual tokens
         places = batch[POSITIONS].to(everywhere.device)[..., None].expand(-1, -1, everywhere.size(2))
         return everywhere.gather(1, places)
 

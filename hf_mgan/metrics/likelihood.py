@@ -89,7 +89,8 @@ def token_losses(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Te
     """Compute -log q of each token of the completions, the one place where a likelihood is computed.
 
     Args:
-        logits (`Tensor` of shape `(B, L, V)`): What a causal language model returns.
+        logits (`Tensor` of shape `(B, L, V)`): What a causal language model returns; those of virtual tokens may stand
+            before them.
         labels (`Tensor` of shape `(B, L)`): As [`padded_batch`] makes them, -100 outside of the completions.
         temperature (`float`, *optional*, defaults to 1.0): Divides the logits: that at which the model is sampled.
 
@@ -97,7 +98,8 @@ def token_losses(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Te
         `Tensor` of shape `(B, L - 1)`: In nats, float32, 0 outside of the completions; with the gradient of the
         logits. The last logit predicts nothing.
     """
-    scaled = logits[:, :-1].float()
+    # From the right: virtual tokens, as prompt tuning has them, stand before the text and have logits too.
+    scaled = logits[:, -labels.size(1) : -1].float()
     if temperature != 1.0:
         scaled = scaled / temperature
     targets = labels[:, 1:]

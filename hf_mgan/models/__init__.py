@@ -1,6 +1,13 @@
 """What generators, discriminators, safety classifiers and encoders are asked alike: their limits, their tokenizer."""
 
-from .limits import FALLBACK_MAX_LENGTH, check_vocabulary, checked_max_length, length_limit, max_tokens
+from .limits import (
+    FALLBACK_MAX_LENGTH,
+    check_vocabulary,
+    checked_max_length,
+    length_limit,
+    max_tokens,
+    num_virtual_tokens,
+)
 from .tokenizers import load_processing_class
 
 
@@ -11,4 +18,5 @@ __all__ = [
     "length_limit",
     "load_processing_class",
     "max_tokens",
+    "num_virtual_tokens",
 ]

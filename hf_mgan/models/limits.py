@@ -38,10 +38,11 @@ def max_tokens(model: PreTrainedModel | PeftModel) -> int | None:
         return None
     tables = [module for name, module in inner.named_modules() if name.rpartition(".")[2] == "position_embeddings"]
     padding = [index for table in tables if (index := getattr(table, "padding_idx", None)) is not None]
-    return stated - max((index + 1 for index in padding), default=0) - _num_virtual_tokens(model)
+    return stated - max((index + 1 for index in padding), default=0) - num_virtual_tokens(model)
 
 
-def _num_virtual_tokens(model: PreTrainedModel | PeftModel) -> int:
+def num_virtual_tokens(model: PreTrainedModel | PeftModel) -> int:
+    """Return how many virtual tokens (prompt tuning, p-tuning, prefix tuning) stand before every text."""
     if not isinstance(model, PeftModel) or not model.active_peft_config.is_prompt_learning:
         return 0
     return model.active_peft_config.num_virtual_tokens

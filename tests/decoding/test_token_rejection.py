@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from peft import PromptTuningConfig
 from tokenizers import Regex, decoders, pre_tokenizers, processors
 from torch.testing import assert_close
 from transformers import (
@@ -21,7 +22,7 @@ from transformers import (
 from hf_mgan.decoding import DecodingConfig, guided_sample, sample
 from hf_mgan.decoding.prefix_reading import PrefixReader
 from hf_mgan.decoding.token_rejection import TokenRejection
-from hf_mgan.discriminator import Discriminator
+from hf_mgan.discriminator import Discriminator, with_adapters
 from hf_mgan.discriminator.calibration import Calibration
 
 from ..conftest import SPECIAL, VOCABULARY, causal_classifier, word_tokenizer
@@ -364,6 +365,12 @@ def test_tokens_unlike_those_of_training_are_told(generator, letters):
         (
             lambda _: Discriminator(causal_classifier(), tokenizer_of_few(), prefixes=True),
             r"another vocabulary \(7 tokens, the generator's has 26\). Give the generator's own id as discriminator",
+        ),
+        (
+            lambda tokenizer: Discriminator(
+                with_adapters(causal_classifier(), PromptTuningConfig(num_virtual_tokens=2)), tokenizer, prefixes=True
+            ),
+            "keys and values, which PeftModelForSequenceClassification does not hand out",
         ),
     ],
 )

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PromptTuningConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.testing import assert_close
 from transformers import (
@@ -152,6 +152,18 @@ def test_every_logit_is_that_of_the_prefix_alone(make, max_length, tokenizer):
                 length = len(ids) - num_read + min(time + 1, num_read)
                 alone = model(input_ids=torch.tensor([ids[:length]])).logits[0]
                 assert_close(logits[row, time], alone, msg=lambda text, at=(row, time): f"{at}: {text}")
+
+
+def test_virtual_tokens_come_before_all_prefixes(tokenizer):
+    torch.manual_seed(0)
+    model = with_adapters(gpt2(), PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3)).eval()
+    scorer = PrefixScorer(model, tokenizer, 40)
+    with torch.no_grad():
+        logits = scorer.logits(model, encode(scorer, ["the dog "], ["sees a cat"]))[0, :, 0]
+        ids = [VOCABULARY[word] for word in ["the", "dog", "sees", "a", "cat", END]]
+        for time, length in enumerate(range(3, 7)):
+            alone = torch.tensor([ids[:length]])
+            assert_close(logits[time], model(input_ids=alone, attention_mask=torch.ones_like(alone)).logits[0, 0])
 
 
 def test_quantised_model_keeps_its_gradient(tmp_path, tokenizer):

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from torch import nn
 from torch.testing import assert_close
 
@@ -21,6 +22,8 @@ from hf_mgan.metrics.likelihood import (
     token_losses,
     token_nlls,
 )
+
+from ..conftest import causal_generator
 
 
 class Bigrams(nn.Module):
@@ -317,3 +320,27 @@ def test_reverse_perplexity_refuses_an_empty_set():
 
 def test_reverse_perplexity_fields_are_named():
     assert reverse(mixture(4, 0), epochs=1)._fields == ReversePerplexity._fields == ("generated", "real")
+
+
+VIRTUAL = [
+    PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+    PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=3, encoder_hidden_size=8),
+    PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+]
+
+
+@pytest.mark.parametrize("virtual", VIRTUAL, ids=["prompt tuning", "p-tuning", "prefix tuning"])
+def test_virtual_tokens_are_no_part_of_a_text(virtual):
+    torch.manual_seed(0)
+    model = get_peft_model(causal_generator(), virtual).eval()
+    prompts, texts = [[1, 7], [1]], [[8, 9, 2], [6, 2]]
+    by_hand = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        total = 0.0
+        for written, token in enumerate(text):
+            ids = torch.tensor([prompt + text[:written]])
+            with torch.no_grad():
+                last = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1]
+            total += last.log_softmax(-1)[token].item()
+        by_hand.append(total)
+    assert_close(sequence_logps(model, prompts, texts), torch.tensor(by_hand), rtol=1e-4, atol=1e-4)
