@@ -28,7 +28,7 @@ from .discriminator import Calibration, prepare_quantised_training
 from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
 from .training.final_updates import FinalUpdates, fit_discriminator
-from .training.generation import unwrapped_generator
+from .training.generation import generate_without_cache, unwrapped_generator
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
 from .training.real_text_loss import real_text_batch, real_text_nll
 from .training.reward import REFERENCE, Round
@@ -128,6 +128,7 @@ class AdversarialTrainer(GRPOTrainer):
         self.args.reward_weights = parts.reward_weights  # TRL has read those of all rewards
         check_reward_names(self.reward_func_names, parts.safety)
         prepare_quantised_training(self.model)
+        generate_without_cache(self)
         self.discriminator = parts.reward.discriminator.to(self.accelerator.device)
         self.evaluator, self._reward, self._safety = evaluator, parts.reward, parts.safety
         self._real_dataset = real_dataset

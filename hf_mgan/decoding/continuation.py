@@ -48,6 +48,7 @@ def complete(
     rows = torch.tensor([[padding] * gap + row for gap, row in zip(gaps, prompt_ids, strict=True)], device=device)
     mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps], device=device)
     cache = read_prompts(model, rows, mask) if keeps_cache(model) else None
+    caching: dict[str, Any] = without_cache(model) if cache is None else {cache_name(model): cache}
     completions: list[list[int]] = [[] for _ in prompt_ids]
     places = list(range(len(prompt_ids)))
     written = 0
@@ -59,8 +60,7 @@ def complete(
             attention_mask=mask,
             max_new_tokens=segment,
             eos_token_id=sorted(ends) or None,
-            **settings,
-            **({} if cache is None else {cache_name(model): cache}),
+            **{**settings, **caching},
         )
         for place, row in zip(places, drawn[:, rows.size(1) :].tolist(), strict=True):
             completions[place] += until_end(row, ends)
@@ -82,6 +82,15 @@ def keeps_cache(model: PreTrainedModel | PeftModel) -> bool:
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     is_ours = isinstance(inner, GenerationMixin)  # anything else with a `generate` is asked for all tokens at once
     return is_ours and inner._supports_default_dynamic_cache() and not inner._is_stateful
+
+
+def without_cache(model: PreTrainedModel | PeftModel) -> dict[str, bool]:
+    """Return the settings of `generate` that a model with virtual tokens needs: each token is read anew.
+
+    PEFT 0.21 looks for the cache under its old name, `past_key_values`, does not find it with transformers 5.22 or
+    later, and then reads every further token without what stands before it. This can go once PEFT knows the new name.
+    """
+    return {"use_cache": False} if num_virtual_tokens(model) else {}
 
 
 def cache_name(model: PreTrainedModel | PeftModel) -> str:

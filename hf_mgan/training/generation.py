@@ -7,6 +7,8 @@ from typing import Any, cast
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
+from ..decoding.continuation import without_cache
+
 
 @contextmanager
 def unwrapped_generator(trainer: GRPOTrainer) -> Iterator[Any]:
@@ -22,3 +24,11 @@ def unwrapped_generator(trainer: GRPOTrainer) -> Iterator[Any]:
         trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
     ):
         yield generator
+
+
+def generate_without_cache(trainer: GRPOTrainer) -> None:
+    """Let a trainer whose generator has virtual tokens generate without a cache, see [`without_cache`]."""
+    if not trainer.use_vllm:
+        settings = without_cache(trainer.model)
+        trainer.generation_config.update(**settings)
+        trainer.generation_kwargs.update(settings)

@@ -209,9 +209,23 @@ def test_complete_with_adapters(name):
         if parameter.requires_grad:
             parameter.data.normal_()
     found = drawn(model, prompts, 9)
-    assert found == [alone(model, prompt, 9) for prompt in prompts]
+    assert found == [drawn(model, [prompt], 9)[0] for prompt in prompts]
     assert found != before
     assert keeps_cache(model) is (name == "lora")
+
+
+@pytest.mark.parametrize("name", ["prompt", "prefix"])
+def test_virtual_tokens_stand_before_every_token(name):
+    """The likeliest token of a forward pass over all that stands before it, one after the other."""
+    torch.manual_seed(1)
+    model = get_peft_model(built("gpt2"), ADAPTERS[name]).eval()
+    expected = [1, DOG]
+    with torch.no_grad():
+        for _ in range(9):
+            ids = torch.tensor([expected])
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+            expected.append(logits[0, -1].argmax().item())
+    assert complete(model, [[1, DOG]], 9, set(), SETTINGS) == [expected[2:]]
 
 
 def test_until_end_cuts_behind_the_first_end():
