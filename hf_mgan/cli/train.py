@@ -209,7 +209,8 @@ def trainer_arguments(
 def check_all(given: dict[str, Any]) -> None:
     """Refuse all that the trainer would refuse, before a warm start that may take hours.
 
-    The trainer's parts are built for that, and dropped: this loads the discriminator, and not the generator.
+    The trainer's parts are built for that, and dropped: this loads the discriminator, and the generator only
+    where it is saved adapters.
     """
     defaults = {name: each.default for name, each in inspect.signature(AdversarialTrainer).parameters.items()}
     build({**defaults, **given}, is_training=lambda: False)

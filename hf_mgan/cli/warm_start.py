@@ -8,11 +8,13 @@ from typing import cast
 
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_quantization_config
 
 from ..config import AdversarialConfig
 from ..data import prepare_dataset
+from ..models import load_processing_class
+from ..training.generator import Generator
 
 
 def warm_started(
@@ -37,22 +39,27 @@ def warm_started(
     Returns:
         `tuple`: The generator, with its adapters, and its tokenizer, which pads on the left.
     """
-    tokenizer = AutoTokenizer.from_pretrained(
-        model.model_name_or_path,
+    name, quantization_config = cast(str, model.model_name_or_path), get_quantization_config(model)
+    tokenizer = load_processing_class(
+        name,
+        "generator",
+        "name another one",
         revision=model.model_revision,
         trust_remote_code=args.trust_remote_code,
         padding_side="left",
     )
+    generator = Generator(name, peft_config, args)
+    has_adapters = generator.adapters is not None
     prepared = prepare_dataset(data, tokenizer, **args.prompt_arguments())
     trainer = SFTTrainer(
-        model=cast(str, model.model_name_or_path),
+        model=generator.load_adapters(quantization_config) if has_adapters else name,
         args=SFTConfig(
             str(Path(args.output_dir) / "warm_start"),
             max_steps=steps,
             learning_rate=learning_rate,
             per_device_train_batch_size=args.per_device_train_batch_size,
             gradient_accumulation_steps=args.gradient_accumulation_steps,
-            model_init_kwargs=args.model_init_kwargs,
+            model_init_kwargs=None if has_adapters else args.model_init_kwargs,
             seed=args.seed,
             bf16=args.bf16,
             fp16=args.fp16,
@@ -64,7 +71,7 @@ def warm_started(
         ),
         train_dataset=prepared.select_columns(["prompt", "completion"]),
         processing_class=tokenizer,
-        quantization_config=get_quantization_config(model),
+        quantization_config=None if has_adapters else quantization_config,
         peft_config=peft_config,
     )
     trainer.train()

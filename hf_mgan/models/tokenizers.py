@@ -52,8 +52,8 @@ def load_processing_class(
         ) from error
     if isinstance(loaded, PreTrainedTokenizerBase) and not _has_words(loaded):
         raise ValueError(
-            f"There is no tokenizer in {base!r}: transformers made one up for the {of} that has {len(loaded)} special "
-            f"tokens and no other: {remedy}, or save the tokenizer beside the model."
+            f"There is no tokenizer in {base!r}: transformers made one up for the {of} that has special tokens "
+            f"alone: {remedy}, or save the tokenizer beside the model."
         )
     return loaded
 

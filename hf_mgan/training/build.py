@@ -24,11 +24,13 @@ from ..config import AdversarialConfig
 from ..data import RealTexts, TextPath, check_is_dataset, form_of, inspected, prepare_dataset, prepare_datasets
 from ..data.prepare import dataset_columns
 from ..discriminator import Discriminator
+from ..models import check_vocabulary
 from ..objectives import PAIRED
 from ..safety import GATE, SafetyGate, check_gate
 from ..watchdog.callback import watched
 from .best_model import check_best_model
 from .final_updates import check_final_updates
+from .generator import Generator, checked_model, saved_adapters
 from .loading import load_discriminator, load_generator_processing_class, shared_base
 from .reward import NAME, DiscriminatorReward
 from .safety_reward import SafetyReward
@@ -80,7 +82,7 @@ def checked_args(args: Any, model: Any) -> AdversarialConfig:
         TypeError: If they are those of another trainer.
     """
     if args is None:
-        name = model if isinstance(model, str) else model.config._name_or_path
+        name = model if isinstance(model, str) else model.config._name_or_path or type(model).__name__
         return AdversarialConfig(f"{name.rstrip('/').split('/')[-1]}-GAN")
     if not isinstance(args, AdversarialConfig):
         raise TypeError(
@@ -104,11 +106,14 @@ def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
         TypeError: If `args` or a model is of the wrong type.
         ValueError: If the discriminator or the real texts are missing, or settings contradict each other.
     """
-    model, args = given["model"], checked_args(given["args"], given["model"])
+    model = checked_model(given["model"])
+    args = checked_args(given["args"], model)
+    given = {**given, "model": model}
     gate = given["safety_gate"]
     if gate is not None and not isinstance(gate, SafetyGate):
         gate = SafetyGate(gate)
     check_arguments(given, args, gate)
+    generator = Generator(model, given["peft_config"], args)
     reward_funcs = as_list(given["reward_funcs"])
     processing_classes = matching(given["reward_processing_classes"], reward_funcs, "reward processing classes")
     weights = matching(args.reward_weights, reward_funcs, "reward weights")
@@ -119,8 +124,11 @@ def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
     is_tokenizer = isinstance(processing_class, PreTrainedTokenizerBase)
     tokenizer = processing_class if is_tokenizer else processing_class.tokenizer
     reads_real_texts = is_tokenizer and given["environment_factory"] is None
+    check_vocabulary(generator.model, tokenizer, "generator", "processing_class")
     check_real_text_coef(args, reads_real_texts)
     data, real_texts = prepared_data(given, args, tokenizer, processing_class)
+    if reads_real_texts and not given["tools"] and given["rollout_func"] is None:
+        generator.check_room(datasets_in(data), tokenizer)
     if given["evaluator"] is not None:
         given["evaluator"].prepare(processing_class, args, gate)
 
@@ -141,6 +149,9 @@ def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
         "callbacks": watched(given["callbacks"]),
         **data,
     }
+    if generator.adapters is not None:
+        changed["model"] = generator.load_adapters(given["quantization_config"])
+        changed["quantization_config"] = trl_args.model_init_kwargs = None  # it is loaded with them
     for_trl = {name: value for name, value in {**given, **changed}.items() if name not in OWN_ARGUMENTS}
     return Parts(for_trl, reward, safety, args.reward_weights, reads_real_texts)
 
@@ -178,9 +189,7 @@ def prepared_data(
     }
     check_number_of_rows(train, args)
     if given["rollout_func"] is None:  # which renders prompts itself
-        evaluated = data["eval_dataset"]
-        sets = evaluated.values() if isinstance(evaluated, dict) else [evaluated]
-        check_chat_template([data["train_dataset"], *sets], processing_class)
+        check_chat_template(datasets_in(data), processing_class)
     template = {"tools": given["tools"] or None, **cast("dict", args.chat_template_kwargs or {})}
     path = TextPath(tokenizer, args.max_completion_length, template_kwargs=template)
     if train is not None and given["rollout_func"] is None:
@@ -229,6 +238,12 @@ def check_number_of_rows(dataset: Any, args: AdversarialConfig) -> None:
             "there would be no step. Give more rows, or lower per_device_train_batch_size, "
             "gradient_accumulation_steps (steps_per_generation) or the number of processes."
         )
+
+
+def datasets_in(data: dict[str, Any]) -> list[Any]:
+    """Return the prepared datasets one by one, `None` for one that is not given."""
+    evaluated = data["eval_dataset"]
+    return [data["train_dataset"], *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])]
 
 
 def load_given_discriminator(
@@ -305,7 +320,9 @@ def check_quantised_generator(
     model: str | PreTrainedModel | PeftModel, quantization_config: Any, peft_config: Any, args: AdversarialConfig
 ) -> None:
     """Check that a generator in 4 or 8 bits has adapters and does not generate with vLLM."""
-    has_adapters = peft_config is not None or isinstance(model, PeftModel)
+    adapters = saved_adapters(model, args)
+    has_adapters = peft_config is not None or isinstance(model, PeftModel) or adapters is not None
+    model = model if adapters is None else str(adapters.base_model_name_or_path)
     if (has_adapters and not args.use_vllm) or not _is_quantised(model, quantization_config, args):
         return
     if not has_adapters:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
-from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import AdversarialConfig
 from ..discriminator import (
@@ -18,6 +18,7 @@ from ..discriminator import (
     trainable_parameters,
     with_adapters,
 )
+from ..models import load_processing_class
 
 
 if TYPE_CHECKING:
@@ -34,10 +35,16 @@ def load_generator_processing_class(model: str | PreTrainedModel | PeftModel, ar
 
     Returns:
         `PreTrainedTokenizerBase` or `ProcessorMixin`: With padding and truncation on the left.
+
+    Raises:
+        ValueError: If there is none beside the model.
     """
-    return AutoProcessor.from_pretrained(
+    return load_processing_class(
         model if isinstance(model, str) else model.config._name_or_path,
-        revision=(args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None,
+        "generator",
+        "give processing_class=",
+        (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None,
+        processor=True,
         truncation_side="left",
         padding_side="left",
         trust_remote_code=args.trust_remote_code,
@@ -146,7 +153,9 @@ def _load(
                 "leave this out."
             )
     if processing_class is None:
-        processing_class = AutoProcessor.from_pretrained(discriminator.config._name_or_path)
+        processing_class = load_processing_class(
+            discriminator.config._name_or_path, "discriminator", "give discriminator_processing_class="
+        )
     if peft_config is not None:
         if isinstance(discriminator, PeftModel):
             raise ValueError(

@@ -7,8 +7,9 @@ import datasets
 import pytest
 import torch
 import yaml
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoModelForSequenceClassification, EarlyStoppingCallback
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, EarlyStoppingCallback
 
 from hf_mgan import Discriminator
 from hf_mgan.cli import main as main_module
@@ -276,6 +277,14 @@ def test_warm_start_comes_first_and_its_adapters_go_on(workplace, trained, monke
 
 
 @pytest.mark.slow  # what is handed to the trainer is tested above, and how it resumes in tests/training
+def test_saved_adapters_are_warm_started_and_go_on(workplace, trained, generator, tokenizer):
+    lora = LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained("generator"), lora).save_pretrained("adapters")
+    before = load_file("adapters/adapter_model.safetensors")
+    main(flags(model_name_or_path="adapters", use_peft=None, warm_start_steps=1, max_steps=1))
+    assert all(not value.equal(before[name]) for name, value in load_file("out/adapter_model.safetensors").items())
+
+
 def test_resumed_run_goes_on_from_its_warm_start(workplace, trained, request):
     settings = {"warm_start_steps": 1, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
     main(flags(**settings, max_steps=1))

@@ -181,3 +181,12 @@ def test_indices_count_and_not_their_number():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=word_tokenizer({"<unk>": 0, "a": 40}), unk_token="<unk>")
     with pytest.raises(ValueError, match="'a' has the index 40"):
         check_vocabulary(causal_generator(), tokenizer, "generator", "processing_class")
+
+
+def test_placeholders_of_images_need_no_embedding():
+    """As in Gemma 3, whose tokenizer knows images and whose text models do not."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=word_tokenizer(), unk_token="<unk>", extra_special_tokens={"image_token": "<image>"}
+    )
+    assert tokenizer.convert_tokens_to_ids("<image>") == len(VOCABULARY)
+    check_vocabulary(causal_generator(), tokenizer, "generator", "processing_class")
