@@ -10,7 +10,7 @@ from transformers.utils import is_bitsandbytes_available
 from trl import GRPOConfig
 
 from .data import TRANSLATION_TEMPLATE
-from .discriminator import Regularization, check_regularization, check_replay
+from .discriminator import Regularization, check_optimizer, check_regularization, check_replay
 from .metrics import Unit
 from .metrics.units import SPLITTERS
 from .objectives import LOSSES, REWARDS
@@ -244,6 +244,7 @@ class AdversarialConfig(GRPOConfig):
             raise ValueError(
                 f"weight_decay in discriminator_optim_kwargs must be at least 0, got {optim_args.weight_decay}."
             )
+        check_optimizer(optim_args)
 
     def _of_dict(self, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
         """Return a dict setting, {} where it is None, with no key that it does not take."""

@@ -44,6 +44,11 @@ VALUES = {
     "discriminator_regularization": {"label_smoothing": 0.1, "logit_penalty": 0.2, "token_dropout": 0.3},
     "discriminator_update_gating": {"ceiling": 0.9, "floor": 0.55},
 }
+# Without which the value of a key makes no optimizer or schedule.
+PARTNERS: dict[str, dict] = {
+    "optim_args": {"optim": "sgd"},
+    "lr_scheduler_type": {"lr_scheduler_kwargs": {"min_lr": 1e-6}},
+}
 FLAT = {
     "discriminator_loss": "hinge",
     "discriminator_reward": "logit",
@@ -198,7 +203,7 @@ def test_regularization_holds_the_value_of_its_key(make_config, key):
 def test_optim_kwargs_reach_the_discriminator_alone(make_config, key):
     value = VALUES["discriminator_optim_kwargs"][key]
     before = make_config()
-    config = make_config(discriminator_optim_kwargs={key: value})
+    config = make_config(discriminator_optim_kwargs={**PARTNERS.get(key, {}), key: value})
     theirs = config.discriminator_training_args()
     assert getattr(theirs, key) == value
     assert getattr(before.discriminator_training_args(), key) != value

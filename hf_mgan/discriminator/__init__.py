@@ -3,7 +3,7 @@
 from .calibration import Calibration, calibrate
 from .discriminator import Discriminator
 from .loading import check_head_in_full_precision, prepare_quantised_training, with_adapters
-from .optimization import trainable_parameters
+from .optimization import check_optimizer, trainable_parameters
 from .regularization import Regularization, check_regularization
 from .replay import Replay, check_replay
 from .shared_base import classifier_on
@@ -18,6 +18,7 @@ __all__ = [
     "Replay",
     "calibrate",
     "check_head_in_full_precision",
+    "check_optimizer",
     "check_regularization",
     "check_replay",
     "classifier_on",

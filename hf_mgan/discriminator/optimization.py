@@ -9,7 +9,14 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
+from transformers import PreTrainedModel, SchedulerType, Trainer, TrainingArguments, get_scheduler
+from transformers.training_args import OptimizerNames
+
+
+# Optimizers that act on more than parameters with gradients: on the backward pass, on the names of layers, or on
+# whether the model is in training.
+NEEDS_A_TRAINER = ("galore", "apollo", "lomo", "schedule_free")
+NEEDS_A_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 
 
 def trainable_parameters(model: PreTrainedModel | PeftModel) -> list[nn.Parameter]:
@@ -58,3 +65,43 @@ def make_optimizer(
         scheduler_specific_kwargs=scheduler_arguments,
     )
     return optimizer, lr_scheduler
+
+
+def check_optimizer(args: TrainingArguments) -> None:
+    """Check that optimizer and schedule can be made and take a step, on parameters that are nobody's.
+
+    Args:
+        args (`TrainingArguments`): As in [`Discriminator.create_optimizer`].
+
+    Raises:
+        ImportError: If a library is missing.
+        ValueError: If they need what the discriminator has not, or what they are not given.
+    """
+    optimizer_name, schedule = OptimizerNames(args.optim), SchedulerType(args.lr_scheduler_type)
+    if any(name in optimizer_name.value for name in NEEDS_A_TRAINER):
+        raise ValueError(
+            f"optim={optimizer_name.value!r} in discriminator_optim_kwargs needs more of a training loop than the "
+            "discriminator has: use another one, such as 'adamw_torch', 'adafactor', 'sgd' or 'adamw_8bit'."
+        )
+    if schedule in NEEDS_A_METRIC:
+        raise ValueError(
+            f"lr_scheduler_type={schedule.value!r} in discriminator_optim_kwargs follows a metric, and the "
+            "discriminator has none that should fall for good: use another one, such as 'constant' or 'linear'."
+        )
+    probe = nn.Linear(2, 2, device="meta").to_empty(device="cpu")  # without a draw of random numbers
+    for parameter in probe.parameters():
+        parameter.data.zero_()
+        parameter.grad = torch.ones_like(parameter)
+    try:
+        optimizer, lr_scheduler = make_optimizer(cast("PreTrainedModel", probe), args, num_training_steps=10**6)
+        optimizer.step()
+        lr_scheduler.step()
+        lr_scheduler.get_last_lr()
+    except Exception as error:  # whatever a library says that it misses
+        kind = ImportError if isinstance(error, ImportError) else ValueError
+        reason = str(error).rstrip(".")
+        raise kind(
+            f"discriminator_optim_kwargs has optim={optimizer_name.value!r} and lr_scheduler_type={schedule.value!r}, "
+            f"which cannot be made: {reason}. What an optimizer needs is given in optim_args, what a schedule needs "
+            "in lr_scheduler_kwargs."
+        ) from error

@@ -29,6 +29,6 @@ def unwrapped_generator(trainer: GRPOTrainer) -> Iterator[Any]:
 def generate_without_cache(trainer: GRPOTrainer) -> None:
     """Let a trainer whose generator has virtual tokens generate without a cache, see [`without_cache`]."""
     if not trainer.use_vllm:
-        settings = without_cache(trainer.model)
+        settings = without_cache(cast(Any, trainer.model))
         trainer.generation_config.update(**settings)
         trainer.generation_kwargs.update(settings)

@@ -7,7 +7,7 @@ given, the model below them with the adapters on it. Any other generator is TRL'
 import heapq
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -129,7 +129,10 @@ class Generator:
         """Return the number of tokens of the longest prompt, as far as numbers of characters tell which that is."""
         prompts = (prompt for prompt in dataset["prompt"] if prompt)
         longest = heapq.nlargest(PROMPTS_TRIED, prompts, key=lambda prompt: len(str(prompt)))
-        return max(map(len, encode_prompts(longest, tokenizer, self._args.chat_template_kwargs)), default=0)
+        return max(
+            map(len, encode_prompts(longest, tokenizer, cast("dict | None", self._args.chat_template_kwargs))),
+            default=0,
+        )
 
     def load_adapters(self, quantization_config: Any) -> PeftModel:
         """Load the model below saved adapters as TRL loads a generator, and the adapters on it, to be trained on."""

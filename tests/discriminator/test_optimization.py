@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import SchedulerType
+from transformers.training_args import OptimizerNames
 
 from hf_mgan import Discriminator
 from hf_mgan.discriminator import Regularization, trainable_parameters, with_adapters
@@ -12,6 +14,20 @@ from hf_mgan.objectives import LOSSES, NEEDS_PENALTY
 
 from ..conftest import bert_classifier, texts
 from .test_discriminator import COMPLETIONS, PROMPTS, parameters, with_optimizer
+
+
+NEEDS = {
+    "reduce_lr_on_plateau": "follows a metric",
+    "greedy": "follows a metric",
+    "cosine_with_min_lr": "min_lr or min_lr_rate should be set.*lr_scheduler_kwargs",
+    "cosine_warmup_with_min_lr": "min_lr or min_lr_rate should be set.*lr_scheduler_kwargs",
+    "warmup_stable_decay": "num_decay_steps'.*lr_scheduler_kwargs",
+}
+GIVEN = {
+    "cosine_with_min_lr": {"min_lr": 1e-4},
+    "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1},
+    "warmup_stable_decay": {"num_decay_steps": 2},
+}
 
 
 def moved(before, discriminator):
@@ -138,3 +154,59 @@ def test_frozen_parameters_are_refused(pair_tokenizer, tmp_path):
     for_inference = with_adapters(bert_classifier(), LoraConfig(target_modules=["query"], inference_mode=True))
     with pytest.raises(ValueError, match="is_trainable=True"):
         trainable_parameters(for_inference)
+
+
+@pytest.mark.parametrize("name", [schedule.value for schedule in SchedulerType])
+def test_schedule_runs_or_is_refused(make_config, pair_tokenizer, name):
+    """Every schedule that transformers knows: those that need nothing, and those that need what they are given."""
+    if name in NEEDS:
+        with pytest.raises(ValueError, match=f"lr_scheduler_type='{name}'.*{NEEDS[name]}"):
+            make_config(discriminator_optim_kwargs={"lr_scheduler_type": name})
+    if name in NEEDS and name not in GIVEN:
+        return
+    settings = {"lr_scheduler_type": name, "lr_scheduler_kwargs": GIVEN.get(name), "warmup_steps": 1}
+    config = make_config(discriminator_optim_kwargs=settings)
+    one = Discriminator(bert_classifier(), pair_tokenizer)
+    one.create_optimizer(config.discriminator_training_args(), 4)
+    for _ in range(4):
+        one.update(PROMPTS, COMPLETIONS, texts(4))
+    assert one.num_updates == 4
+
+
+@pytest.mark.parametrize("name", [optimizer.value for optimizer in OptimizerNames])
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_optimizer_moves_or_is_refused(make_config, pair_tokenizer, name):
+    """Every optimizer that transformers knows, as far as its library is installed."""
+    message = ""
+    try:
+        config = make_config(discriminator_optim_kwargs={"optim": name})
+    except (ImportError, ValueError) as error:
+        message = str(error)
+    if message:
+        assert f"optim='{name}'" in message
+        assert "discriminator_optim_kwargs" in message
+        assert name not in ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop")
+        return
+    one = Discriminator(bert_classifier(), pair_tokenizer)
+    before = parameters(one)
+    one.create_optimizer(config.discriminator_training_args(), 4)
+    for _ in range(2):
+        one.update(PROMPTS, COMPLETIONS, texts(4))
+    assert any(moved(before, one))
+
+
+@pytest.mark.parametrize("name", ["galore_adamw", "apollo_adamw", "lomo", "adalomo", "schedule_free_adamw"])
+def test_optimizer_that_needs_a_trainer_is_refused(make_config, name):
+    with pytest.raises(ValueError, match=f"optim='{name}'.*training loop"):
+        make_config(discriminator_optim_kwargs={"optim": name})
+
+
+def test_arguments_that_make_no_optimizer_are_refused(make_config):
+    with pytest.raises(ValueError, match=r"optim='sgd'.*cannot be made.*optim_args"):
+        make_config(discriminator_optim_kwargs={"optim": "sgd", "optim_args": "momentum"})
+
+
+def test_check_draws_no_random_number(make_config):
+    state = torch.get_rng_state()
+    make_config()
+    assert torch.equal(torch.get_rng_state(), state)
