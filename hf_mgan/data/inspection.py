@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from datasets import Dataset, IterableDataset
 
+from ..metrics.units import HAS_NO_SPACES
 from .rows import short
 from .text_path import Text, TextPath, plain_text
 
@@ -160,19 +161,10 @@ def _check_boundary(pairs: list[tuple[Text, Text]], boundary: str | None, name: 
 def _runs_together(prompt: str, text: str) -> bool:
     """Return whether a prompt and a text meet without white space, in a script that has some between words."""
     last, first = prompt[-1], text[0]
-    return not last.isspace() and first.isalnum() and not first.isdigit() and has_spaces(first) and last != ">"
-
-
-def has_spaces(character: str) -> bool:
-    """Return whether a character is of a script that puts white space between words."""
-    number = ord(character)
-    # Thai to Tibetan, Burmese, Khmer, kana, Chinese characters and their compatibility forms
-    without = (
-        (0x0E00, 0x0FFF),
-        (0x1000, 0x109F),
-        (0x1780, 0x17FF),
-        (0x2E80, 0xA4CF),
-        (0xF900, 0xFAFF),
-        (0x20000, 0x3FFFF),
+    return (
+        not last.isspace()
+        and first.isalnum()
+        and not first.isdigit()
+        and not HAS_NO_SPACES.match(first)
+        and last != ">"
     )
-    return not any(low <= number <= high for low, high in without)

@@ -7,9 +7,8 @@ the generator itself.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
 from peft import PeftModel
 from transformers import (
     AutoConfig,
@@ -18,28 +17,23 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from trl.data_utils import is_conversational
 
 from ..config import AdversarialConfig
-from ..data import RealTexts, TextPath, check_is_dataset, form_of, inspected, prepare_dataset, prepare_datasets
-from ..data.prepare import dataset_columns
 from ..discriminator import Discriminator
 from ..models import check_vocabulary
-from ..objectives import PAIRED
 from ..safety import GATE, SafetyGate, check_gate
 from ..watchdog.callback import watched
 from .best_model import check_best_model
 from .final_updates import check_final_updates
 from .generator import Generator, checked_model, saved_adapters
 from .loading import load_discriminator, load_generator_processing_class, shared_base
+from .prepared_data import datasets_in, prepared_data
 from .reward import NAME, DiscriminatorReward
 from .safety_reward import SafetyReward
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from datasets import IterableDataset
+    pass
 
 
 # Arguments of the trainer that TRL's does not have.
@@ -175,77 +169,6 @@ def check_arguments(given: dict[str, Any], args: AdversarialConfig, gate: Safety
         check_gate_is_apart(gate, given["discriminator"])
 
 
-def prepared_data(
-    given: dict[str, Any], args: AdversarialConfig, tokenizer: PreTrainedTokenizerBase, processing_class: Any
-) -> tuple[dict[str, Any], RealTexts]:
-    """Return the datasets with prompts and references, by the names of TRL's arguments, and the real texts."""
-    arguments = args.prompt_arguments()
-    check_columns(given, processing_class)
-    form = None if given["train_dataset"] is None else form_of(dataset_columns(given["train_dataset"]))
-    train = None if form is None else prepare_dataset(given["train_dataset"], tokenizer, **arguments)
-    data = {
-        "train_dataset": train,
-        "eval_dataset": prepare_datasets(given["eval_dataset"], tokenizer, **arguments),
-    }
-    check_number_of_rows(train, args)
-    if given["rollout_func"] is None:  # which renders prompts itself
-        check_chat_template(datasets_in(data), processing_class)
-    template = {"tools": given["tools"] or None, **cast("dict", args.chat_template_kwargs or {})}
-    path = TextPath(tokenizer, args.max_completion_length, template_kwargs=template)
-    if train is not None and given["rollout_func"] is None:
-        path = inspected(path, train)
-    real_texts = RealTexts(
-        train,
-        given["real_dataset"],
-        paired=args.discriminator_loss in PAIRED,
-        path=path,
-        seed=args.seed,
-        rank=args.process_index,
-        world_size=args.world_size,
-        begins_with_prompt=form in ("text", "prompt"),
-    )
-    return data, real_texts
-
-
-def check_columns(given: dict[str, Any], processing_class: Any) -> None:
-    """Check that datasets are datasets, and hold no images where the generator reads text alone."""
-    evaluated = given["eval_dataset"]
-    named = {"train_dataset": given["train_dataset"]}
-    named |= (
-        {f"eval_dataset[{key!r}]": one for key, one in evaluated.items()}
-        if isinstance(evaluated, dict)
-        else {"eval_dataset": evaluated}
-    )
-    for name, dataset in named.items():
-        if dataset is None:
-            continue
-        check_is_dataset(name, dataset)
-        images = [column for column in ("image", "images") if column in dataset_columns(dataset)]
-        if images and isinstance(processing_class, PreTrainedTokenizerBase):
-            raise ValueError(
-                f"{name} has the column {images[0]!r}, and this generator reads text alone. Remove it: "
-                f"{name}.remove_columns({images}); or take a generator that reads images."
-            )
-
-
-def check_number_of_rows(dataset: Any, args: AdversarialConfig) -> None:
-    """Check that a map-style training set fills a generation batch, without which there would be no step at all."""
-    prompts = cast(int, args.generation_batch_size) // cast(int, args.num_generations)
-    if isinstance(dataset, Dataset) and len(dataset) < prompts:
-        raise ValueError(
-            f"train_dataset has {len(dataset)} rows, and a generation batch takes {prompts} prompts "
-            f"(generation_batch_size={args.generation_batch_size} / num_generations={args.num_generations}), so that "
-            "there would be no step. Give more rows, or lower per_device_train_batch_size, "
-            "gradient_accumulation_steps (steps_per_generation) or the number of processes."
-        )
-
-
-def datasets_in(data: dict[str, Any]) -> list[Any]:
-    """Return the prepared datasets one by one, `None` for one that is not given."""
-    evaluated = data["eval_dataset"]
-    return [data["train_dataset"], *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])]
-
-
 def load_given_discriminator(
     given: dict[str, Any], args: AdversarialConfig, tokenizer: PreTrainedTokenizerBase
 ) -> Discriminator:
@@ -350,23 +273,3 @@ def _is_quantised(model: Any, quantization_config: Any, args: AdversarialConfig)
     if isinstance(given, dict):
         return bool(given.get("load_in_4bit") or given.get("load_in_8bit"))
     return isinstance(given, BitsAndBytesConfig) and (given.load_in_4bit or given.load_in_8bit)
-
-
-def check_chat_template(datasets: "Iterable[Dataset | IterableDataset | None]", processing_class: Any) -> None:
-    """Check that the generator's tokenizer can write out the prompts of datasets that hold conversations.
-
-    Args:
-        datasets (`Iterable[Dataset or IterableDataset]`): Prepared datasets; `None` among them is passed over.
-        processing_class (`PreTrainedTokenizerBase` or `ProcessorMixin`): The generator's.
-    """
-    if processing_class.chat_template is not None:
-        return
-    for dataset in datasets:
-        row = None if dataset is None else next(iter(dataset), None)
-        if row is not None and is_conversational({"prompt": row["prompt"]}):
-            raise ValueError(
-                "The dataset holds conversations, and the generator's tokenizer has no chat template to write them "
-                "out with. Set tokenizer.chat_template, for example to that of the model's instruction-tuned sister, "
-                "and give the tokenizer as processing_class=. Or give plain text: `prompt` and `completion` as "
-                "strings. (The discriminator's tokenizer needs no chat template.)"
-            )
