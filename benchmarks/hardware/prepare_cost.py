@@ -36,27 +36,6 @@ from ..testbed import machine, versions
 MODULE = "benchmarks.hardware.prepare_cost"
 PROMPT_TOKENS = (1, 8)
 WORDS = ("the", "a", "dog", "cat", "king", "house", "sees", "eats", "near", "old", "small", "never", "always", "again")
-    "the",
-    "a",
-    "dog",
-    "cat",
-    "king",
-    "bird",
-    "house",
-    "tree",
-    "sees",
-    "eats",
-    "runs",
-    "sleeps",
-    "near",
-    "old",
-    "small",
-    "red",
-    "who",
-    "never",
-    "always",
-    "again",
-]
 
 
 def write_rows(path: Path, count: int) -> None:
