@@ -1,9 +1,13 @@
 """BLEU: how many n-grams of a set of texts occur in the reference of each."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any, NamedTuple
 
+from ..checks import TEXTS, Choice, Texts
 from .extras import require_packages
+
+
+REFERENCES = Texts(of=Sized, what="a list with a reference, or a list of several, for each text")
 
 
 class BleuResult(NamedTuple):
@@ -41,6 +45,7 @@ def bleu(texts: Sequence[str], references: Sequence[str | Sequence[str]], tokeni
 
     Raises:
         ImportError: If sacrebleu is missing.
+        TypeError: If an argument is of another type, such as a single string in place of texts.
         ValueError: If there is no text, if texts and references differ in number, or if a text has no reference.
 
     Example:
@@ -53,6 +58,9 @@ def bleu(texts: Sequence[str], references: Sequence[str | Sequence[str]], tokeni
     require_packages("BLEU", "sacrebleu")
     from sacrebleu.metrics import BLEU
 
+    TEXTS("texts", texts)
+    REFERENCES("references", references)
+    Choice(among=BLEU.TOKENIZERS)("tokenize", tokenize)
     lists = [[reference] if isinstance(reference, str) else list(reference) for reference in references]
     if not texts or len(texts) != len(lists):
         raise ValueError(

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from ..checks import COUNT, WORDS
+
 
 def distinct_n(texts: Sequence[Sequence[str]], n: int) -> float:
     """Compute the share of different n-grams among all n-grams, over all texts together.
@@ -27,7 +29,7 @@ def distinct_n(texts: Sequence[Sequence[str]], n: int) -> float:
 
         ```
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}.")
+    WORDS("texts", texts)
+    n = COUNT("n", n)
     ngrams = [tuple(text[start : start + n]) for text in texts for start in range(len(text) - n + 1)]
     return len(set(ngrams)) / len(ngrams) if ngrams else 0.0

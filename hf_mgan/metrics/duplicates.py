@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from ..checks import TEXTS
+
 
 def duplicates(texts: Sequence[str]) -> float:
     """Compute the share of texts that occur earlier among them: 1 - different / all.
@@ -22,4 +24,5 @@ def duplicates(texts: Sequence[str]) -> float:
 
         ```
     """
+    TEXTS("texts", texts)
     return 1 - len(set(texts)) / len(texts) if texts else math.nan

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..checks import COUNT, PLACE, optional
+
 
 def encoder_features(
     encoder: str, batch_size: int = 64, max_length: int | None = None, device: str | torch.device = "cpu"
@@ -27,7 +29,9 @@ def encoder_features(
         `Callable`: From N texts to a `Tensor` of shape `(N, D)`, float32, on the CPU.
 
     Raises:
-        ValueError: If the encoder has no tokenizer, or `max_length` is more than it can take.
+        TypeError: If an argument is of another type.
+        ValueError: If a number is less than 1, `encoder` is empty or has no tokenizer, or `max_length` is more than it
+            can take.
 
     Example:
         ```python
@@ -40,6 +44,9 @@ def encoder_features(
     from transformers import AutoModel
 
     from ..models import checked_max_length, length_limit, load_processing_class
+
+    PLACE("encoder", encoder)
+    batch_size, max_length = COUNT("batch_size", batch_size), optional(COUNT)("max_length", max_length)
 
     # On the right, a text's positions are its own, whatever it is padded with.
     tokenizer = load_processing_class(encoder, "encoder", "choose another encoder", padding_side="right")

@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import LEVEL, SEED, integer
 from .extras import require_packages
+
+
+DRAWS = integer(1, advice="1000 draws are common.")
 
 
 class Interval(NamedTuple):
@@ -62,9 +66,7 @@ def bootstrap_interval(
 
         ```
     """
-    check_level(level)
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}. 1000 draws are common.")
+    level, n, seed = LEVEL("level", level), DRAWS("n", n), SEED("seed", seed)
     entries = list(values)
     if not entries:
         raise ValueError("A bootstrap draws from the entries it is given, and got none.")
@@ -164,9 +166,9 @@ def jackknife_interval(
     require_packages("A jackknife's interval", "scipy")
     from scipy.stats import t as student
 
-    check_level(level)
+    level, groups = LEVEL("level", level), integer(2)("groups", groups)
     entries = list(values)
-    if not 2 <= groups <= len(entries):
+    if groups > len(entries):
         raise ValueError(
             f"A jackknife leaves out one of at least 2 groups of texts at a time, and each group needs a text; got "
             f"{groups} groups of {len(entries)} texts."
@@ -207,7 +209,7 @@ def share_interval(verdicts: Sequence[bool], level: float = 0.95) -> Interval:
     require_packages("Wilson's interval", "scipy")
     from scipy.stats import binomtest
 
-    check_level(level)
+    level = LEVEL("level", level)
     if not verdicts:
         raise ValueError("A share is one of verdicts, and verdicts is empty. Give at least one.")
     result = binomtest(sum(verdicts), len(verdicts))
@@ -297,7 +299,7 @@ def auc_interval(real_scores: Tensor, fake_scores: Tensor, level: float = 0.95) 
 
         ```
     """
-    check_level(level)
+    level = LEVEL("level", level)
     error = auc_standard_error(real_scores, fake_scores)
     value = auc(real_scores, fake_scores)
     if value in (0.0, 1.0):
@@ -322,12 +324,6 @@ def separated_interval(value: float, smaller: int, level: float) -> Interval:
     """
     end = ((1 - level) / 2) ** (1 / smaller)
     return Interval(value, end, 1.0) if value else Interval(value, 0.0, 1 - end)
-
-
-def check_level(level: float) -> None:
-    """Refuse a level of an interval that is not in (0, 1), with a `ValueError`."""
-    if not 0 < level < 1:
-        raise ValueError(f"level must be more than 0 and less than 1, got {level}. 0.95 is common.")
 
 
 def placements(real_scores: Tensor, fake_scores: Tensor) -> tuple[Tensor, Tensor]:

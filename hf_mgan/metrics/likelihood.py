@@ -14,12 +14,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..checks import COUNT, INDEX, POSITIVE, SEED, Check, Items, checked, optional
+
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 IGNORED = -100  # label of a token that is no part of a completion, as transformers has it
 MAX_GRADIENT_NORM = 1.0
+TEMPERATURES = Items(each=POSITIVE, several="a list of numbers greater than 0")
+TRAINING: dict[str, Check] = {
+    "start_token_id": INDEX,
+    "epochs": COUNT,
+    "learning_rate": POSITIVE,
+    "batch_size": COUNT,
+    "seed": SEED,
+}
+SMALL_MODEL: dict[str, Check] = {"vocab_size": COUNT, "max_length": COUNT, "seed": SEED}
 
 
 class TextNll(NamedTuple):
@@ -146,6 +157,7 @@ def sequence_logps(
     Raises:
         ValueError: If prompts and completions do not pair up, or if a prompt is empty.
     """
+    temperature = POSITIVE("temperature", temperature)
     return tempered_logps(model, prompt_ids, completion_ids, [temperature], batch_size)[0]
 
 
@@ -171,6 +183,7 @@ def tempered_logps(
     Raises:
         ValueError: If prompts and completions do not pair up, or if a prompt is empty.
     """
+    temperatures, batch_size = TEMPERATURES("temperatures", temperatures), optional(COUNT)("batch_size", batch_size)
     _check_pairs(prompt_ids, completion_ids)
     training = model.training
     model.eval()
@@ -206,6 +219,7 @@ def token_nlls(
     Raises:
         ValueError: If prompts and texts do not pair up, or if a prompt is empty.
     """
+    batch_size = COUNT("batch_size", batch_size)
     logps = sequence_logps(model, prompt_ids, completion_ids, batch_size=batch_size).tolist()
     return [TextNll(0.0 - logp, len(ids)) for logp, ids in zip(logps, completion_ids, strict=True)]
 
@@ -291,6 +305,7 @@ def reverse_perplexity(
     Raises:
         ValueError: If one of the three sets is empty.
     """
+    start_token_id, epochs, learning_rate, batch_size, seed = checked(TRAINING, locals()).values()
     sizes = {"generated": len(generated_ids), "test": len(test_ids)}
     if real_ids is not None:
         sizes["real"] = len(real_ids)
@@ -324,6 +339,7 @@ def small_language_model(vocab_size: int, max_length: int = 128, seed: int = 0) 
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    vocab_size, max_length, seed = checked(SMALL_MODEL, locals()).values()
     config = GPT2Config(
         vocab_size=vocab_size, n_positions=max_length, n_embd=128, n_layer=2, n_head=4,
         bos_token_id=None, eos_token_id=None,  # those of GPT-2 by default, which lie beyond a small vocabulary

@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import COUNT, SEED, Number, optional
 from .extras import require_packages
 from .features import check_features
 
 
+SCALING = Number(above=0, advice="5 is that of the paper.")
+PSEUDOCOUNT = Number(least=0, advice="0 is that of the paper.")
 EXPLAINED_VARIANCE = 0.9
 GRID = 25  # mixture weights at which the curve is computed
 MARGIN = 1e-6  # of the first and the last weight to 0 and 1
@@ -83,12 +86,8 @@ def mauve(
 
         ```
     """
+    scaling, pseudocount = SCALING("scaling", scaling), PSEUDOCOUNT("pseudocount", pseudocount)
     real_labels, generated_labels = quantize(real_features, generated_features, num_clusters, seed)
-    if scaling <= 0 or pseudocount < 0:
-        raise ValueError(
-            f"scaling must be above 0 and pseudocount at least 0, got {scaling} and {pseudocount}. 5 and 0 are those "
-            "of the paper."
-        )
     cells = int(torch.cat([real_labels, generated_labels]).max()) + 1
     counts = [labels.bincount(minlength=cells).double() + pseudocount for labels in (real_labels, generated_labels)]
     p, q = (count / count.sum() for count in counts)
@@ -185,6 +184,7 @@ def quantize(
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits  # of scikit-learn
 
+    num_clusters, seed = optional(COUNT)("num_clusters", num_clusters), SEED("seed", seed)
     check_features(real_features, generated_features)
     shapes = real_features.shape, generated_features.shape
     smaller, texts = min(shapes[0][0], shapes[1][0]), shapes[0][0] + shapes[1][0]

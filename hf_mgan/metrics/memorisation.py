@@ -15,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import WORDS, Number
+
 
 SHINGLE = 3
+THRESHOLD = Number(above=0, most=1, advice="0.8 is common.")
 
 
 class Copying(NamedTuple):
@@ -74,6 +77,9 @@ def memorisation(
 
         ```
     """
+    for name, given in (("texts", texts), ("held_out", held_out), ("corpus", corpus)):
+        WORDS(name, given)
+    threshold = THRESHOLD("threshold", threshold)
     both = [*texts, *held_out]
     longest = longest_copied_ngram(both, corpus)
     near = near_duplicates(both, corpus, threshold)
@@ -166,8 +172,9 @@ def near_duplicates(
 
         ```
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be more than 0 and at most 1, got {threshold}. 0.8 is common.")
+    WORDS("texts", texts)
+    WORDS("corpus", corpus)
+    threshold = THRESHOLD("threshold", threshold)
     own = [_shingles(text) for text in texts]
     wanted = set().union(*own)
     frequencies = Counter(shingle for text in corpus for shingle in _shingles(text) & wanted)

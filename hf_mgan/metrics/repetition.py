@@ -3,6 +3,8 @@
 import math
 from collections.abc import Hashable, Sequence
 
+from ..checks import COUNT, WORDS
+
 
 def repeated_share(text: Sequence[Hashable], n: int = 4) -> float:
     """Compute the share of a text's n-grams that have occurred in it before: 1 - different / all.
@@ -28,8 +30,7 @@ def repeated_share(text: Sequence[Hashable], n: int = 4) -> float:
 
         ```
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}.")
+    n = COUNT("n", n)
     ngrams = [tuple(text[start : start + n]) for start in range(len(text) - n + 1)]
     return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
@@ -56,4 +57,5 @@ def repetition(texts: Sequence[Sequence[Hashable]], n: int = 4) -> float:
 
         ```
     """
+    WORDS("texts", texts)
     return sum(repeated_share(text, n) for text in texts) / len(texts) if texts else math.nan

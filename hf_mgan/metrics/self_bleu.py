@@ -4,6 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from ..checks import COUNT, WORDS
+
 
 EPSILON = 0.1  # of smoothing method 1
 
@@ -40,8 +42,8 @@ def self_bleu(texts: Sequence[Sequence[str]], n: int = 4) -> float:
 
         ```
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}.")
+    WORDS("texts", texts)
+    n = COUNT("n", n)
     if len(texts) < 2:
         return math.nan
     log_precisions = [0.0] * len(texts)

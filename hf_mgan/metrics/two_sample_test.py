@@ -20,16 +20,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from ..checks import COUNT, LEVEL, PLACE, POSITIVE, SEED, TEXTS, Check, Instance, checked, optional
 from .extras import require_packages
 from .features import check_finite, encoder_features
 from .fine_tuning import BATCH_SIZE, EPOCHS, fine_tune, load_with_new_head, refuse_discriminator
-from .intervals import Interval, check_level, placements, separated_interval
+from .intervals import Interval, placements, separated_interval
 from .text_regression import FeatureView, LabelledTexts, NgramView, View, count_ngrams, fit_regression
 
 
@@ -43,6 +45,16 @@ NUM_BINS = 10
 
 # From texts to train on, and those that say when it overfits, to a function from N texts to log-odds of shape (N,).
 Fit: TypeAlias = Callable[[LabelledTexts, LabelledTexts], Callable[[list[str]], Tensor]]
+ENCODER = Instance(
+    of=(str, Path), what="a Hub id, a folder or a function from texts to features", function=True, optional=True
+)
+FINE_TUNING: dict[str, Check] = {
+    "learning_rate": optional(POSITIVE),
+    "epochs": COUNT,
+    "batch_size": COUNT,
+    "seed": SEED,
+    "level": LEVEL,
+}
 
 
 class CalibrationBin(NamedTuple):
@@ -94,7 +106,7 @@ def c2st(
     null: Sequence[str] | None = None,
     seed: int = 0,
     level: float = 0.95,
-    encoder: str | Callable[[list[str]], Tensor] | None = None,
+    encoder: str | Path | Callable[[list[str]], Tensor] | None = None,
 ) -> C2STResult:
     """Train a classifier on one half of the texts, test it on the other, and the other way round.
 
@@ -145,7 +157,11 @@ def c2st(
     require_packages("The two-sample test", "scikit-learn")
     from threadpoolctl import threadpool_limits  # of scikit-learn
 
-    check_level(level)
+    TEXTS("real", real)
+    TEXTS("generated", generated)
+    optional(TEXTS)("null", null)
+    seed, level = SEED("seed", seed), LEVEL("level", level)
+    ENCODER("encoder", encoder)
     if null is not None and len(null) < len(generated):
         raise ValueError(
             f"The null compares as many real texts as there are generated ones, {len(generated)}, and {len(null)} are "
@@ -155,7 +171,7 @@ def c2st(
     different = list(dict.fromkeys([*real, *generated, *null]))
     views: list[View] = [partial(NgramView, counts=count_ngrams(different))]
     if encoder is not None:
-        features = (encoder_features(encoder) if isinstance(encoder, str) else encoder)(different)
+        features = (encoder_features(str(encoder)) if isinstance(encoder, (str, Path)) else encoder)(different)
         check_finite(features, "different")
         views.append(partial(FeatureView, features=dict(zip(different, features, strict=True))))
 
@@ -215,12 +231,10 @@ def fine_tuned_c2st(
 
         ```
     """
-    check_level(level)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be greater than 0 and finite, got {learning_rate}.")
+    learning_rate, epochs, batch_size, seed, level = checked(FINE_TUNING, locals()).values()
+    for name, texts in (("real", real), ("generated", generated)):
+        TEXTS(name, texts)
+    PLACE("encoder", encoder)
     if discriminator is not None:
         refuse_discriminator(encoder, discriminator)
     real, generated = _normalised(real), _normalised(generated)
@@ -248,7 +262,7 @@ def auc_difference(first: C2STResult, second: C2STResult, level: float = 0.95) -
     Raises:
         ValueError: If the real texts or their halves are not the same, or if `level` is out of range.
     """
-    check_level(level)
+    level = LEVEL("level", level)
     if first.real_texts != second.real_texts or not first.real_folds.equal(second.real_folds):
         raise ValueError("A difference needs two results of the same real texts, in the same order, and of one seed.")
     values, errors = [], []

@@ -261,8 +261,8 @@ def test_loss_is_the_mean_of_both_sides_means():
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be greater than 0 and finite, got 0.0"),
-        ({"level": 1.0}, "level must be more than 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be greater than 0 and finite, or None, got 0.0"),
+        ({"level": 1.0}, "level must be greater than 0"),
         ({"generated": texts(7, 1) * 5}, "of the 35 generated texts 7 differ"),
     ],
 )

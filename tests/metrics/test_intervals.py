@@ -94,7 +94,7 @@ def test_bootstrap_interval_refuses_values_out_of_range():
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
         bootstrap_interval([1.0], n=0)
     for level in (0, 1, 95):
-        with pytest.raises(ValueError, match=f"level must be more than 0 and less than 1, got {level}"):
+        with pytest.raises(ValueError, match=f"level must be greater than 0 and less than 1, got {level}"):
             bootstrap_interval([1.0], level=level)
     with pytest.raises(ValueError, match="got 1 and 2"):
         paired_difference_interval([1.0], [1.0, 2.0])
@@ -134,10 +134,11 @@ def test_jackknife_interval_covers_a_mean_at_its_level():
 
 
 def test_jackknife_interval_refuses_too_few_groups():
-    for groups in (1, 4):
-        with pytest.raises(ValueError, match=f"got {groups} groups of 3 texts"):
-            jackknife_interval([1.0, 2.0, 3.0], fmean, groups=groups)
-    with pytest.raises(ValueError, match="level must be more than 0 and less than 1, got 95"):
+    with pytest.raises(ValueError, match="got 4 groups of 3 texts"):
+        jackknife_interval([1.0, 2.0, 3.0], fmean, groups=4)
+    with pytest.raises(ValueError, match="groups must be at least 2, got 1"):
+        jackknife_interval([1.0, 2.0, 3.0], fmean, groups=1)
+    with pytest.raises(ValueError, match="level must be greater than 0 and less than 1, got 95"):
         jackknife_interval([1.0, 2.0, 3.0], fmean, groups=3, level=95)
 
 

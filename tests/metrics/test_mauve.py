@@ -204,9 +204,9 @@ def test_mauve_refuses_values_out_of_range():
         mauve(features[:0], features)
     with pytest.raises(ValueError, match="at most the 8 texts, got 9"):
         mauve(features, features, num_clusters=9)
-    with pytest.raises(ValueError, match="at least 1 and"):
+    with pytest.raises(ValueError, match="num_clusters must be at least 1"):
         mauve(features, features, num_clusters=0)
-    with pytest.raises(ValueError, match=r"got 0 and 0\.0"):
+    with pytest.raises(ValueError, match="scaling must be greater than 0 and finite, got 0"):
         mauve(features, features, scaling=0)
-    with pytest.raises(ValueError, match=r"got 5\.0 and -1"):
+    with pytest.raises(ValueError, match="pseudocount must be at least 0 and finite, got -1"):
         mauve(features, features, pseudocount=-1)

@@ -287,7 +287,7 @@ def test_c2st_refuses_a_small_null_and_a_bad_level():
     with pytest.raises(ValueError, match="as many real texts as there are generated ones, 40, and 39 are given"):
         c2st(real, GENERATED["noisy"][:40], sentences(39, 2))
     for level in (0, 1):
-        with pytest.raises(ValueError, match="level must be more than 0"):
+        with pytest.raises(ValueError, match="level must be greater than 0"):
             c2st(real, real, level=level)
 
 
