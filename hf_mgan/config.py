@@ -9,14 +9,42 @@ from transformers.training_args import OptimizerNames
 from transformers.utils import is_bitsandbytes_available
 from trl import GRPOConfig
 
+from .checks import (
+    COUNT,
+    FLAG,
+    INDEX,
+    LABEL,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    Check,
+    Choice,
+    Dict,
+    Items,
+    Number,
+    Steps,
+    Template,
+    Text,
+    check_fields,
+    check_json,
+    integer,
+    optional,
+)
 from .data import TRANSLATION_TEMPLATE
-from .discriminator import Regularization, check_optimizer, check_regularization, check_replay
+from .discriminator import (
+    REGULARIZATION,
+    REPLAY_FRACTION,
+    Regularization,
+    check_optimizer,
+    check_regularization,
+)
 from .metrics import Unit
 from .metrics.units import SPLITTERS
 from .objectives import LOSSES, REWARDS
 
 
-# What the dict settings take. The first are names of `TrainingArguments`, with what the discriminator has by default.
+# Names of `TrainingArguments`, with what the discriminator has by default.
 OPTIM_DEFAULTS: dict[str, Any] = {
     "optim": "adamw_torch",
     "optim_args": None,
@@ -26,10 +54,103 @@ OPTIM_DEFAULTS: dict[str, Any] = {
     "lr_scheduler_kwargs": None,
     "warmup_steps": 0,
 }
-OPTIM_KEYS = (*OPTIM_DEFAULTS, "adam_beta1", "adam_beta2", "adam_epsilon")
-MODEL_INIT_KEYS = ("fresh_head", "gradient_checkpointing", "revision", "attn_implementation", "prefixes")
-REGULARIZATION_KEYS = ("label_smoothing", "logit_penalty", "token_dropout")
-UPDATE_GATING_KEYS = ("ceiling", "floor")
+ADAM: dict[str, Check] = {
+    "adam_beta1": Number(least=0, below=1),
+    "adam_beta2": Number(least=0, below=1),
+    "adam_epsilon": NOT_NEGATIVE,
+}
+PAIRS = r"[^=,]+=[^=,]+(,[^=,]+=[^=,]+)*"
+# What the dict settings take.
+DICT_SETTINGS: dict[str, Dict] = {
+    "discriminator_optim_kwargs": Dict(
+        keys={
+            "optim": Choice(among=[name.value for name in OptimizerNames]),
+            "optim_args": Text(what="pairs such as 'momentum=0.9,nesterov=True'", pattern=PAIRS, optional=True),
+            "weight_decay": NOT_NEGATIVE,
+            "max_grad_norm": Number(above=0, endless=True),
+            "lr_scheduler_type": Choice(among=[name.value for name in SchedulerType]),
+            "lr_scheduler_kwargs": Dict(optional=True),
+            "warmup_steps": Steps(),
+            **ADAM,
+        },
+        optional=True,
+    ),
+    "discriminator_model_init_kwargs": Dict(
+        keys={
+            "fresh_head": optional(FLAG),
+            "gradient_checkpointing": optional(FLAG),
+            "revision": Text(optional=True),
+            "attn_implementation": Text(optional=True),
+            "prefixes": optional(FLAG),
+        },
+        optional=True,
+    ),
+    "discriminator_regularization": Dict(keys=REGULARIZATION, optional=True),
+    "discriminator_update_gating": Dict(
+        keys={
+            "ceiling": Number(above=0.5, most=1, optional=True, advice="It is an accuracy above chance."),
+            "floor": Number(least=0, below=1, optional=True),
+        },
+        optional=True,
+    ),
+}
+OPTIM_KEYS, MODEL_INIT_KEYS, REGULARIZATION_KEYS, UPDATE_GATING_KEYS = (
+    ", ".join(setting.keys or ()) for setting in DICT_SETTINGS.values()
+)
+SETTINGS: dict[str, Check] = {
+    "discriminator_loss": Choice(among=sorted(LOSSES)),
+    "discriminator_reward": Choice(among=sorted(REWARDS)),
+    "discriminator_weight": NOT_NEGATIVE,
+    "discriminator_learning_rate": NOT_NEGATIVE,
+    "discriminator_steps": COUNT,
+    "discriminator_warmup_steps": INDEX,
+    "discriminator_final_steps": INDEX,
+    "discriminator_max_length": optional(COUNT),
+    "discriminator_batch_size": optional(COUNT),
+    "discriminator_label": optional(LABEL),
+    "discriminator_replay_fraction": REPLAY_FRACTION,
+    **DICT_SETTINGS,
+    "real_text_coef": NOT_NEGATIVE,
+    "unit": Choice(among=sorted(SPLITTERS)),
+    "min_prompt_tokens": INDEX,
+    "max_prompt_tokens": INDEX,
+    "source_lang": Text(optional=True),
+    "target_lang": Text(optional=True),
+    "translation_template": Template(fields=("source_lang", "target_lang", "source"), needed="source"),
+}
+# Those of TRL and transformers that this trainer reads too, or whose nan reaches both models. Upstream is silent about
+# them, or speaks in the middle of training; what it says at construction is left to it.
+INHERITED: dict[str, Check] = {
+    "max_completion_length": integer(1, advice="Real texts are cut at it as completions are."),
+    "num_generations": integer(
+        2, advice="GRPO requires at least 2 generations per prompt to calculate the advantages."
+    ),
+    "num_generations_eval": optional(COUNT),
+    "num_iterations": COUNT,
+    "steps_per_generation": optional(COUNT),
+    "generation_batch_size": optional(COUNT),
+    "per_device_train_batch_size": COUNT,
+    "per_device_eval_batch_size": COUNT,
+    "gradient_accumulation_steps": COUNT,
+    "max_steps": integer(),
+    "num_train_epochs": NOT_NEGATIVE,
+    "logging_steps": NOT_NEGATIVE,
+    "seed": SEED,
+    "learning_rate": NOT_NEGATIVE,
+    "max_grad_norm": Number(least=0, endless=True, optional=True),
+    **ADAM,
+    "beta": NOT_NEGATIVE,
+    "temperature": POSITIVE,
+    "top_p": optional(SHARE),
+    "top_k": integer(optional=True),
+    "min_p": optional(SHARE),
+    "repetition_penalty": optional(POSITIVE),
+    "reward_weights": Items(each=Number(), several="a list of numbers", single=True, optional=True),
+    "bf16": optional(FLAG),
+    "fp16": FLAG,
+    "use_vllm": FLAG,
+    "trust_remote_code": FLAG,
+}
 
 
 @dataclass
@@ -41,6 +162,8 @@ class AdversarialConfig(GRPOConfig):
     docs/recipe.md.
 
     Args:
+        max_completion_length (`int`, *optional*, defaults to 512): Tokens at which completions are cut, and real texts
+            with them: None, which cuts completions at 20 tokens and real texts nowhere, is refused.
         learning_rate (`float`, *optional*, defaults to 1e-5): Learning rate of the generator. TRL's 1e-6 is meant for
             whole models; adapters want more.
         discriminator_loss (`str`, *optional*, defaults to `"bce"`): What the discriminator minimises: `"bce"`,
@@ -111,7 +234,7 @@ class AdversarialConfig(GRPOConfig):
 
     Raises:
         ImportError: If an optimizer needs bitsandbytes, which is not installed.
-        TypeError: If a dict setting is no dict.
+        TypeError: If a value is of another type: a string is no number, and no more is True.
         ValueError: If a value is out of range, a dict setting has a key that it does not take, or settings contradict
             each other.
     """
@@ -172,16 +295,19 @@ class AdversarialConfig(GRPOConfig):
         default=0.0, metadata={"help": "Share in [0, 1) of the generated half of its loss that is of earlier batches."}
     )
     discriminator_optim_kwargs: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": f"Optimizer and schedule of the discriminator: {', '.join(OPTIM_KEYS)}."}
+        default=None,
+        metadata={"help": f"Optimizer and schedule of the discriminator: {OPTIM_KEYS}."},
     )
     discriminator_model_init_kwargs: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": f"How the discriminator is loaded: {', '.join(MODEL_INIT_KEYS)}."}
+        default=None, metadata={"help": f"How the discriminator is loaded: {MODEL_INIT_KEYS}."}
     )
     discriminator_regularization: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": f"Regularisation of the discriminator: {', '.join(REGULARIZATION_KEYS)}."}
+        default=None,
+        metadata={"help": f"Regularisation of the discriminator: {REGULARIZATION_KEYS}."},
     )
     discriminator_update_gating: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": f"Accuracies at which updates are skipped: {', '.join(UPDATE_GATING_KEYS)}."}
+        default=None,
+        metadata={"help": f"Accuracies at which updates are skipped: {UPDATE_GATING_KEYS}."},
     )
     real_text_coef: float = field(
         default=0.0, metadata={"help": "Coefficient of the generator's cross-entropy on real texts in its loss."}
@@ -203,25 +329,16 @@ class AdversarialConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
+        check_fields(self, INHERITED)
+        for name in DICT_SETTINGS:
+            check_json(name, getattr(self, name))
         super().__post_init__()
-        for name, choices in (("discriminator_loss", LOSSES), ("discriminator_reward", REWARDS), ("unit", SPLITTERS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {sorted(choices)}, got {getattr(self, name)!r}.")
-        for name, least in (
-            ("discriminator_steps", 1),
-            ("discriminator_warmup_steps", 0),
-            ("discriminator_final_steps", 0),
-            ("discriminator_learning_rate", 0),
-            ("real_text_coef", 0),
-        ):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
-        if not 0 <= self.min_prompt_tokens <= self.max_prompt_tokens:
+        check_fields(self, SETTINGS)
+        if self.min_prompt_tokens > self.max_prompt_tokens:
             raise ValueError(
                 "The prompt takes from min_prompt_tokens to max_prompt_tokens tokens of a text, so they must be "
                 f"0 <= min <= max, got {self.min_prompt_tokens} and {self.max_prompt_tokens}."
             )
-        check_replay(self.discriminator_replay_fraction)
         check_regularization(self.discriminator_loss, self.regularization())
         self._check_update_gating()
         if self.model_init("fresh_head") and self.discriminator_label is not None:
@@ -236,58 +353,45 @@ class AdversarialConfig(GRPOConfig):
                 f"discriminator_optim_kwargs has optim={OptimizerNames(optim_args.optim).value!r}, an "
                 "optimizer of bitsandbytes, which is not installed: pip install 'hf-mgan[quantization]'."
             )
-        if not optim_args.max_grad_norm > 0:
-            raise ValueError(
-                f"max_grad_norm in discriminator_optim_kwargs must be greater than 0, got {optim_args.max_grad_norm}."
-            )
-        if not optim_args.weight_decay >= 0:
-            raise ValueError(
-                f"weight_decay in discriminator_optim_kwargs must be at least 0, got {optim_args.weight_decay}."
-            )
         check_optimizer(optim_args)
 
-    def _of_dict(self, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
-        """Return a dict setting, {} where it is None, with no key that it does not take."""
-        given = getattr(self, name)
-        if given is None:
-            return {}
-        if not isinstance(given, dict):
-            raise TypeError(
-                f"{name} must be a dict (JSON on the command line) with keys among {', '.join(keys)}; got {given!r}."
-            )
-        unknown = [key for key in given if key not in keys]
-        if unknown:
-            raise ValueError(f"{name} has the keys {', '.join(unknown)}, which it does not take: {', '.join(keys)}.")
-        return given
+    def check(self) -> None:
+        """Check all settings again, of which some may have been changed since they were made.
+
+        Raises:
+            TypeError: If one is of another type.
+            ValueError: If one is out of range.
+        """
+        check_fields(self, {**INHERITED, **SETTINGS})
+
+    def _given(self, name: str) -> dict[str, Any]:
+        """Return a dict setting, {} where it is None."""
+        return DICT_SETTINGS[name](name, getattr(self, name)) or {}
 
     def _check_update_gating(self) -> None:
         gating = self.update_gating()
         ceiling, floor = gating.get("ceiling"), gating.get("floor")
-        if ceiling is not None and not 0.5 < ceiling <= 1:
+        if floor is not None and ceiling is not None and floor >= ceiling:
             raise ValueError(
-                f"ceiling in discriminator_update_gating must be an accuracy above chance, in (0.5, 1], got {ceiling}."
-            )
-        if floor is not None and not 0 <= floor < (ceiling or 1):
-            raise ValueError(
-                "floor in discriminator_update_gating must be at least 0 and less than 1 and than ceiling, or both "
-                f"models would skip their updates, got {floor} and {ceiling}."
+                "floor in discriminator_update_gating must be less than ceiling, or both models would skip their "
+                f"updates, got {floor} and {ceiling}."
             )
 
     def regularization(self) -> Regularization:
         """Return what keeps the discriminator from being too confident, as [`Discriminator`] takes it."""
-        return Regularization(**self._of_dict("discriminator_regularization", REGULARIZATION_KEYS))
+        return Regularization(**self._given("discriminator_regularization"))
 
     def update_gating(self) -> dict[str, float]:
         """Return the accuracies at which updates are skipped: `ceiling`, `floor`, both or neither."""
-        return self._of_dict("discriminator_update_gating", UPDATE_GATING_KEYS)
+        return self._given("discriminator_update_gating")
 
     def model_init(self, key: str) -> Any:
         """Return one value of `discriminator_model_init_kwargs`, None where it is not given."""
-        return self._of_dict("discriminator_model_init_kwargs", MODEL_INIT_KEYS).get(key)
+        return self._given("discriminator_model_init_kwargs").get(key)
 
     def discriminator_training_args(self) -> TrainingArguments:
         """Return the arguments of the discriminator's optimizer and schedule, under the names transformers reads."""
-        given = {**OPTIM_DEFAULTS, **self._of_dict("discriminator_optim_kwargs", OPTIM_KEYS)}
+        given = {**OPTIM_DEFAULTS, **self._given("discriminator_optim_kwargs")}
         args = copy.copy(self)
         args.learning_rate = self.discriminator_learning_rate
         for name, value in given.items():

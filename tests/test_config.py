@@ -9,17 +9,12 @@ from trl import TrlParser
 
 from hf_mgan import AdversarialConfig
 from hf_mgan import config as config_module
-from hf_mgan.config import OPTIM_KEYS
+from hf_mgan.config import DICT_SETTINGS
 from hf_mgan.discriminator import Regularization
 
 
 NAN = float("nan")
-DICTS = {
-    "discriminator_optim_kwargs": config_module.OPTIM_KEYS,
-    "discriminator_model_init_kwargs": config_module.MODEL_INIT_KEYS,
-    "discriminator_regularization": config_module.REGULARIZATION_KEYS,
-    "discriminator_update_gating": config_module.UPDATE_GATING_KEYS,
-}
+DICTS = {name: tuple(setting.keys) for name, setting in DICT_SETTINGS.items()}
 # A value of each key, none of them its default.
 VALUES = {
     "discriminator_optim_kwargs": {
@@ -199,7 +194,7 @@ def test_regularization_holds_the_value_of_its_key(make_config, key):
     assert config.regularization() == dataclasses.replace(Regularization(), **{key: value})
 
 
-@pytest.mark.parametrize("key", OPTIM_KEYS)
+@pytest.mark.parametrize("key", DICTS["discriminator_optim_kwargs"])
 def test_optim_kwargs_reach_the_discriminator_alone(make_config, key):
     value = VALUES["discriminator_optim_kwargs"][key]
     before = make_config()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
+from ..checks import COUNT, Items, Template, integer, optional
 from .rows import TRANSLATION_TEMPLATE, MessageRows, Pair, PromptRows, TextRows, TranslationRows, rows_of, short
 
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FORMS = ("prompt", "text", "messages", "conversations", "translation")
 # What TRL hands to reward functions under names of its own.
 TAKEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+TEMPLATE = Template(fields=("source_lang", "target_lang", "source"), needed="source")
 STREAMED = 64  # rows of a stream that are split at once
 AT_ONCE = 1000  # rows of a map-style dataset that are, as `datasets` has it
 
@@ -149,7 +151,7 @@ def prepare_dataset(
         raise ValueError(
             f"prompt_tokens must be a range (least, greatest) with 0 <= least <= greatest, got {prompt_tokens}."
         )
-    _check_template(translation_template)
+    TEMPLATE("translation_template", translation_template)
     rows = rows_of(form, processing_class, prompt_tokens, source_lang, target_lang, translation_template, seed)
     if isinstance(dataset, IterableDataset):
         split = partial(_split, reader=rows, is_streamed=True)
@@ -175,21 +177,6 @@ def prepare_dataset(
     if (dropped := len(dataset) - len(prepared)) > 0:
         warnings.warn(f"{dropped} of {len(dataset)} rows have an empty text and are left out.", stacklevel=2)
     return prepared
-
-
-def _check_template(template: Any) -> None:
-    """Check that a template of translation prompts has the source text in it, and no field that it does not take."""
-    try:
-        made = template.format(source_lang="a", target_lang="b", source="\0")
-    except (AttributeError, IndexError, KeyError, ValueError) as error:
-        made, why = "", f"({type(error).__name__}: {error})"
-    else:
-        why = "without {source}"
-    if "\0" not in made:
-        raise ValueError(
-            "translation_template must be a string with the field {source}, and {source_lang} and {target_lang} if "
-            f"wanted, got {template!r} {why}. A brace that stands for itself is written twice."
-        )
 
 
 def _changes(dataset: Dataset, rows: PromptRows) -> bool:

@@ -4,13 +4,15 @@ from .calibration import Calibration, calibrate
 from .discriminator import Discriminator
 from .loading import check_head_in_full_precision, prepare_quantised_training, with_adapters
 from .optimization import check_optimizer, trainable_parameters
-from .regularization import Regularization, check_regularization
-from .replay import Replay, check_replay
+from .regularization import REGULARIZATION, Regularization, check_regularization
+from .replay import REPLAY_FRACTION, Replay
 from .shared_base import classifier_on
 from .text_batch import DiscriminatorOutput
 
 
 __all__ = [
+    "REGULARIZATION",
+    "REPLAY_FRACTION",
     "Calibration",
     "Discriminator",
     "DiscriminatorOutput",
@@ -20,7 +22,6 @@ __all__ = [
     "check_head_in_full_precision",
     "check_optimizer",
     "check_regularization",
-    "check_replay",
     "classifier_on",
     "prepare_quantised_training",
     "trainable_parameters",

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers.utils import cached_file
 
+from ..checks import COUNT, FLAG, INDEX, POSITIVE, Check, Dict, Number, Text, check_fields
 from ..metrics.extras import require_packages
 from ..metrics.intervals import Interval, auc_interval
 
@@ -26,6 +27,18 @@ from ..metrics.intervals import Interval, auc_interval
 CALIBRATION_FILE = "calibration.json"
 LEAST_TEXTS = 20  # of each side; an area under the curve of fewer says nothing
 NUM_BINS = 10
+FIELDS: dict[str, Check] = {
+    "slope": Number(),
+    "intercept": Number(),
+    "label": INDEX,
+    "with_prompt": FLAG,
+    "temperature": POSITIVE,
+    "max_new_tokens": COUNT,
+    "generation_kwargs": Dict(),
+    "prefixes": FLAG,
+    "boundary": Text(what="white space, or an empty string", pattern=r"\s*", optional=True),
+    "are_whole": FLAG,
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,10 @@ class Calibration:
         boundary (`str`, *optional*): The white space that it has seen all completions begin with; None if they began
             in different ways.
         are_whole (`bool`): Whether prompt and completion were shown as one text.
+
+    Raises:
+        TypeError: If a value is of another type.
+        ValueError: If a value is out of range.
     """
 
     slope: float
@@ -73,6 +90,9 @@ class Calibration:
     boundary: str | None = None
     are_whole: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self, FIELDS)
+
     def log_ratio(self, logits: Tensor) -> Tensor:
         """Compute log p(x) - log q(x) in nats from logits of any shape."""
         return self.slope * logits + self.intercept
@@ -91,7 +111,7 @@ class Calibration:
         try:
             values = json.loads(Path(path).read_text())
             return cls(**{**values, "auc": tuple(values["auc"])})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no calibration of a discriminator: {error}. Calibrate it anew.") from error
 
 
@@ -147,7 +167,8 @@ def calibrate(
 
     Raises:
         ImportError: If scikit-learn is missing.
-        ValueError: If there are fewer than 20 texts of a side, or a logit is not finite.
+        TypeError: If a value is of another type.
+        ValueError: If there are fewer than 20 texts of a side, a logit is not finite, or a value is out of range.
 
     Warns:
         UserWarning: If the logits rank generated texts as high as real ones or higher. They are a log-ratio of no

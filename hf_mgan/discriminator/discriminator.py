@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from ..checks import COUNT, FLAG, LABEL, Check, Choice, Instance, Number, checked, optional
 from ..models import check_vocabulary, checked_max_length, load_processing_class
 from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED, logit_penalty
 from .activation_checkpointing import checkpoint_activations
@@ -35,7 +36,7 @@ from .optimization import make_optimizer
 from .passes import Passes
 from .prefixes import PrefixScorer
 from .regularization import Regularization, check_regularization
-from .replay import Replay
+from .replay import REPLAY_FRACTION, Replay
 from .text_batch import DiscriminatorOutput, TextBatch, different_texts
 from .token_dropout import TokenDropout
 from .zero3 import loaded_whole
@@ -46,6 +47,16 @@ if TYPE_CHECKING:
 
 TRAINING_STATE_FILE = "training_state.pt"
 TOKENIZER = "discriminator_processing_class"
+ARGUMENTS: dict[str, Check] = {
+    "label": optional(LABEL),
+    "loss": Choice(among=sorted(LOSSES)),
+    "max_length": optional(COUNT),
+    "batch_size": optional(COUNT),
+    "max_grad_norm": Number(above=0, endless=True),
+    **dict.fromkeys(("bf16", "fp16", "gradient_checkpointing", "prefixes"), FLAG),
+    "regularization": Instance(of=(Regularization,), what="a Regularization", optional=True),
+    "replay_fraction": REPLAY_FRACTION,
+}
 NEW_HEAD = (
     'If it was trained for something else, discriminator_model_init_kwargs={"fresh_head": True} gives it a new head '
     "with one label."
@@ -87,7 +98,7 @@ class Discriminator:
         replay ([`Replay`]): The completions of earlier updates.
 
     Raises:
-        TypeError: If `model` is no sequence classifier or `processing_class` no tokenizer.
+        TypeError: If `model` is no sequence classifier, `processing_class` no tokenizer, or a value of another type.
         ValueError: If a value is out of range, the label is missing or unknown, both precisions are asked for, the
             loss and the regularisation do not go together, or the model cannot do what they ask for.
     """
@@ -108,11 +119,8 @@ class Discriminator:
         replay_fraction: float = 0.0,
         prefixes: bool = False,
     ) -> None:
+        checked(ARGUMENTS, locals())
         base = checked_classifier(model, processing_class)
-        if loss not in LOSSES:
-            raise ValueError(f"The discriminator loss must be one of {sorted(LOSSES)}, got {loss!r}.")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"The discriminator's batch_size must be at least 1, got {batch_size}.")
         if bf16 and fp16:
             raise ValueError("The discriminator runs in one precision: set either bf16 or fp16.")
         regularization = regularization or Regularization()
@@ -180,6 +188,7 @@ class Discriminator:
             ValueError: If quantisation is asked for without adapters, adapters on top of saved adapters, or a label
                 that the saved calibration is not for.
         """
+        checked(ARGUMENTS, kwargs)
         source = str(pretrained_model_name_or_path)
         tokenizer = processing_class
         if tokenizer is None:

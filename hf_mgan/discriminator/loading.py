@@ -95,7 +95,7 @@ def checked_classifier(model: Any, processing_class: Any) -> PreTrainedModel:
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(base, PreTrainedModel) or "ForSequenceClassification" not in type(base).__name__:
         raise TypeError(
-            f"The discriminator must be a sequence classifier, got {type(base).__name__}. Load it with "
+            f"The discriminator's model must be a sequence classifier, got {type(base).__name__}. Load it with "
             "AutoModelForSequenceClassification.from_pretrained(..., num_labels=1), or give its id."
         )
     if not isinstance(processing_class, PreTrainedTokenizerBase):

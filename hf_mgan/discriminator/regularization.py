@@ -6,7 +6,15 @@ Smoothing of labels and the penalty on logits need nothing of the model, see `ob
 
 from dataclasses import dataclass
 
+from ..checks import NOT_NEGATIVE, Check, Number, check_fields
 from ..objectives import NEEDS_PENALTY, SMOOTHABLE
+
+
+REGULARIZATION: dict[str, Check] = {
+    "label_smoothing": Number(least=0, below=0.5),
+    "logit_penalty": NOT_NEGATIVE,
+    "token_dropout": Number(least=0, below=1),
+}
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,7 @@ class Regularization:
             [`TokenDropout`].
 
     Raises:
+        TypeError: If a value is no number.
         ValueError: If a value is out of range; the message names the setting of [`AdversarialConfig`].
     """
 
@@ -29,13 +38,7 @@ class Regularization:
     token_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        limits = {"label_smoothing": 0.5, "logit_penalty": float("inf"), "token_dropout": 1.0}
-        for name, beyond in limits.items():
-            value = getattr(self, name)
-            if not 0 <= value < beyond:
-                raise ValueError(
-                    f"{name} in discriminator_regularization must be at least 0 and less than {beyond}, got {value}."
-                )
+        check_fields(self, REGULARIZATION, " in discriminator_regularization")
 
 
 def check_regularization(loss: str, regularization: Regularization) -> None:

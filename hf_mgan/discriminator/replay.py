@@ -14,6 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..checks import Number
+
+
+REPLAY_FRACTION = Number(least=0, below=1)
+
 
 class PastText(NamedTuple):
     """A generated text of an earlier batch, for a paired loss with the real text that it was compared with.
@@ -25,19 +30,6 @@ class PastText(NamedTuple):
 
     fake: tuple[str, str]
     real: tuple[str, str] | None = None
-
-
-def check_replay(fraction: float) -> None:
-    """Check the share of past texts.
-
-    Args:
-        fraction (`float`): [0, 1).
-
-    Raises:
-        ValueError: If it is out of range.
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"discriminator_replay_fraction must be at least 0 and less than 1, got {fraction}.")
 
 
 class Replay:
@@ -55,7 +47,7 @@ class Replay:
     """
 
     def __init__(self, fraction: float, size: int = 2048, paired: bool = False, seed: int = 0) -> None:
-        check_replay(fraction)
+        fraction = REPLAY_FRACTION("discriminator_replay_fraction", fraction)
         self.fraction, self.size, self.paired, self.seed = fraction, size, paired, seed
         self.texts: deque[PastText] = deque(maxlen=size)
         self.num_draws = 0

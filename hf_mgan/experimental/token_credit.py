@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import SHARE, check_fields
 from ..config import AdversarialConfig
 from ..objectives import REWARDS
 from ..objectives.rewards import RewardShape
@@ -198,8 +199,7 @@ class TokenCreditConfig(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount must lie in [0, 1], got {self.discount}.")
+        check_fields(self, {"discount": SHARE})
         for name, given, reason in (
             ("loss_type='vespo'", self.loss_type == "vespo", "weighs whole completions"),
             (
