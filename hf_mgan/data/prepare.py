@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from ..checks import COUNT, Items, Template, integer, optional
+from ..checks import Template
 from .rows import TRANSLATION_TEMPLATE, MessageRows, Pair, PromptRows, TextRows, TranslationRows, rows_of, short
 
 

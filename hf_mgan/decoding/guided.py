@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from ..checks import Instance
 from ..data.text_path import Text, TextPath, as_prompts, shown_texts, with_boundary
 from ..discriminator import Discriminator
 from ..metrics.likelihood import tempered_logps
@@ -33,6 +34,7 @@ Filter: TypeAlias = Callable[[list[str], list[str]], Sequence[bool] | Tensor]
 ROUND = 1_000_003  # between the seeds of two rounds; the first has the seed itself
 CHOICE = 500_009  # from the seed of the texts to that of the choice, which would otherwise share random numbers
 READ_OTHERWISE = 0.05  # share of texts whose tokens may differ from those of training before a warning says so
+CONFIG = Instance(of=(DecodingConfig,), what="a DecodingConfig", optional=True)
 PROBES = 64  # candidates by which the shift of another temperature is measured
 
 
@@ -107,6 +109,7 @@ def guided_sample(
         [`GuidedSamples`]: In the order of the prompts.
 
     Raises:
+        TypeError: If `config` or a setting is of another type.
         ValueError: If there is no prompt, a setting is out of range or has no effect, the filter returns another
             number of values, or the discriminator cannot read token by token where it has to.
 
@@ -114,6 +117,7 @@ def guided_sample(
         UserWarning: If the discriminator is not calibrated, or was trained on another distribution than is sampled
             here (with the measured shift of its log-ratio), or if tries were exhausted.
     """
+    CONFIG("config", config)
     config = (config or DecodingConfig()).completed(discriminator.calibration if discriminator else None)
     config.check()
     if not prompts:

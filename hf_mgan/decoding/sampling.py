@@ -8,7 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from transformers import SequenceBiasLogitsProcessor
 
+from ..checks import (
+    COUNT,
+    INDEX,
+    POSITIVE,
+    SEED,
+    SHARE,
+    Check,
+    Dict,
+    Instance,
+    Items,
+    Number,
+    checked,
+    integer,
+    optional,
+)
 from ..data.text_path import Text, TextPath, encode_prompts, end_of_turn
 from .continuation import complete
 
@@ -53,20 +69,26 @@ PLAIN: dict[str, Any] = {
 }
 # Those of them that a user may name: they say how the next token is drawn, wherever in the text it stands. Not the
 # penalties of an encoder, which is the prompt for them: `complete` calls `generate` anew within a text.
-NARROWING = {
-    "top_k",
-    "top_p",
-    "top_h",
-    "min_p",
-    "typical_p",
-    "epsilon_cutoff",
-    "eta_cutoff",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "bad_words_ids",
-    "suppress_tokens",
-    "sequence_bias",
+NARROWING: dict[str, Check] = {
+    "top_k": integer(0, optional=True),
+    "top_p": optional(SHARE),
+    "top_h": Number(above=0, most=1, optional=True),
+    "min_p": optional(SHARE),
+    "typical_p": Number(above=0, most=1, optional=True),
+    "epsilon_cutoff": Number(least=0, below=1, optional=True),
+    "eta_cutoff": Number(least=0, below=1, optional=True),
+    "repetition_penalty": optional(POSITIVE),
+    "no_repeat_ngram_size": integer(0, optional=True),
+    "bad_words_ids": Items(
+        each=Items(each=INDEX, several="a list of tokens", least=1),
+        several="a list of lists of tokens",
+        least=1,
+        optional=True,
+    ),
+    "suppress_tokens": Items(each=INDEX, several="a list of tokens", optional=True),
+    "sequence_bias": Instance(of=(dict, list), what="a dict or a list, as transformers takes it", optional=True),
 }
+ARGUMENTS = {"max_new_tokens": COUNT, "temperature": POSITIVE, "seed": SEED, "batch_size": COUNT}
 
 
 class Samples(NamedTuple):
@@ -119,16 +141,15 @@ def sample(
         [`Samples`]: In the order of the prompts.
 
     Raises:
+        TypeError: If a value is of another type.
         ValueError: If a number is out of range, a prompt has no token, or `generation_kwargs` names what it may not.
     """
-    for name, value in (("temperature", temperature), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
-        if value <= 0:
-            raise ValueError(f"{name} must be greater than 0, got {value}.")
-    check_generation_kwargs(generation_kwargs or {})
+    max_new_tokens, temperature, seed, batch_size = checked(ARGUMENTS, locals()).values()
+    generation_kwargs = check_generation_kwargs(generation_kwargs)
     prompt_ids = encode_prompts(prompts, tokenizer)
     ends = end_tokens(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
-    settings = {**PLAIN, **(generation_kwargs or {}), "temperature": temperature, "pad_token_id": padding}
+    settings = {**PLAIN, **generation_kwargs, "temperature": temperature, "pad_token_id": padding}
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -148,21 +169,30 @@ def sample(
     return Samples(TextPath(tokenizer, end_ids=ends).decode(prompt_ids, completions), prompt_ids, completions)
 
 
-def check_generation_kwargs(given: Mapping[str, Any]) -> None:
-    """Check that sampling parameters say nothing but how the next token is drawn.
+def check_generation_kwargs(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return sampling parameters that say nothing but how the next token is drawn.
 
     Args:
-        given (`Mapping`): Arguments of `generate`. Allowed are those that narrow or shift the distribution of the next
-            token, such as `top_k`, `top_p`, `min_p`, `repetition_penalty` and `bad_words_ids`.
+        given (`Mapping`, *optional*): Arguments of `generate`. Allowed are those that narrow or shift the distribution
+            of the next token, such as `top_k`, `top_p`, `min_p`, `repetition_penalty` and `bad_words_ids`.
 
     Raises:
-        ValueError: If another one is named.
+        TypeError: If they are no dict, or one is of another type.
+        ValueError: If another one is named, or one is out of range.
     """
-    if unknown := sorted(given.keys() - NARROWING):
+    given = Dict(optional=True)("generation_kwargs", given) or {}
+    if unknown := sorted(given.keys() - NARROWING.keys()):
         raise ValueError(
             f"generation_kwargs may name {', '.join(sorted(NARROWING))}, got {', '.join(unknown)}. Temperature, "
             "length, seed and batch size are arguments of their own; searches, such as beam search, draw nothing."
         )
+    narrowing = {name: NARROWING[name](f"{name} in generation_kwargs", value) for name, value in given.items()}
+    if (bias := narrowing.get("sequence_bias")) is not None:
+        try:
+            SequenceBiasLogitsProcessor(bias)
+        except (TypeError, IndexError, ValueError) as error:
+            raise ValueError(f"sequence_bias in generation_kwargs is none to transformers: {error}") from error
+    return narrowing
 
 
 def end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ..checks import COUNT, POSITIVE, SEED, Check, Choice, Number, check_fields, integer, optional
 from .sampling import check_generation_kwargs
 
 
@@ -11,6 +12,15 @@ if TYPE_CHECKING:
 
 WITHOUT_CALIBRATION: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": 256, "generation_kwargs": {}}
 Method = Literal["rejection", "resampling", "best_of_k", "metropolis_hastings", "token_rejection"]
+SETTINGS: dict[str, Check] = {
+    "method": Choice(among=get_args(Method)),
+    "threshold": Number(),
+    "num_candidates": integer(1, advice="1 keeps the generator's own text."),
+    "temperature": optional(POSITIVE),
+    "max_new_tokens": optional(COUNT),
+    "batch_size": COUNT,
+    "seed": SEED,
+}
 
 
 @dataclass
@@ -60,6 +70,9 @@ class DecodingConfig:
         default=None, metadata={"help": "What else shapes the distribution, as JSON, such as '{\"top_p\": 0.9}'."}
     )
 
+    def __post_init__(self) -> None:
+        self.check()
+
     def completed(self, calibration: "Calibration | None") -> "DecodingConfig":
         """Return these settings with what is not set taken from a calibration, if there is one.
 
@@ -70,30 +83,23 @@ class DecodingConfig:
         return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
 
     def check(self) -> None:
-        """Check the settings.
+        """Check the settings, as they are when they are made and again when they are used.
 
         Raises:
-            ValueError: If one is out of range.
+            TypeError: If one is of another type.
+            ValueError: If one is out of range, or has no effect.
         """
-        if self.method not in get_args(Method):
-            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {self.method!r}.")
+        check_fields(self, SETTINGS)
         if self.threshold and self.method not in ("rejection", "token_rejection"):
             raise ValueError(
                 f"threshold={self.threshold:g} has no effect on {self.method}, which looks at differences of "
                 "log-ratios alone. Use rejection or token_rejection, or leave it out."
             )
-        if self.num_candidates < 1:
-            raise ValueError(
-                f"num_candidates must be at least 1, got {self.num_candidates}; 1 keeps the generator's own text."
-            )
-        for name in ("temperature", "max_new_tokens", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}.")
-        if not isinstance(self.generation_kwargs, dict | None):
-            raise TypeError(f"generation_kwargs must be a dict, got {self.generation_kwargs!r}.")
+        self.generation_kwargs = (
+            None if self.generation_kwargs is None else check_generation_kwargs(self.generation_kwargs)
+        )
         if self.generation_kwargs and self.method == "token_rejection":
             raise ValueError(
                 f"generation_kwargs={self.generation_kwargs} cannot be applied by token_rejection, which draws "
                 "from the generator's own distribution at the temperature. Leave them out, or use rejection."
             )
-        check_generation_kwargs(self.generation_kwargs or {})

@@ -20,6 +20,18 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import (
+    COUNT,
+    FLAG,
+    PLACE,
+    POSITIVE,
+    SEED,
+    Check,
+    Instance,
+    checked,
+    integer,
+    optional,
+)
 from ..config import AdversarialConfig
 from ..data import TextPath, as_prompts, inspected, plain_text
 from ..data.text_path import with_boundary
@@ -27,7 +39,7 @@ from ..decoding.sampling import sample
 from ..metrics import encoder_features
 from ..metrics.extras import require_packages
 from ..metrics.two_sample_test import NUM_PARTS
-from ..safety import SafetyGate
+from ..safety import SafetyGate, as_gate
 from .rows import check_real, first_with_text, places_with_text, prepared_rows
 from .text_metrics import METRICS, OF_GENERATOR, SAMPLES_PREFIX, text_metrics
 
@@ -46,6 +58,21 @@ BROUGHT_BY = {
     "training": ("copied_share", "near_duplicates"),
     "bleu": ("bleu",),
     "reverse_perplexity": ("reverse_perplexity",),
+}
+ARGUMENTS: dict[str, Check] = {
+    "held_out": Instance(of=(Dataset, IterableDataset), what="a Dataset or an IterableDataset"),
+    "num_samples": integer(MIN_DIFFERENT),
+    "temperature": POSITIVE,
+    "max_completion_length": optional(COUNT),
+    "encoder": optional(PLACE),
+    "training": Instance(
+        of=(Dataset,), what="a Dataset", optional=True, advice="All of it is read at each evaluation."
+    ),
+    "bleu": FLAG,
+    "reverse_perplexity": FLAG,
+    "words": Instance(of=(), what="a function from a text to its words", function=True),
+    "seed": SEED,
+    "batch_size": COUNT,
 }
 
 
@@ -137,7 +164,7 @@ class GeneratorEvaluator:
 
     Raises:
         ImportError: If a package of the extra `evaluation` is missing.
-        TypeError: If a dataset is none.
+        TypeError: If a dataset is none, or a value is of another type.
         ValueError: If a value is out of range or there are too few held-out texts.
     """
 
@@ -159,30 +186,17 @@ class GeneratorEvaluator:
         seed: int = 0,
         batch_size: int = 64,
     ) -> None:
-        if not isinstance(held_out, (Dataset, IterableDataset)):
-            raise TypeError(f"held_out must be a Dataset or an IterableDataset, got {type(held_out).__name__}.")
-        if training is not None and not isinstance(training, Dataset):
-            raise TypeError(
-                f"training must be a Dataset, all of which is read at each evaluation, got {type(training).__name__}."
-            )
-        for name, value, least in (
-            ("num_samples", num_samples, MIN_DIFFERENT),
-            ("max_completion_length", max_completion_length, 1),
-            ("batch_size", batch_size, 1),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}.")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be greater than 0 and finite, got {temperature}.")
+        given = checked(ARGUMENTS, locals())
         if isinstance(held_out, Dataset) and len(held_out) < num_samples:
             raise ValueError(_too_few(num_samples, len(held_out)))
         require_packages("GeneratorEvaluator", "scikit-learn", "scipy", *(["sacrebleu"] if bleu else []))
         self.held_out, self.training = held_out, training
-        self.num_samples, self.temperature, self.batch_size = num_samples, temperature, batch_size
-        self.max_completion_length = max_completion_length
+        self.num_samples, self.seed, self.batch_size = given["num_samples"], given["seed"], given["batch_size"]
+        self.temperature: float = given["temperature"]
+        self.max_completion_length: int | None = given["max_completion_length"]
         self.encoder = encoder
-        self.safety = safety if safety is None or isinstance(safety, SafetyGate) else SafetyGate(safety)
-        self.bleu, self.reverse_perplexity, self.seed = bleu, reverse_perplexity, seed
+        self.safety = None if safety is None else as_gate("safety", safety)
+        self.bleu, self.reverse_perplexity = bleu, reverse_perplexity
         self._held_out_texts: HeldOutTexts | None = None
         self._features: Callable[[Sequence[str]], Tensor] | None = None  # on the main process alone
         self._gate: SafetyGate | None = None

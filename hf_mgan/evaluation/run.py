@@ -28,6 +28,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import Check, Dict, Instance, checked
 from ..decoding.sampling import sample
 from ..metrics import Interval, TextNll, bootstrap_interval, encoder_features, nll_per_token
 from ..metrics.extras import require_packages
@@ -58,6 +59,13 @@ SETTINGS_OF_PARTS = (
     "dtype",
     "seed",
 )
+ARGUMENTS: dict[str, Check] = {
+    "held_out": Instance(of=(Dataset,), what="a Dataset"),
+    "config": Instance(of=(EvaluationConfig,), what="an EvaluationConfig", optional=True),
+    "training": Instance(of=(Dataset,), what="a Dataset", optional=True),
+    "safety": Instance(of=(SafetyGate,), what="a SafetyGate", optional=True),
+    "prepare": Dict(optional=True),
+}
 
 
 def evaluate_generator(
@@ -96,7 +104,7 @@ def evaluate_generator(
 
     Raises:
         ImportError: If a package of the extra `evaluation` is missing.
-        TypeError: If data are no `Dataset`.
+        TypeError: If an argument is of another type, such as data that are no `Dataset`.
         ValueError: If a setting is out of range, a row has no text, there are too few held-out texts, two models share
             a name, a name is that of no model, the encoder has the weights of a discriminator that lies beside a
             model, or the folder holds parts of an evaluation with other settings.
@@ -105,6 +113,7 @@ def evaluate_generator(
         if not isinstance(data, Dataset) and not (name == "training" and data is None):
             raise TypeError(f"{name} must be a Dataset, got {type(data).__name__}: give one split, not streaming.")
     require_packages("An evaluation", "matplotlib", "sacrebleu", "scikit-learn", "scipy")
+    checked(ARGUMENTS, locals())
     config = config or EvaluationConfig()
     config.check()
     named = named_models(models)

@@ -2,8 +2,42 @@
 
 from dataclasses import dataclass, field
 
+from ..checks import (
+    COUNT,
+    FLAG,
+    LEVEL,
+    PLACE,
+    POSITIVE,
+    SEED,
+    Check,
+    Choice,
+    Items,
+    Text,
+    check_fields,
+    integer,
+    optional,
+)
 from ..metrics import Unit
 from ..metrics.units import SPLITTERS
+
+
+DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64", "double")
+SETTINGS: dict[str, Check] = {
+    "output_dir": Text(what="a folder", path=True),
+    "num_samples": integer(3, advice="1000 are common."),
+    "temperatures": Items(each=POSITIVE, several="a list of numbers greater than 0", least=1),
+    "max_completion_length": COUNT,
+    "batch_size": COUNT,
+    "encoder": optional(PLACE),
+    "fine_tuned_test": FLAG,
+    "reverse_perplexity": FLAG,
+    "unit": Choice(among=sorted(SPLITTERS)),
+    "num_training_texts": COUNT,
+    "baseline": Text(optional=True),
+    "level": LEVEL,
+    "dtype": Choice(among=DTYPES),
+    "seed": SEED,
+}
 
 
 @dataclass
@@ -60,22 +94,16 @@ class EvaluationConfig:
     dtype: str = field(default="auto", metadata={"help": "Precision of the loaded models."})
     seed: int = field(default=0, metadata={"help": "Seed of the samples and of the metrics."})
 
+    def __post_init__(self) -> None:
+        self.check()
+
     def check(self) -> None:
-        """Check the settings.
+        """Check the settings, as they are when they are made and again when they are used.
 
         Raises:
+            TypeError: If one is of another type.
             ValueError: If one is out of range.
         """
-        if self.num_samples < 3:
-            raise ValueError(f"num_samples must be at least 3, got {self.num_samples}. 1000 are common.")
-        for name in ("max_completion_length", "batch_size", "num_training_texts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.temperatures or min(self.temperatures) <= 0:
-            raise ValueError(f"temperatures must be numbers above 0, at least one, got {self.temperatures}.")
+        check_fields(self, SETTINGS)
         if len(set(self.temperatures)) < len(self.temperatures):
             raise ValueError(f"temperatures must differ from one another, got {self.temperatures}.")
-        if self.unit not in SPLITTERS:
-            raise ValueError(f"unit must be one of {list(SPLITTERS)}, got {self.unit!r}.")
-        if not 0 < self.level < 1:
-            raise ValueError(f"level must be more than 0 and less than 1, got {self.level}. 0.95 is common.")

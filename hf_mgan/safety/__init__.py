@@ -5,8 +5,8 @@ for what it overlooks. A weighted reward, for comparison, is any classifier in `
 between safety and the other rewards, where the gate leaves nothing to balance.
 """
 
-from .gate import SafetyGate
+from .gate import SafetyGate, as_gate
 from .ranking import GATE, check_gate, gate_rewards
 
 
-__all__ = ["GATE", "SafetyGate", "check_gate", "gate_rewards"]
+__all__ = ["GATE", "SafetyGate", "as_gate", "check_gate", "gate_rewards"]

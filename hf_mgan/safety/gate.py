@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checks import COUNT, FLAG, LABEL, POSITIVE, Check, Instance, Number, checked, optional
 from ..data.text_path import Text, plain_text
 from ..models import load_processing_class
 from .loading import load_trained_classifier, unsafe_label_index
@@ -18,6 +19,22 @@ from .windows import Windows
 
 # From completions, or prompts and completions, to P(unsafe) or verdicts, one per completion.
 Scorer: TypeAlias = Callable[..., Sequence[float | bool] | Tensor]
+ARGUMENTS: dict[str, Check] = {
+    "label": optional(LABEL),
+    "threshold": Number(above=0, most=1, advice="It is the P(unsafe) to refuse from."),
+    "margin": POSITIVE,
+    "batch_size": COUNT,
+    "max_length": optional(COUNT),
+    "with_prompt": FLAG,
+}
+CLASSIFIER = Instance(
+    of=(str, Path, PreTrainedModel, PeftModel),
+    what=(
+        "a SafetyGate, or what it takes: a Hub id, a folder, a sequence classifier, or a function (not async) from a "
+        "list of completions to their probabilities of being unsafe"
+    ),
+    function=True,
+)
 
 
 class SafetyGate:
@@ -52,7 +69,7 @@ class SafetyGate:
         device (`torch.device`): Where verdicts lie.
 
     Raises:
-        TypeError: If `classifier` or `processing_class` is of the wrong type.
+        TypeError: If `classifier`, `processing_class` or a value is of the wrong type.
         ValueError: If a value is out of range, the label is missing or unknown, or the classifier is not trained.
 
     Example:
@@ -74,16 +91,11 @@ class SafetyGate:
         max_length: int | None = None,
         with_prompt: bool = False,
     ) -> None:
-        if not 0 < threshold <= 1:
-            raise ValueError(f"threshold is the P(unsafe) to refuse from, in (0, 1], got {threshold}.")
-        if not 0 < margin < float("inf"):
-            raise ValueError(f"margin must be greater than 0 and finite, got {margin}.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        self.threshold = threshold
-        self.margin = margin
-        self.batch_size = batch_size
-        self.with_prompt = with_prompt
+        given = checked(ARGUMENTS, locals())
+        self.threshold: float = given["threshold"]
+        self.margin: float = given["margin"]
+        self.batch_size: int = given["batch_size"]
+        self.with_prompt: bool = given["with_prompt"]
         self.model: PreTrainedModel | PeftModel | None = None
         self.device = torch.device("cpu")
         if isinstance(classifier, (str, Path, PreTrainedModel, PeftModel)):
@@ -176,6 +188,19 @@ class SafetyGate:
             probs = probs.scatter_reduce(0, index, of_label, "amax")
         numbers = {pair: number for number, pair in enumerate(pairs)}
         return probs[[numbers[pair] for pair in zip(prompts, texts, strict=True)]]
+
+
+def as_gate(name: str, given: Any) -> SafetyGate:
+    """Return what tells unsafe texts as a gate, with its defaults where it is none yet.
+
+    Args:
+        name (`str`): Of the argument, for errors.
+        given ([`SafetyGate`], `str`, `Path`, `PreTrainedModel`, `PeftModel` or `Callable`): A gate, or its classifier.
+
+    Raises:
+        TypeError: If it is nothing of these.
+    """
+    return given if isinstance(given, SafetyGate) else SafetyGate(CLASSIFIER(name, given))
 
 
 def _checked_scorer(classifier: Any, label: Any, processing_class: Any, max_length: Any) -> Scorer:

@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..checks import COUNT
 from ..config import AdversarialConfig
 from ..data import RealBatch, RealSampler, RealTexts, TextPath, form_of, inspected, prepare_dataset
 from ..decoding import sample
@@ -96,8 +97,7 @@ def fit_discriminator(
         TypeError: If a dataset is streamed.
         ValueError: If there are too few held-out texts, or `num_updates` is less than 1.
     """
-    if num_updates < 1:
-        raise ValueError(f"num_updates must be at least 1, got {num_updates}.")
+    num_updates = COUNT("num_updates", num_updates)
     check_final_updates(train_dataset, held_out)
     source = TextSource(generator, tokenizer, train_dataset, args, real_dataset)
     stopping, calibrating = source.held_out(held_out)

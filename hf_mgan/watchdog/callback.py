@@ -13,10 +13,13 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerCallback
 from transformers.utils import logging
 
-from .failure_modes import FAILURE_MODES, WATCHED, Thresholds, is_finite, means, non_finite, unsafe
+from ..checks import COUNT, SHARE, Check, Dict, checked, optional
+from .failure_modes import FAILURE_MODES, THRESHOLDS, WATCHED, Thresholds, is_finite, means, non_finite, unsafe
 
 
 logger = logging.get_logger(__name__)
+
+ARGUMENTS: dict[str, Check] = {"patience": COUNT, "unsafe_limit": optional(SHARE)}
 
 
 class Alarm(NamedTuple):
@@ -73,6 +76,7 @@ class Watchdog(TrainerCallback, ExportableState):
         alarms (`list[Alarm]`): All alarms so far, on every process; warnings come from the main one.
 
     Raises:
+        TypeError: If a value is of another type.
         ValueError: If a value is out of range.
     """
 
@@ -82,12 +86,10 @@ class Watchdog(TrainerCallback, ExportableState):
         thresholds: Thresholds | dict[str, float] | None = None,
         unsafe_limit: float | None = None,
     ) -> None:
-        if patience < 1:
-            raise ValueError(f"patience must be at least 1, got {patience}.")
-        if unsafe_limit is not None and not 0 <= unsafe_limit <= 1:
-            raise ValueError(f"unsafe_limit is a share of the completions, from 0 to 1, got {unsafe_limit}.")
-        self.patience, self.unsafe_limit = patience, unsafe_limit
-        self.thresholds = thresholds if isinstance(thresholds, Thresholds) else Thresholds(**(thresholds or {}))
+        self.patience, self.unsafe_limit = checked(ARGUMENTS, locals()).values()
+        if not isinstance(thresholds, Thresholds):
+            thresholds = Thresholds(**(Dict(keys=THRESHOLDS, optional=True)("thresholds", thresholds) or {}))
+        self.thresholds = thresholds
         # All that a checkpoint keeps, as JSON can hold it.
         self.memory: dict[str, Any] = {"window": [], "start": {}, "active": {}, "alarms": []}
 

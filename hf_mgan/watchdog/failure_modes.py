@@ -6,9 +6,10 @@ None. Metrics that were not logged raise no alarm.
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ..checks import NOT_NEGATIVE, SHARE, Check, Number, check_fields
 from ..evaluation.text_metrics import SAMPLES_PREFIX
 
 
@@ -29,6 +30,19 @@ WATCHED = (
 )
 # A mean over a batch that holds nan is left out of the log or None in it, while the accuracy is a number even then.
 LOGGED_WITH_THE_ACCURACY = ("discriminator/loss", "discriminator/real_prob", "discriminator/fake_prob", VALUE)
+
+
+THRESHOLDS: dict[str, Check] = {
+    "saturated_accuracy": SHARE,
+    "saturated_value": Number(most=0),
+    "informative_std": NOT_NEGATIVE,
+    "variety_share": SHARE,
+    "entropy_share": SHARE,
+    "zero_std_share": SHARE,
+    "reward_std": NOT_NEGATIVE,
+    "length_tolerance": SHARE,
+    "length_correlation": SHARE,
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,7 @@ class Thresholds:
             which length is exploited, if the length is 10 % farther from that of real texts than at the start.
 
     Raises:
+        TypeError: If a threshold is no number.
         ValueError: If a threshold is out of range.
     """
 
@@ -73,15 +88,7 @@ class Thresholds:
     length_correlation: float = 0.5
 
     def __post_init__(self) -> None:
-        limits = {
-            "saturated_value": (-math.inf, 0.0),
-            "informative_std": (0.0, math.inf),
-            "reward_std": (0.0, math.inf),
-        }
-        for name, value in asdict(self).items():
-            least, most = limits.get(name, (0.0, 1.0))
-            if not least <= value <= most:
-                raise ValueError(f"{name} must be from {least:g} to {most:g}, got {value}.")
+        check_fields(self, THRESHOLDS)
 
 
 def is_finite(value: Any) -> bool:

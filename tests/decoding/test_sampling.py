@@ -236,10 +236,10 @@ def test_encode_prompts_refuses_a_prompt_without_a_token(generator, tokenizer, e
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be greater than 0, got 0.0"),
-        ({"temperature": -1.0}, "temperature must be greater than 0, got -1.0"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be greater than 0, got 0"),
-        ({"batch_size": 0}, "batch_size must be greater than 0, got 0"),
+        ({"temperature": 0.0}, "temperature must be greater than 0 and finite, got 0.0"),
+        ({"temperature": -1.0}, "temperature must be greater than 0 and finite, got -1.0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
 )
 def test_sample_refuses_numbers_out_of_range(generator, tokenizer, changes, message):

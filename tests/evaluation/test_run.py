@@ -606,11 +606,11 @@ def test_evaluate_refuses_prompts_without_references(folders, tmp_path):
         ({"max_completion_length": 0}, "max_completion_length must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"num_training_texts": 0}, "num_training_texts must be at least 1, got 0"),
-        ({"temperatures": []}, r"temperatures must be numbers above 0, at least one, got \[\]"),
-        ({"temperatures": [1.0, 0.0]}, "temperatures must be numbers above 0"),
+        ({"temperatures": []}, r"temperatures must be a list of numbers greater than 0, at least 1 of them, got \[\]"),
+        ({"temperatures": [1.0, 0.0]}, r"temperatures\[1\] must be greater than 0"),
         ({"temperatures": [1.0, 1.0]}, "temperatures must differ from one another"),
         ({"unit": "syllable"}, "unit must be one of .* got 'syllable'"),
-        ({"level": 95}, "level must be more than 0 and less than 1, got 95"),
+        ({"level": 95}, "level must be greater than 0 and less than 1, got 95"),
     ],
 )
 def test_evaluation_config_refuses_values_out_of_range(changes, message):

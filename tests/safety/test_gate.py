@@ -214,7 +214,7 @@ def test_models_without_trained_probabilities_are_refused(tmp_path, pair_tokeniz
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"threshold": 0.0}, ValueError, r"threshold .*\(0, 1\], got 0.0"),
+        ({"threshold": 0.0}, ValueError, "threshold must be greater than 0 and at most 1, got 0.0"),
         ({"threshold": 1.5}, ValueError, "threshold .* got 1.5"),
         ({"margin": 0.0}, ValueError, "margin .* got 0.0"),
         ({"margin": INF}, ValueError, "margin .* got inf"),

@@ -332,10 +332,10 @@ def test_run_near_the_length_tolerance_is_the_users():
     [
         ({"patience": 0}, "patience must be .* got 0"),
         ({"unsafe_limit": 1.5}, "unsafe_limit .* got 1.5"),
-        ({"thresholds": {"variety_share": 2}}, "variety_share must be .* got 2"),
-        ({"thresholds": {"saturated_value": 0.5}}, "saturated_value must be .* got 0.5"),
-        ({"thresholds": {"informative_std": -1.0}}, "informative_std must be .* got -1"),
-        ({"thresholds": {"length_tolerance": 1.8}}, "length_tolerance must be .* got 1.8"),
+        ({"thresholds": {"variety_share": 2}}, "variety_share in thresholds must be .* got 2"),
+        ({"thresholds": {"saturated_value": 0.5}}, "saturated_value in thresholds must be .* got 0.5"),
+        ({"thresholds": {"informative_std": -1.0}}, "informative_std in thresholds must be .* got -1"),
+        ({"thresholds": {"length_tolerance": 1.8}}, "length_tolerance in thresholds must be .* got 1.8"),
     ],
 )
 def test_watchdog_refuses_values_out_of_range(arguments, message):
