@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl import GRPOTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer
+from hf_mgan.evaluation.evaluator import GeneratorEvaluator
 from hf_mgan.safety import SafetyGate
 from hf_mgan.training.reward import REFERENCE, DiscriminatorReward
 
@@ -521,7 +522,7 @@ def test_resume_refuses_a_checkpoint_of_another_trainer(make_trainer, tmp_path):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
-class FakeEvaluator:
+class FakeEvaluator(GeneratorEvaluator):
     """Stands for [`GeneratorEvaluator`]: remembers how it is called, and returns a metric."""
 
     primary_metric = "samples/c2st_auc"

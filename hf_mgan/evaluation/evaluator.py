@@ -70,7 +70,6 @@ ARGUMENTS: dict[str, Check] = {
     ),
     "bleu": FLAG,
     "reverse_perplexity": FLAG,
-    "words": Instance(of=(), what="a function from a text to its words", function=True),
     "seed": SEED,
     "batch_size": COUNT,
 }

@@ -21,8 +21,9 @@ from transformers import (
 from ..config import AdversarialConfig
 from ..discriminator import Discriminator
 from ..models import check_vocabulary
-from ..safety import GATE, SafetyGate, check_gate
+from ..safety import GATE, SafetyGate, as_gate, check_gate
 from ..watchdog.callback import watched
+from .arguments import check_types
 from .best_model import check_best_model
 from .final_updates import check_final_updates
 from .generator import Generator, checked_model, saved_adapters
@@ -83,6 +84,7 @@ def checked_args(args: Any, model: Any) -> AdversarialConfig:
             f"args must be an AdversarialConfig, got {type(args).__name__}. It takes the same arguments: "
             "`from hf_mgan import AdversarialConfig`."
         )
+    args.check()  # a setting may have been changed since
     return args
 
 
@@ -100,12 +102,11 @@ def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
         TypeError: If `args` or a model is of the wrong type.
         ValueError: If the discriminator or the real texts are missing, or settings contradict each other.
     """
+    check_types(given)
     model = checked_model(given["model"])
     args = checked_args(given["args"], model)
     given = {**given, "model": model}
-    gate = given["safety_gate"]
-    if gate is not None and not isinstance(gate, SafetyGate):
-        gate = SafetyGate(gate)
+    gate = None if given["safety_gate"] is None else as_gate("safety_gate", given["safety_gate"])
     check_arguments(given, args, gate)
     generator = Generator(model, given["peft_config"], args)
     reward_funcs = as_list(given["reward_funcs"])
@@ -188,7 +189,7 @@ def as_list(value: Any) -> list:
     """Return a new list of the values: none for `None`, one for what is no list."""
     if value is None:
         return []
-    return list(value) if isinstance(value, list) else [value]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def matching(values: Any, reward_funcs: list, what: str) -> list:

@@ -238,5 +238,5 @@ def test_gate_that_is_trained_or_misnamed_is_refused(make_trainer, pair_tokenize
     for given in (COMMON, None):
         with pytest.raises(ValueError, match="called 'safety_gate', which names this trainer's own: rename it"):
             make_trainer(reward_funcs=safety_gate, safety_gate=given)
-    with pytest.raises(TypeError, match=r"^classifier must be"):
+    with pytest.raises(TypeError, match=r"^safety_gate must be"):
         make_trainer(safety_gate=3)
