@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file, find_adapter_config_file
 
+from ..checks import COUNT
 from ..data import prepare_dataset, start_of_sequence
 from ..decoding import DecodingConfig, GuidedSamples, guided_sample
 from ..discriminator import Discriminator
@@ -109,6 +110,7 @@ class GenerateArguments(DecodingConfig):
         if isinstance(self.generation_kwargs, str):
             with suppress(json.JSONDecodeError):  # `check` says what is wrong with it
                 self.generation_kwargs = json.loads(self.generation_kwargs)
+        super().__post_init__()
 
 
 def generate(script: GenerateArguments) -> GuidedSamples:
@@ -150,8 +152,7 @@ def check_arguments(script: GenerateArguments) -> None:
     given = [name for name in ("prompts", "prompts_file", "dataset_name") if getattr(script, name) is not None]
     if len(given) > 1:
         raise ValueError(f"Prompts come from one place, got {' and '.join(given)}: give one of them.")
-    if script.num_texts < 1:
-        raise ValueError(f"num_texts must be at least 1, got {script.num_texts}.")
+    COUNT("num_texts", script.num_texts)
     if len(script.prompt_tokens) != 2:
         raise ValueError(f"prompt_tokens are the least and the greatest number, got {script.prompt_tokens}.")
     if script.prompts_file is not None and not _is_standard_input(script):

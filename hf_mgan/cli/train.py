@@ -18,6 +18,7 @@ from trl import (
     get_quantization_config,
 )
 
+from ..checks import COUNT, INDEX, NOT_NEGATIVE, Check, Number, check_fields, optional
 from ..config import AdversarialConfig
 from ..evaluation.evaluator import GeneratorEvaluator
 from ..trainer import AdversarialTrainer
@@ -32,6 +33,13 @@ WHICH_SPLIT = (
     "calibrate the discriminator on; --eval_strategy no and --discriminator_final_steps 0 need none. A folder with a "
     "file per split, such as train.jsonl and test.jsonl, is a dataset with both."
 )
+SETTINGS: dict[str, Check] = {
+    "warm_start_steps": INDEX,
+    "warm_start_learning_rate": NOT_NEGATIVE,
+    "safety_gate_threshold": Number(above=0, most=1),
+    "evaluation_samples": optional(COUNT),
+    "early_stopping_patience": optional(COUNT),
+}
 
 
 @dataclass
@@ -94,6 +102,9 @@ class TrainArguments(ScriptArguments):
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Evaluations without a better metric_for_best_model until training stops."}
     )
+
+    def __post_init__(self) -> None:
+        check_fields(self, SETTINGS)
 
 
 def train(

@@ -4,7 +4,6 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -12,24 +11,20 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..checks import Check, Instance, Items
+from ..data import check_is_dataset
 from ..evaluation.evaluator import GeneratorEvaluator
 
 
-DATASET = Instance(of=(Dataset, IterableDataset), what="a Dataset or an IterableDataset", optional=True)
 ADAPTERS = Instance(of=(PeftConfig,), what="a `peft.PeftConfig` instance (e.g. `peft.LoraConfig`)", optional=True)
 # In the order in which the trainer has them.
 ARGUMENTS: dict[str, Check] = {
     # Modules that wrap a model are let through to TRL, and so are wrapped classifiers among the rewards.
-    "model": Instance(of=(str, nn.Module), what="a Hub id, a folder or a causal language model"),
+    "model": Instance(of=(str, Path, nn.Module), what="a Hub id, a folder or a causal language model"),
     "reward_funcs": Items(
         each=Instance(of=(str, nn.Module), what="a Hub id, a folder, a classifier or a function", function=True),
         several="a list of rewards",
         single=True,
         optional=True,
-    ),
-    "train_dataset": DATASET,
-    "eval_dataset": Instance(
-        of=(Dataset, IterableDataset, dict), what="a Dataset, an IterableDataset or a dict of them", optional=True
     ),
     "processing_class": Instance(
         of=(PreTrainedTokenizerBase, ProcessorMixin),
@@ -54,7 +49,6 @@ ARGUMENTS: dict[str, Check] = {
     "discriminator_quantization_config": Instance(
         of=(BitsAndBytesConfig,), what="a BitsAndBytesConfig", optional=True
     ),
-    "real_dataset": Instance(of=(Dataset,), what="a map-style Dataset with a `text` column", optional=True),
     "evaluator": Instance(of=(GeneratorEvaluator,), what="a GeneratorEvaluator", optional=True),
 }
 
@@ -71,10 +65,17 @@ def check_types(given: dict[str, Any]) -> None:
     """
     for name, check in ARGUMENTS.items():
         check(name, given[name])
-    if isinstance(given["eval_dataset"], dict):
-        for name, dataset in given["eval_dataset"].items():
-            DATASET(f"eval_dataset[{name!r}]", dataset)
+    for name, dataset in named_datasets(given).items():
+        check_is_dataset(name, dataset)
     _check_callbacks(given["callbacks"])
+
+
+def named_datasets(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the datasets that are given, each under what it is called in an error."""
+    evaluated = given["eval_dataset"]
+    sets = {f"eval_dataset[{name!r}]": one for name, one in evaluated.items()} if isinstance(evaluated, dict) else {}
+    named = {"train_dataset": given["train_dataset"], **(sets or {"eval_dataset": evaluated})}
+    return {name: one for name, one in {**named, "real_dataset": given["real_dataset"]}.items() if one is not None}
 
 
 def _check_callbacks(callbacks: Any) -> None:

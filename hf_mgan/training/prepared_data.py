@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from trl.data_utils import is_conversational
 
 from ..config import AdversarialConfig
-from ..data import RealTexts, TextPath, check_is_dataset, form_of, inspected, prepare_dataset, prepare_datasets
+from ..data import RealTexts, TextPath, form_of, inspected, prepare_dataset, prepare_datasets
 from ..data.prepare import dataset_columns
 from ..objectives import PAIRED
+from .arguments import named_datasets
 
 
 if TYPE_CHECKING:
@@ -54,18 +55,8 @@ def prepared_data(
 
 
 def check_columns(given: dict[str, Any], processing_class: Any) -> None:
-    """Check that datasets are datasets, and hold no images where the generator reads text alone."""
-    evaluated = given["eval_dataset"]
-    named = {"train_dataset": given["train_dataset"]}
-    named |= (
-        {f"eval_dataset[{key!r}]": one for key, one in evaluated.items()}
-        if isinstance(evaluated, dict)
-        else {"eval_dataset": evaluated}
-    )
-    for name, dataset in named.items():
-        if dataset is None:
-            continue
-        check_is_dataset(name, dataset)
+    """Check that datasets hold no images where the generator reads text alone."""
+    for name, dataset in named_datasets(given).items():
         images = [column for column in ("image", "images") if column in dataset_columns(dataset)]
         if images and isinstance(processing_class, PreTrainedTokenizerBase):
             raise ValueError(
