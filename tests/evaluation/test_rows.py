@@ -57,7 +57,7 @@ def no_generator(monkeypatch):
 @pytest.mark.parametrize(("column", "value"), NO_ROWS.values(), ids=NO_ROWS)
 @pytest.mark.parametrize("side", ["held_out", "training"])
 def test_evaluate_names_a_row_that_is_none(folders, tmp_path, no_generator, side, column, value):
-    given = {"held_out": rows(column), "training": None, side: rows(column, 7, value)}
+    given = {"held_out": rows("text"), "training": None, side: rows(column, 7, value)}
     # Of the training texts all are looked at, in a random order.
     config = few(tmp_path / "out", num_samples=20)
     with pytest.raises((ValueError, TypeError), match=rf"Row \d+ of {side} "):
