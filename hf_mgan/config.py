@@ -114,6 +114,8 @@ SETTINGS: dict[str, Check] = {
     "unit": Choice(among=sorted(SPLITTERS)),
     "min_prompt_tokens": INDEX,
     "max_prompt_tokens": INDEX,
+    "max_text_tokens": optional(COUNT),
+    "dataset_num_proc": optional(COUNT),
     "source_lang": Text(optional=True),
     "target_lang": Text(optional=True),
     "translation_template": Template(fields=("source_lang", "target_lang", "source"), needed="source"),
@@ -226,6 +228,10 @@ class AdversarialConfig(GRPOConfig):
             start of the sequence and the first k tokens of the text, k drawn uniformly from this number to
             `max_prompt_tokens`.
         max_prompt_tokens (`int`, *optional*, defaults to 0): The greatest k. With 0 the generator writes whole texts.
+        max_text_tokens (`int`, *optional*): For datasets with a `text` column: a longer text is split into windows of
+            as many tokens, each of which is a row. By default a text is one row, cut at `max_completion_length`.
+        dataset_num_proc (`int`, *optional*): Processes that split the rows of a map-style dataset, as in
+            [`~trl.SFTConfig`]; one by default.
         source_lang (`str`, *optional*): For datasets with a `translation` column: language of the prompt; its first
             key by default.
         target_lang (`str`, *optional*): Language of the completion; the second key by default.
@@ -321,6 +327,12 @@ class AdversarialConfig(GRPOConfig):
     max_prompt_tokens: int = field(
         default=0, metadata={"help": "Greatest number of tokens of a `text` that become its prompt."}
     )
+    max_text_tokens: int | None = field(
+        default=None, metadata={"help": "Tokens of the windows that a longer `text` is split into."}
+    )
+    dataset_num_proc: int | None = field(
+        default=None, metadata={"help": "Processes that split the rows of a dataset."}
+    )
     source_lang: str | None = field(default=None, metadata={"help": "Language of the prompt of a `translation`."})
     target_lang: str | None = field(default=None, metadata={"help": "Language of the completion of a `translation`."})
     translation_template: str = field(
@@ -404,6 +416,8 @@ class AdversarialConfig(GRPOConfig):
         """Return the arguments of [`prepare_dataset`] that say how rows become prompts."""
         return {
             "prompt_tokens": (self.min_prompt_tokens, self.max_prompt_tokens),
+            "max_text_tokens": self.max_text_tokens,
+            "num_proc": self.dataset_num_proc,
             "source_lang": self.source_lang,
             "target_lang": self.target_lang,
             "translation_template": self.translation_template,

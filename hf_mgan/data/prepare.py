@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from ..checks import Template
+from ..checks import COUNT, Template, optional
 from .rows import TRANSLATION_TEMPLATE, MessageRows, Pair, PromptRows, TextRows, TranslationRows, rows_of, short
 
 
@@ -106,6 +106,7 @@ def prepare_dataset(
     translation_template: str = TRANSLATION_TEMPLATE,
     seed: int = 42,
     num_proc: int | None = None,
+    max_text_tokens: int | None = None,
 ) -> Dataset | IterableDataset:
     """Give a dataset the columns `prompt` and `completion`, and check its rows.
 
@@ -129,6 +130,8 @@ def prepare_dataset(
         seed (`int`, *optional*, defaults to 42): Seed of the draws of k. A row's draw depends on the seed and its
             index.
         num_proc (`int`, *optional*): Processes that split rows of a map-style dataset; one by default.
+        max_text_tokens (`int`, *optional*): For `text`: a longer one is split into windows of as many tokens, each of
+            which is a row; whole by default.
 
     Returns:
         `Dataset` or `IterableDataset`: The rows in the same order. The column that was split is gone, the others are
@@ -147,12 +150,16 @@ def prepare_dataset(
     form = form_of(columns)
     _check_columns(columns)
     low, high = prompt_tokens
+    for name, value in (("num_proc", num_proc), ("max_text_tokens", max_text_tokens)):
+        optional(COUNT)(name, value)
     if not 0 <= low <= high:
         raise ValueError(
             f"prompt_tokens must be a range (least, greatest) with 0 <= least <= greatest, got {prompt_tokens}."
         )
     TEMPLATE("translation_template", translation_template)
-    rows = rows_of(form, processing_class, prompt_tokens, source_lang, target_lang, translation_template, seed)
+    rows = rows_of(
+        form, processing_class, prompt_tokens, source_lang, target_lang, translation_template, seed, max_text_tokens
+    )
     if isinstance(dataset, IterableDataset):
         split = partial(_split, reader=rows, is_streamed=True)
         removed = [form] if form != "prompt" else []

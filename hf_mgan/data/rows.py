@@ -4,6 +4,7 @@ In: a row and its number. Out: no pair (a row without text in a corpus), one, or
 What is no row of its shape is an error that says which row, what it has, and the line that mends it.
 """
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -258,6 +259,8 @@ class TextRows:
         low (`int`): The least k.
         high (`int`): The greatest; k is drawn uniformly for each row.
         seed (`int`): Of the draws.
+        window (`int`, *optional*): Tokens of a window. A longer text becomes several rows, one after the other, each
+            treated as a text.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -265,6 +268,7 @@ class TextRows:
     low: int
     high: int
     seed: int
+    window: int | None = None
 
     def pairs(self, numbers: Sequence[int], rows: Mapping[str, list[Any]]) -> list[list[Pair]]:
         """Return the pair of each row, none of one without text."""
@@ -273,22 +277,47 @@ class TextRows:
             for number, text in zip(numbers, rows["text"], strict=True)
         ]
         places = [place for place, text in enumerate(texts) if text.strip()]
-        kept = [texts[place] for place in places]
-        cuts = self._cuts([numbers[place] for place in places], kept) if self.high else [0] * len(kept)
+        windows = self._windows([texts[place] for place in places])
+        owners = [place for place, parts in zip(places, windows, strict=True) for _ in parts]
+        names = [
+            f"{numbers[place]}-{part}" if part else str(numbers[place])
+            for place, parts in zip(places, windows, strict=True)
+            for part in range(len(parts))
+        ]
+        kept = [text for parts in windows for text in parts]
+        cuts = self._cuts(names, kept) if self.high and kept else [0] * len(kept)
         pairs: list[list[Pair]] = [[] for _ in texts]
-        for place, text, cut in zip(places, kept, cuts, strict=True):
-            pairs[place] = [Pair(self.start + text[:cut], text[cut:])]
+        for place, text, cut in zip(owners, kept, cuts, strict=True):
+            pairs[place].append(Pair(self.start + text[:cut], text[cut:]))
         return pairs
 
-    def _cuts(self, numbers: list[int], texts: list[str]) -> list[int]:
-        """Return the number of characters of each prompt."""
-        if not texts:
-            return []
+    def _windows(self, texts: list[str]) -> list[list[str]]:
+        """Return the windows of each text, which it is made of."""
+        if self.window is None or not texts:
+            return [[text] for text in texts]
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        windows = []
+        for place, (text, ids) in enumerate(zip(texts, encoded["input_ids"], strict=True)):
+            ends: list[int] = []
+            for count in range(self.window, len(ids), self.window):
+                start = ends[-1] if ends else 0
+                earlier = (
+                    self._end(encoded, place, at, text, ids) for at in range(count, max(count - ATTEMPTS, 0), -1)
+                )
+                # A window holds more than white space.
+                fitting = (end for end in earlier if end is not None and end > start and text[start:end].strip())
+                ends += itertools.islice(fitting, 1)
+            ends = [end for end in ends if text[end:].strip()]
+            windows.append([text[begin:end] for begin, end in zip([0, *ends], [*ends, len(text)], strict=True)])
+        return windows
+
+    def _cuts(self, names: list[str], texts: list[str]) -> list[int]:
+        """Return the number of characters of each prompt; its draw depends on the name of the text."""
         encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
         ids = encoded["input_ids"]
         counts = [
-            max(0, min(random.Random(f"{self.seed}-{number}").randint(self.low, self.high), len(row) - 1))
-            for number, row in zip(numbers, ids, strict=True)
+            max(0, min(random.Random(f"{self.seed}-{name}").randint(self.low, self.high), len(row) - 1))
+            for name, row in zip(names, ids, strict=True)
         ]
         [before] = encode_beginnings([self.start], self.tokenizer)
         cuts, open_places = [0] * len(texts), [place for place, count in enumerate(counts) if count]
@@ -326,12 +355,13 @@ def rows_of(
     target_lang: str | None,
     translation_template: str,
     seed: int,
+    window: int | None = None,
 ) -> PromptRows | TextRows | MessageRows | TranslationRows:
     """Return what reads the rows of a shape; the arguments are those of [`prepare_dataset`]."""
     if form == "prompt":
         return PromptRows(_start_or_empty(tokenizer))
     if form == "text":
-        return TextRows(tokenizer, start_of_sequence(tokenizer), *prompt_tokens, seed)
+        return TextRows(tokenizer, start_of_sequence(tokenizer), *prompt_tokens, seed, window)
     if form == "translation":
         return TranslationRows(source_lang, target_lang, translation_template)
     return MessageRows(form)

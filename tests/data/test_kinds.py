@@ -35,6 +35,31 @@ def test_prompt_and_completion_are_the_text(kind, count):
         assert len(prompt_ids) <= len(encode_beginnings([start], kind)[0]) + count
 
 
+@pytest.mark.parametrize("window", [4, 7, 100])
+def test_windows_make_up_the_text(kind, window):
+    """Each is cut between two characters, and has at most as many tokens, but for those of a cut that was moved."""
+    data = Dataset.from_dict({"text": TEXTS, "number": list(range(len(TEXTS)))})
+    prepared = prepare_dataset(data, kind, max_text_tokens=window)
+    start = start_of_sequence(kind)
+    for number, text in enumerate(TEXTS):
+        parts = [row["completion"] for row in prepared if row["number"] == number]
+        assert "".join(parts) == text
+        size = len(kind.encode(text, add_special_tokens=False))
+        assert len(parts) >= 1
+        assert len(parts) == 1 or size > window
+        assert len(parts) <= -(-size // window)
+    assert set(prepared["prompt"]) == {start}
+
+
+def test_windows_have_prompts_of_their_own(kind):
+    data = Dataset.from_dict({"text": [SENTENCES[0] * 4]})
+    prepared = prepare_dataset(data, kind, prompt_tokens=(2, 2), max_text_tokens=12)
+    assert len(prepared) > 2
+    wholes = [row["prompt"].removeprefix(start_of_sequence(kind)) + row["completion"] for row in prepared]
+    assert "".join(wholes) == SENTENCES[0] * 4
+    assert sum(bool(row["prompt"].removeprefix(start_of_sequence(kind))) for row in prepared) > 1
+
+
 def test_prompt_has_as_many_tokens_as_asked_for(kind):
     """Of English, where a token ends with a character, and in most places its tokens are those of the text."""
     data = Dataset.from_dict({"text": SENTENCES[:3]})
