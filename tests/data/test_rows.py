@@ -3,9 +3,10 @@
 import warnings
 
 import pytest
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from hf_mgan import prepare_dataset
 
@@ -197,6 +198,21 @@ def test_rows_are_split_by_several_processes_alike(tmp_path):
     data = Dataset.from_list([{"text": f"The dog sees cat number {n} near the house."} for n in range(30)])
     alone, both = (list(prepare_dataset(data, TOKENIZER, (0, 5), num_proc=number)) for number in (None, 2))
     assert alone == both
+
+
+def test_rows_are_prepared_once(tmp_path):
+    """What comes of the same file and settings has the same fingerprint, whatever the tokenizer did in between."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "The dog sees a cat."}\n' * 3)
+    data = load_dataset("json", data_files=str(tmp_path / "rows.jsonl"), split="train", cache_dir=str(tmp_path))
+    qwen().save_pretrained(tmp_path / "tokenizer")
+    one, other = (AutoTokenizer.from_pretrained(tmp_path / "tokenizer") for _ in range(2))
+    one(["a b c"] * 2, truncation=True, max_length=2)
+    made, again, others = (
+        prepare_dataset(data, tokenizer, (0, most))._fingerprint
+        for tokenizer, most in ((one, 4), (other, 4), (other, 5))
+    )
+    assert made == again
+    assert made != others
 
 
 @pytest.mark.parametrize("template", ["no field", "{source} {other}", "{source", "{0}", 3, None, ""])
