@@ -218,7 +218,9 @@ def test_rows_are_prepared_once(tmp_path):
 @pytest.mark.parametrize("template", ["no field", "{source} {other}", "{source", "{0}", 3, None, ""])
 def test_translation_template_that_cannot_be_filled_is_refused(template):
     data = Dataset.from_dict({"translation": [{"en": "one", "fr": "un"}]})
-    with pytest.raises(ValueError, match=r"translation_template must be a string with the field {source}"):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"translation_template must be a string with the field {source}"
+    ):
         prepare_dataset(data, TOKENIZER, translation_template=template)
 
 
