@@ -179,7 +179,7 @@ def test_score_is_the_log_odds_of_the_label(pair_tokenizer):
         ({}, "discriminator_label"),
         ({"label": "human"}, r"discriminator_label is 'human'"),
         ({"label": 2}, "discriminator_label is 2"),
-        ({"label": 0, "loss": "hinged"}, "discriminator loss must be .* got 'hinged'"),
+        ({"label": 0, "loss": "hinged"}, "loss must be .* got 'hinged'"),
         ({"label": 0, "max_length": 99}, "discriminator_max_length must .* got 99"),
         ({"label": 0, "batch_size": 0}, "batch_size must be .* got 0"),
     ],

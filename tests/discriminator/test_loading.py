@@ -86,7 +86,7 @@ def test_adapters_beside_a_fresh_head_are_continued(sentiment, tmp_path):
         ("human", r"discriminator_label is 'human'.*\['LABEL_0', 'LABEL_1', 'LABEL_2'\]"),
         (3, r"discriminator_label is 3.*\['LABEL_0', 'LABEL_1', 'LABEL_2'\]"),
         ("3", r"discriminator_label is '3'"),
-        (-1, r"discriminator_label is -1"),
+        (-1, r"label must be at least 0, got -1"),
         (None, "discriminator_label"),
     ],
 )

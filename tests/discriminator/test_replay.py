@@ -97,7 +97,7 @@ def test_load_refuses_texts_of_another_kind_of_loss():
 
 @pytest.mark.parametrize("fraction", [1.0, -0.1, float("nan")])
 def test_fraction_out_of_range_is_refused(pair_tokenizer, fraction):
-    with pytest.raises(ValueError, match=f"discriminator_replay_fraction must be .* got {fraction}"):
+    with pytest.raises(ValueError, match=f"replay_fraction must be .* got {fraction}"):
         Discriminator(bert_classifier(), pair_tokenizer, replay_fraction=fraction)
 
 
