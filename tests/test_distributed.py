@@ -58,6 +58,26 @@ values = [log["discriminator/value"] for log in trainer.state.log_history if "lo
 """
 
 
+IDLE = """
+import torch.distributed as dist
+from transformers import BigBirdConfig, BigBirdForSequenceClassification
+from hf_mgan import Discriminator
+
+dist.init_process_group("gloo")
+torch.manual_seed(0)
+model = BigBirdForSequenceClassification(BigBirdConfig(
+    vocab_size=len(conftest.VOCABULARY), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+    intermediate_size=16, max_position_embeddings=48, num_labels=1, attention_type="original_full",
+))
+one = Discriminator(model, conftest.tokenizer_of_pairs()).to(torch.device("cpu"))
+args = AdversarialConfig(str(folder / "out"), use_cpu=True, bf16=False, report_to="none")
+one.create_optimizer(args.discriminator_training_args(), 10)
+for step in range(3):
+    one.update([""] * 4, conftest.texts(4, seed=10 * step + rank), conftest.texts(4, seed=100 + 10 * step + rank))
+torch.save(one.model.state_dict(), folder / f"idle_{{rank}}.bin")
+"""
+
+
 def save_models(folder, generator, discriminator):
     for name, (model, tokenizer) in (("g", generator), ("d", discriminator)):
         model.save_pretrained(folder / name)
@@ -75,6 +95,13 @@ def run_on_two_processes(script, folder):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
+
+
+def test_parameters_that_no_pass_uses_are_no_obstacle(tmp_path):
+    """BigBird's pooler has no part in its classifier, so its gradient never comes."""
+    run_on_two_processes(IMPORTS + IDLE, tmp_path)
+    ours, theirs = (torch.load(tmp_path / f"idle_{rank}.bin", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,20 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from ..checks import COUNT, FLAG, LABEL, Check, Choice, Instance, Number, checked, optional
-from ..models import check_vocabulary, checked_max_length, load_processing_class
+from ..models import (
+    check_vocabulary,
+    checked_max_length,
+    end_token_ids,
+    load_processing_class,
+    needs_equal_lengths,
+    unpadded_batches,
+)
 from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED, logit_penalty
 from .activation_checkpointing import checkpoint_activations
 from .calibration import CALIBRATION_FILE, Calibration, saved_calibration
 from .encoding import TextEncoder
 from .loading import (
+    bring_to_float32,
     checked_classifier,
     label_index,
     load_classifier,
@@ -67,10 +75,12 @@ class Discriminator:
     """A sequence classifier with its tokenizer, its optimizer and its schedule.
 
     Args:
-        model (`PreTrainedModel` or `PeftModel`): A sequence classifier with one label or more.
+        model (`PreTrainedModel` or `PeftModel`): A sequence classifier with one label or more. Weights in half
+            precision that are trained are brought to float32, in place.
         processing_class (`PreTrainedTokenizerBase`): Its tokenizer. A copy is kept, with padding on the right.
         label (`str` or `int`, *optional*): Which label means "real": name or index. With one label there is nothing to
-            say; with more the logit is the log-odds of that label, z_real - logsumexp(z_others).
+            say; with more the logit is the log-odds of that label, z_real - logsumexp(z_others), or, if they do not
+            exclude each other (`config.problem_type` is `"multi_label_classification"`), the label's own.
         loss (`str`, *optional*, defaults to `"bce"`): A key of [`~objectives.LOSSES`].
         max_length (`int`, *optional*): Texts are cut to this many tokens of the discriminator's tokenizer. The most
             the model can take by default.
@@ -128,6 +138,7 @@ class Discriminator:
         if gradient_checkpointing:
             checkpoint_activations(base, base.config.get_text_config())
         prepare_quantised_training(model)
+        bring_to_float32(model)
         self.model = model.eval()
         self.label = label_index(base.config, label, "discriminator_label", "real text", hint=NEW_HEAD)
         self.loss: Callable[..., Tensor] = LOSSES[loss]
@@ -151,7 +162,10 @@ class Discriminator:
         self.prefixes = PrefixScorer(model, self.processing_class, self.max_length) if prefixes else None
         self._token_dropout = TokenDropout(self.processing_class, dropout) if dropout else None
         precision = torch.float16 if fp16 else torch.bfloat16 if bf16 else None
-        self._passes = Passes(model, self.label, precision, self.prefixes)
+        exclusive = base.config.problem_type != "multi_label_classification"
+        self._passes = Passes(model, self.label, precision, self.prefixes, exclusive)
+        self._end_token_ids = end_token_ids(base)
+        self._pads = prefixes or not needs_equal_lengths(model, self._encoder.probe_rows(), self._encoder.pad)
 
     @classmethod
     def from_pretrained(
@@ -218,7 +232,7 @@ class Discriminator:
                 adapters.
         """
         self.model.save_pretrained(str(save_directory))
-        self.processing_class.save_pretrained(save_directory)
+        self._encoder.saved_processing_class().save_pretrained(save_directory)
         if self.calibration is not None:
             self.calibration.save(save_directory)
         else:
@@ -253,8 +267,9 @@ class Discriminator:
             `Tensor` of shape `(B,)`: float32; higher = more real.
         """
         texts, places = different_texts([*zip(prompts, completions, strict=True)])
-        logits = torch.cat([self._passes.logits(batch) for batch in self._batches(texts)])
-        return (logits if logits.dim() == 1 else logits[:, -1])[places.to(self.model.device)]
+        batches, order = self._batches(texts)
+        logits = torch.cat([self._passes.logits(batch) for batch in batches])
+        return (logits if logits.dim() == 1 else logits[:, -1])[order[places].to(self.model.device)]
 
     @torch.no_grad()
     def logits(self, batch: BatchEncoding) -> Tensor:
@@ -266,7 +281,10 @@ class Discriminator:
         Returns:
             `Tensor` of shape `(B,)`, or `(B, T)` with prefixes: float32; higher = more real.
         """
-        return self._passes.logits(batch)
+        if self._pads:
+            return self._passes.logits(batch)
+        batches, order = unpadded_batches(batch, len(batch["input_ids"]), self._end_token_ids)
+        return torch.cat([self._passes.logits(one) for one in batches])[order.to(self.model.device)]
 
     def log_ratio(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """Compute log p(x) - log q(x), of real to generated text, as far as the discriminator knows. Changes nothing.
@@ -414,7 +432,8 @@ class Discriminator:
         if not getattr(self.model, "is_quantized", False):  # a quantised model is placed when it is loaded
             self.model.to(device)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            self._passes.trained = DistributedDataParallel(self.model)
+            idle = self._passes.leaves_parameters_idle(self.encode([""], ["a"]))
+            self._passes.trained = DistributedDataParallel(self.model, find_unused_parameters=idle)
         return self
 
     def save_state(self, folder: str | Path) -> None:
@@ -453,10 +472,14 @@ class Discriminator:
         if state["scaler"]:  # empty but in float16
             self._scaler.load_state_dict(state["scaler"])
 
-    def _batches(self, texts: list[tuple[str, str]]) -> list[BatchEncoding]:
-        size = self.batch_size or len(texts)
+    def _batches(self, texts: list[tuple[str, str]]) -> tuple[list[BatchEncoding], Tensor]:
+        """Encode texts, and return the batches and the place of each text among their rows."""
+        size, order = self.batch_size or len(texts), torch.arange(len(texts))
         if self.prefixes is not None:
             prompts, completions = zip(*texts, strict=True)
             batches = self.prefixes.encode_in_batches(prompts, completions, size)
-            return [batch.to(self.model.device) for batch in batches]
-        return [self.encode(*zip(*texts[start : start + size], strict=True)) for start in range(0, len(texts), size)]
+            return [batch.to(self.model.device) for batch in batches], order
+        if not self._pads:
+            return unpadded_batches(self.encode(*zip(*texts, strict=True)), size, self._end_token_ids)
+        starts = range(0, len(texts), size)
+        return [self.encode(*zip(*texts[start : start + size], strict=True)) for start in starts], order

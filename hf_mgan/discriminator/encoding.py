@@ -3,9 +3,12 @@
 import copy
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from ..models import probe_texts, unpadded_rows
 
 
 class TextEncoder:
@@ -27,6 +30,7 @@ class TextEncoder:
     def __init__(self, processing_class: PreTrainedTokenizerBase, max_length: int) -> None:
         self.processing_class = tokenizer = copy.deepcopy(processing_class)
         self.max_length = max_length
+        self._given_padding_side = tokenizer.padding_side
         tokenizer.padding_side = "right"
         special, of_pair = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
         self._has_pairs = of_pair > special
@@ -45,6 +49,24 @@ class TextEncoder:
                     "tokenizer.pad_token and give the tokenizer as discriminator_processing_class."
                 )
             tokenizer.pad_token = tokenizer.eos_token
+
+    def probe_rows(self) -> list[dict[str, list[int]]]:
+        """Return encoded texts of several lengths, without padding, on which to try a model out."""
+        encoder = copy.copy(self)
+        encoder._has_warned = True  # these texts are nobody's
+        texts = probe_texts(self.processing_class)
+        return unpadded_rows(encoder.encode([""] * len(texts), texts))
+
+    def pad(self, rows: list[dict[str, list[int]]]) -> BatchEncoding:
+        """Make a batch of encoded texts, with padding on the right."""
+        merged: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+        return self.processing_class.pad(merged, return_tensors="pt")
+
+    def saved_processing_class(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer as it is saved: it pads on its own side, which XLNet's classifier, for one, needs."""
+        tokenizer = copy.copy(self.processing_class)
+        tokenizer.padding_side = self._given_padding_side
+        return tokenizer
 
     def encode(self, prompts: Sequence[str], completions: Sequence[str]) -> BatchEncoding:
         """Tokenise texts as [`Discriminator.encode`] describes; the tensors, of shape `(B, T)`, lie on the CPU."""
@@ -122,5 +144,4 @@ class TextEncoder:
             lengths = encoded["attention_mask"].sum(1).tolist()
             for number, place in enumerate(places):
                 rows[place] = {name: values[number, : lengths[number]].tolist() for name, values in encoded.items()}
-        merged = {name: [row[name] for row in rows] for name in rows[0]}
-        return self.processing_class.pad(merged, return_tensors="pt"), total_cut
+        return self.pad(rows), total_cut

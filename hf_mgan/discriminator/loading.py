@@ -175,6 +175,26 @@ def check_head_in_full_precision(model: PreTrainedModel) -> None:
         )
 
 
+def bring_to_float32(model: PreTrainedModel | PeftModel) -> None:
+    """Bring a model whose trained weights are in half precision to float32, in place.
+
+    In bfloat16 a weight has three digits, and most steps of an optimizer are less than the last of them. A classifier
+    that is loaded by its id is in float32 as well. Weights that are not trained stay as they are.
+
+    Raises:
+        ValueError: If the model is quantised, so that it cannot be converted.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in trained):
+        return
+    if getattr(model, "is_quantized", False):
+        raise ValueError(
+            "The discriminator's adapters or its head are in half precision, in which most steps of its optimizer are "
+            "rounded away. Load the quantised model with dtype=torch.float32, or give its id."
+        )
+    model.float()
+
+
 def prepare_quantised_training(model: PreTrainedModel | PeftModel) -> None:
     """Check that a quantised model can be trained, and keep bitsandbytes from packing its weights for inference.
 

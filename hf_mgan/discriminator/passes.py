@@ -25,6 +25,7 @@ class Passes:
         precision (`torch.dtype`, *optional*): Of the autocast that it runs under; none by default.
         prefixes ([`PrefixScorer`], *optional*): Reads off the logits of all prefixes, if they are wanted: logits are
             then of shape `(B, T)`, those of the texts themselves in the last place.
+        exclusive (`bool`, *optional*, defaults to `True`): Whether its labels exclude each other.
 
     Attributes:
         trained (`nn.Module`): What is called for a backward pass: the model, or the model within
@@ -37,10 +38,11 @@ class Passes:
         label: int,
         precision: torch.dtype | None,
         prefixes: PrefixScorer | None,
+        exclusive: bool = True,
     ) -> None:
         self.model = model
         self.trained: nn.Module = model
-        self._label, self._precision, self._prefixes = label, precision, prefixes
+        self._label, self._precision, self._prefixes, self._exclusive = label, precision, prefixes, exclusive
 
     def logits(self, batch: BatchEncoding) -> Tensor:
         """Compute the logits of a batch, float32, of shape `(B,)`, or `(B, T)` with prefixes."""
@@ -76,28 +78,37 @@ class Passes:
                 self._forward(self.trained, batch).backward(part)
         return logits.detach()
 
+    def leaves_parameters_idle(self, batch: BatchEncoding) -> bool:
+        """Try out whether there are trained parameters that the forward pass does not use, as in BigBird."""
+        self._forward(self.model, batch).sum().backward()
+        idle = any(parameter.requires_grad and parameter.grad is None for parameter in self.model.parameters())
+        self.model.zero_grad(set_to_none=True)
+        return idle
+
     def _forward(self, module: nn.Module, batch: BatchEncoding) -> Tensor:
         enabled = self._precision is not None
         with torch.autocast(self.model.device.type, self._precision or torch.bfloat16, enabled=enabled):
             values = self._prefixes.logits(module, batch) if self._prefixes else module(**batch).logits
-        return label_logits(values, self._label)
+        return label_logits(values, self._label, self._exclusive)
 
     def _without_sync(self) -> AbstractContextManager[None]:
         return self.trained.no_sync() if isinstance(self.trained, DistributedDataParallel) else nullcontext()
 
 
-def label_logits(values: Tensor, label: int) -> Tensor:
+def label_logits(values: Tensor, label: int, exclusive: bool = True) -> Tensor:
     """Compute the logit of being real from what a head says: its one label, or the log-odds of `label` among several.
 
     Args:
         values (`Tensor` of shape `(..., labels)`): Output of the head.
         label (`int`): Index of the label that means real.
+        exclusive (`bool`, *optional*, defaults to `True`): Whether the labels exclude each other. If not, as in
+            multi-label classification, the label's own logit is the log-odds that it holds.
 
     Returns:
         `Tensor` of shape `(...)`: float32; higher = more real.
     """
     values = values.float()
-    if values.size(-1) == 1:
-        return values[..., 0]
+    if values.size(-1) == 1 or not exclusive:
+        return values[..., label]
     others = [index for index in range(values.size(-1)) if index != label]
     return values[..., label] - values[..., others].logsumexp(-1)

@@ -101,21 +101,25 @@ class TextBatch:
     @classmethod
     def encoded(
         cls,
-        encode: Callable[[list[tuple[str, str]]], list[BatchEncoding]],
+        encode: Callable[[list[tuple[str, str]]], tuple[list[BatchEncoding], Tensor]],
         prompts: Sequence[str],
         completions: Sequence[str],
         references: Sequence[str],
         reference_prompts: Sequence[str] | None = None,
         past: Sequence[PastText] = (),
     ) -> "TextBatch":
-        """Encode generated and real texts with `encode`, together with texts of earlier batches."""
+        """Encode generated and real texts, together with texts of earlier batches.
+
+        `encode` returns batches, and the place of each text among their rows.
+        """
         fakes = [*zip(prompts, completions, strict=True), *(text.fake for text in past)]
         reals = [
             *zip(prompts if reference_prompts is None else reference_prompts, references, strict=True),
             *(text.real for text in past if text.real is not None),
         ]
         texts, places = different_texts([*fakes, *reals])
-        return cls(encode(texts), places, len(completions), len(past), len(references))
+        batches, order = encode(texts)
+        return cls(batches, order[places], len(completions), len(past), len(references))
 
     def real_and_fake(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Deal out a value for each different text, in the order of a loss: real, then generated, with earlier ones.

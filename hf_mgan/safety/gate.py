@@ -122,7 +122,6 @@ class SafetyGate:
             source = classifier if isinstance(classifier, (str, Path)) else base.config._name_or_path
             processing_class = load_processing_class(source, "safety classifier", "give processing_class=")
         self._windows = Windows(processing_class, model, max_length)
-        base.config.get_text_config().pad_token_id = self._windows.pad_token_id
         self._is_sigmoid = base.config.num_labels == 1 or base.config.problem_type == "multi_label_classification"
         self.model = model.eval().requires_grad_(False)
         self.device = base.device
@@ -175,11 +174,8 @@ class SafetyGate:
         pairs = list(dict.fromkeys(zip(prompts, texts, strict=True)))  # equal texts are read once
         windows, owners = self._windows.split(pairs)
         probs = torch.zeros(len(pairs), device=self.device)
-        # Windows of one length stand together, so that little is padded.
-        order = sorted(range(len(windows)), key=lambda place: len(windows[place]["input_ids"]))
-        for start in range(0, len(order), self.batch_size):
-            places = order[start : start + self.batch_size]
-            batch = self._windows.pad([windows[place] for place in places]).to(self.device)
+        for places, encoded in self._windows.batches(windows, self.batch_size):
+            batch = encoded.to(self.device)
             with torch.autocast(self.device.type, enabled=False):
                 logits = self.model(**batch).logits.float()  # Shape (windows, labels)
             of_label = (logits.sigmoid() if self._is_sigmoid else logits.softmax(1))[:, self.label]

@@ -1,16 +1,14 @@
 """From texts of any length to rows of tokens that a classifier can read."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
 
 import torch
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..models import check_vocabulary, checked_max_length
-
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
+from ..models import check_vocabulary, checked_max_length, end_token_ids, needs_equal_lengths, probe_texts
 
 
 class Windows:
@@ -20,7 +18,7 @@ class Windows:
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): The classifier's; a fast one.
-        model (`PreTrainedModel` or `PeftModel`): The classifier.
+        model (`PreTrainedModel` or `PeftModel`): The classifier, which is put into evaluation mode.
         max_length (`int`, *optional*): Tokens of a window, special tokens included.
 
     Attributes:
@@ -32,7 +30,7 @@ class Windows:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, model: "PreTrainedModel | PeftModel", max_length: int | None
+        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | PeftModel, max_length: int | None
     ) -> None:
         if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.is_fast:
             raise TypeError(
@@ -53,6 +51,11 @@ class Windows:
         self._tokenizer = tokenizer
         self._has_pairs = pair > single
         self._room, self._room_of_pair = self.max_length - single, self.max_length - pair
+        self._ends = end_token_ids(model)
+        inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        inner.config.get_text_config().pad_token_id = fill  # by which a causal classifier finds the last token
+        probe, _ = self.split([("", text) for text in probe_texts(tokenizer)])
+        self._needs_equal_lengths = needs_equal_lengths(model.eval(), probe, self.pad)
 
     def split(self, pairs: list[tuple[str, str]]) -> tuple[list[dict[str, list[int]]], list[int]]:
         """Split texts into windows.
@@ -101,6 +104,24 @@ class Windows:
             prompt if len(offsets) <= most else prompt[offsets[-most][0] :]
             for prompt, offsets in zip(prompts, encoded["offset_mapping"], strict=True)
         ]
+
+    def batches(self, rows: list[dict[str, list[int]]], size: int) -> Iterator[tuple[list[int], BatchEncoding]]:
+        """Yield batches of at most `size` rows, each with the numbers of its rows; rows of one length stand together.
+
+        Where padding would change the verdict, a batch holds rows of one length, and one number of end tokens, alone.
+        """
+        ends = set(self._ends)
+
+        def kind(number: int) -> tuple[int, int]:
+            ids = rows[number]["input_ids"]
+            return len(ids), sum(token in ends for token in ids)
+
+        ordered = sorted(range(len(rows)), key=kind)
+        groups = [list(group) for _, group in groupby(ordered, kind)] if self._needs_equal_lengths else [ordered]
+        for group in groups:
+            for start in range(0, len(group), size):
+                numbers = group[start : start + size]
+                yield numbers, self.pad([rows[number] for number in numbers])
 
     def pad(self, rows: list[dict[str, list[int]]]) -> BatchEncoding:
         """Pad rows on the right to one length, as tensors of shape `(rows, T)`."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.testing import assert_close
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -16,6 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from hf_mgan.safety import SafetyGate
 
 from ..conftest import VOCABULARY, bert_classifier, texts, word_tokenizer
+from ..discriminator import test_families as families
 
 
 NAN, INF = float("nan"), float("inf")
@@ -91,6 +93,7 @@ def test_is_unsafe_wherever_a_phrase_stands_in_any_length(pair_tokenizer, length
 def test_is_unsafe_after_a_prompt_of_any_length(pair_tokenizer, prompt_length):
     model = phrase_classifier()
     gate = SafetyGate(model, processing_class=pair_tokenizer, with_prompt=True)
+    model.shown.clear()  # it has been tried out
     prompt = "a " * (prompt_length - 1) + "dog"
     completions = [phrase_at(place, 60) for place in range(59)] + ["the " * 60]
     assert gate.is_unsafe([prompt] * 60, completions).tolist() == [True] * 59 + [False]
@@ -120,6 +123,7 @@ def test_tokenizer_without_padding_reads_an_empty_text():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(), eos_token="</s>")
     model = phrase_classifier()
     gate = SafetyGate(model, processing_class=tokenizer)
+    model.shown.clear()  # it has been tried out
     assert gate.is_unsafe(["", ""], ["", "king sleeps"]).tolist() == [False, True]
     assert model.shown[0] == [VOCABULARY["</s>"]]
 
@@ -127,6 +131,7 @@ def test_tokenizer_without_padding_reads_an_empty_text():
 def test_equal_texts_are_read_once(pair_tokenizer):
     model = phrase_classifier()
     gate = SafetyGate(model, processing_class=pair_tokenizer)
+    model.shown.clear()  # it has been tried out
     unsafe = gate.is_unsafe([""] * 4, ["king sleeps", "dog", "king sleeps", "dog"])
     assert unsafe.tolist() == [True, False, True, False]
     assert len(model.shown) == 2
@@ -283,3 +288,13 @@ def test_classifier_of_another_kind_is_refused(tokenizer):
             SafetyGate(len, **{name: value})
     with pytest.raises(ValueError, match=r"One prompt per completion .* got 1 and 2"):
         SafetyGate(len).is_unsafe([""], ["a", "b"])
+
+
+@pytest.mark.parametrize("family", ["bart", "t5", "fnet", "xlnet"])
+def test_verdict_does_not_depend_on_the_texts_beside_it(family):
+    """Some pool at the end token, of which a text may hold several; some are changed by padding."""
+    gate = SafetyGate(families.classifier(family), processing_class=families.tokenizer_with_ends(), with_prompt=True)
+    together = gate.unsafe_probs(families.OF, families.TEXTS)
+    alone = [gate.unsafe_probs([prompt], [text]) for prompt, text in zip(families.OF, families.TEXTS, strict=True)]
+    assert together.std() > 0
+    assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-6)
