@@ -430,7 +430,7 @@ def test_evaluator_takes_the_first_texts_of_a_stream(make_evaluated, held_out, d
         ({"training": ["a text"]}, TypeError, "training must be a Dataset.*got list"),
         ({"num_samples": 15}, ValueError, "num_samples must be at least 16, got 15"),
         ({"num_samples": 33}, ValueError, "compares 33 samples .* there are 32"),
-        ({"max_completion_length": 0}, ValueError, "max_completion_length must be at least 1, got 0"),
+        ({"max_completion_length": 0}, ValueError, "max_completion_length must be at least 1, or None, got 0"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         ({"temperature": 0.0}, ValueError, "temperature must be greater than 0 and finite, got 0.0"),
         ({"temperature": math.inf}, ValueError, "temperature must be greater than 0 and finite, got inf"),
