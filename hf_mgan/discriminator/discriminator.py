@@ -194,13 +194,14 @@ class Discriminator:
             revision (`str`, *optional*): Branch, tag or commit.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the model.
             fresh_head (`bool`, *optional*, defaults to `False`): Whether a new head takes the place of one that was
-                trained for something else.
+                trained for something else. Adapters that were saved with a head of one label keep it.
             attn_implementation (`str`, *optional*): Its attention, such as `"eager"`; transformers' choice by default.
             **kwargs: Arguments of [`Discriminator`]. Its weights are in float32, whatever they were saved in.
 
         Raises:
             ValueError: If quantisation is asked for without adapters, adapters on top of saved adapters, or a label
-                that the saved calibration is not for.
+                that the saved calibration is not for, if saved adapters are of another task, or there is no
+                tokenizer.
         """
         checked(ARGUMENTS, kwargs)
         source = str(pretrained_model_name_or_path)

@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import PeftConfig, PeftModel, PromptLearningConfig, TaskType, get_peft_model
+from peft.utils import load_peft_weights, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -28,7 +29,6 @@ def load_classifier(
     attn_implementation: str | None = None,
 ) -> PreTrainedModel | PeftModel:
     """Load a sequence classifier to be trained; arguments as in `Discriminator.from_pretrained`."""
-    source = {"revision": revision, "trust_remote_code": trust_remote_code}
     adapter = find_adapter_config_file(name, revision=revision) is not None
     if adapter and peft_config is not None:
         raise ValueError(
@@ -40,26 +40,74 @@ def load_classifier(
             "A quantised discriminator cannot be trained as it is: quantised weights take no gradient. Give "
             "discriminator_peft_config, for example LoraConfig(task_type='SEQ_CLS', target_modules='all-linear')."
         )
+    saved = _saved_adapters(name, revision) if adapter else None
+    base_name = name if saved is None else str(saved.base_model_name_or_path)
+    source = {
+        "revision": revision if saved is None else saved.revision,
+        "trust_remote_code": trust_remote_code,
+    }
     # Spelt out, since the default would train a classifier that was saved in bfloat16 in pure bfloat16.
     arguments: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation, **source}
-    base_name = PeftConfig.from_pretrained(name).base_model_name_or_path if adapter else name
     config = AutoConfig.from_pretrained(base_name, **source)
-    if not any("ForSequenceClassification" in architecture for architecture in config.architectures or []):
+    is_classifier = any("ForSequenceClassification" in architecture for architecture in config.architectures or [])
+    own_labels = _num_saved_labels(name, revision, config, trust_remote_code) if saved is not None else None
+    renews = fresh_head and own_labels != 1  # adapters that were saved with a head of one label have renewed it
+    if renews or not (is_classifier or own_labels):
         arguments["num_labels"] = 1
-    elif fresh_head:
-        arguments.update(num_labels=1, ignore_mismatched_sizes=True)
+    elif own_labels and not (is_classifier and own_labels == config.num_labels):
+        arguments["num_labels"] = own_labels
+    arguments["ignore_mismatched_sizes"] = is_classifier and "num_labels" in arguments
     if quantization_config is not None:
         arguments["quantization_config"] = _with_head_in_full_precision(quantization_config, config, trust_remote_code)
     model, report = AutoModelForSequenceClassification.from_pretrained(
         base_name, output_loading_info=True, **arguments
     )
-    if fresh_head:
+    if renews:
         _renew_head(model)
-    if adapter:
-        return PeftModel.from_pretrained(model, name, is_trainable=True)
+    if saved is not None and renews:
+        return _adapters_beside_a_new_head(model, name, revision, saved)
+    if saved is not None:
+        return PeftModel.from_pretrained(model, name, is_trainable=True, revision=revision)
     if peft_config is not None:
         return with_adapters(model, peft_config, {key.rpartition(".")[0] for key in report["missing_keys"]})
     return model
+
+
+def _saved_adapters(name: str, revision: str | None) -> PeftConfig:
+    saved = PeftConfig.from_pretrained(name, revision=revision)
+    if saved.task_type not in (None, TaskType.SEQ_CLS):
+        raise ValueError(
+            f"{name} holds adapters of the task type {saved.task_type!r}, and a discriminator is a sequence "
+            "classifier (task_type='SEQ_CLS'). Merge them into their model, merge_and_unload(), save that, and give "
+            "its folder."
+        )
+    return saved
+
+
+def _adapters_beside_a_new_head(
+    model: PreTrainedModel, name: str, revision: str | None, saved: PeftConfig
+) -> PeftModel:
+    """Put saved adapters on a classifier, but for the head that was saved with them."""
+    weights = load_peft_weights(name, device="cpu", revision=revision)
+    new = {f"base_model.model.{key}": value for key, value in model.state_dict().items()}
+    heads = tuple(f"base_model.model.{head}." for head in head_modules(model))
+    saved.inference_mode = False
+    loaded = get_peft_model(model, saved)
+    set_peft_model_state_dict(loaded, {k: new[k] if k.startswith(heads) else v for k, v in weights.items()})
+    return cast(PeftModel, loaded)
+
+
+def _num_saved_labels(name: str, revision: str | None, config: Any, trust_remote_code: bool) -> int | None:
+    """Return the number of labels of the head that was saved with adapters, None where none was."""
+    with torch.device("meta"):  # the structure, without weights
+        model = AutoModelForSequenceClassification.from_config(
+            copy.deepcopy(config), trust_remote_code=trust_remote_code
+        )
+    head = head_modules(model)[-1]
+    layers = [f"{head}.{layer}" for layer, weight in model.get_submodule(head).named_parameters() if weight.ndim == 2]
+    weights = load_peft_weights(name, device="cpu", revision=revision)
+    last = weights.get(f"base_model.model.{layers[-1]}") if layers else None
+    return None if last is None else len(last)
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:

@@ -17,7 +17,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 PROBE_LENGTHS = (1, 3, 6, 12)  # tokens, more or less
 # Share of the deviation of scores that rounding may change. Weights that are rounded themselves change more.
-TOLERANCE, TOLERANCE_IN_FEW_BITS = 1e-3, 5e-2
+TOLERANCE, TOLERANCE_OF_ROUNDED = 1e-3, 5e-2
 
 
 def end_token_ids(model: PreTrainedModel | PeftModel) -> list[int]:
@@ -42,7 +42,7 @@ def needs_equal_lengths(
     rows: Sequence[dict[str, list[int]]],
     pad: Callable[[list[dict[str, list[int]]]], BatchEncoding],
 ) -> bool:
-    """Try out whether a classifier scores a text otherwise if it is padded.
+    """Try out whether a text that is padded gets another score.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`): A sequence classifier in evaluation mode, trained or not.
@@ -60,8 +60,8 @@ def needs_equal_lengths(
     device = inner.device
     alone = torch.cat([model(**pad([row]).to(device)).logits.float() for row in rows])
     together = model(**pad(list(rows)).to(device)).logits.float()
-    in_few_bits = any(parameter.dtype != torch.float32 for parameter in model.parameters())
-    allowed = (TOLERANCE_IN_FEW_BITS if in_few_bits else TOLERANCE) * (alone - alone.mean(0)).abs().max()
+    is_rounded = any(parameter.dtype != torch.float32 for parameter in model.parameters())
+    allowed = (TOLERANCE_OF_ROUNDED if is_rounded else TOLERANCE) * (alone - alone.mean(0)).abs().max()
     return bool((together - alone).abs().max() > allowed)
 
 

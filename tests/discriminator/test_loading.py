@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from peft import AutoPeftModelForSequenceClassification, LoraConfig, PeftModel
+from peft import AutoPeftModelForSequenceClassification, LoraConfig, PeftModel, get_peft_model
 from torch.testing import assert_close
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertModel,
     DistilBertConfig,
@@ -170,3 +171,80 @@ def test_adapters_on_top_of_saved_adapters_are_refused(pair_tokenizer, tmp_path)
 def test_adapters_of_another_task_are_refused():
     with pytest.raises(ValueError, match="task_type='SEQ_CLS'"):
         with_adapters(bert_classifier(), LoraConfig(task_type="CAUSAL_LM", target_modules=["query"]))
+
+
+@pytest.fixture
+def saved_adapters(pair_tokenizer, tmp_path):
+    """Return a function that saves adapters on an encoder, or on a classifier, whose head has so many labels."""
+
+    def save(num_labels, of_base=None):
+        model = bert_classifier(num_labels=of_base or 1)
+        (model if of_base else BertModel(model.config)).save_pretrained(tmp_path / "base")
+        pair_tokenizer.save_pretrained(tmp_path / "base")
+        # As people have it by PEFT alone, without a tokenizer beside it.
+        loaded = AutoModelForSequenceClassification.from_pretrained(
+            tmp_path / "base", num_labels=num_labels, ignore_mismatched_sizes=True
+        )
+        lora = LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", init_lora_weights=False)
+        adapted = get_peft_model(loaded, lora).eval()
+        adapted.save_pretrained(tmp_path / "adapters")
+        return adapted, tmp_path / "adapters"
+
+    return save
+
+
+@pytest.mark.parametrize("of_base", [None, 2, 3], ids=["encoder", "two labels below", "three labels below"])
+@pytest.mark.parametrize("num_labels", [1, 2, 3])
+def test_saved_adapters_have_the_labels_they_had(saved_adapters, num_labels, of_base):
+    adapted, folder = saved_adapters(num_labels, of_base)
+    one = Discriminator.from_pretrained(folder, label=None if num_labels == 1 else num_labels - 1)
+    assert one.model.config.num_labels == num_labels
+    with torch.no_grad():
+        logits = adapted(**one.encode(PROMPTS, COMPLETIONS)).logits
+        assert_close(one.model(**one.encode(PROMPTS, COMPLETIONS)).logits, logits)
+    if num_labels > 1:
+        with pytest.raises(ValueError, match="discriminator_label"):
+            Discriminator.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("of_base", [None, 2], ids=["encoder", "classifier"])
+@pytest.mark.parametrize("num_labels", [2, 3])
+def test_saved_adapters_of_several_labels_get_a_fresh_head(saved_adapters, tmp_path, num_labels, of_base):
+    adapted, folder = saved_adapters(num_labels, of_base)
+    one = Discriminator.from_pretrained(folder, fresh_head=True)
+    assert one.model.config.num_labels == 1
+    before, saved = state(one.model), state(adapted)
+    adapters = [name for name in before if "lora_" in name]
+    assert adapters
+    assert all(torch.equal(before[name], saved[name]) for name in adapters)
+    with_optimizer(one, tmp_path / "args").update(PROMPTS, COMPLETIONS, texts(4))
+    changed = {name for name, value in state(one.model).items() if not torch.equal(value, before[name])}
+    assert changed == {*adapters, *(name for name in before if "modules_to_save" in name)}
+
+
+def test_names_of_labels_are_those_of_the_base(sentiment, tmp_path):
+    base = AutoModelForSequenceClassification.from_pretrained(sentiment)
+    get_peft_model(base, LoraConfig(r=2, target_modules=["q_lin"], task_type="SEQ_CLS")).save_pretrained(tmp_path)
+    assert Discriminator.from_pretrained(tmp_path, label="POSITIVE").label == 1
+
+
+def test_adapters_of_a_language_model_are_refused(generator, tokenizer, tmp_path):
+    generator.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM")
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), lora)
+    adapted.save_pretrained(tmp_path / "adapters")
+    with pytest.raises(ValueError, match=r"task type 'CAUSAL_LM'.*merge_and_unload"):
+        Discriminator.from_pretrained(tmp_path / "adapters")
+
+
+def test_folder_without_a_tokenizer_is_refused(tmp_path):
+    bert_classifier().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no tokenizer in .*discriminator_processing_class="):
+        Discriminator.from_pretrained(tmp_path)
+
+
+def test_tokens_without_an_embedding_are_refused(pair_tokenizer):
+    pair_tokenizer.add_tokens(["new"])
+    with pytest.raises(ValueError, match=r"discriminator's tokenizer.*'new'.*resize_token_embeddings"):
+        Discriminator(bert_classifier(), pair_tokenizer)

@@ -89,6 +89,17 @@ def test_wrong_type_of_discriminator_is_refused(make_trainer):
         make_trainer(discriminator=7)
 
 
+def test_discriminator_from_a_config_needs_its_tokenizer(make_trainer):
+    with pytest.raises(ValueError, match=r"was made from a configuration.*give discriminator_processing_class="):
+        make_trainer(discriminator_processing_class=None)
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+def test_discriminator_from_a_path(make_trainer, folder, as_path):
+    given = folder if as_path else str(folder)
+    make_trainer(discriminator=given, discriminator_processing_class=None).train()
+
+
 def test_adapters_on_top_of_adapters_are_refused(make_trainer):
     with pytest.raises(ValueError, match="discriminator_peft_config"):
         make_trainer(discriminator=with_adapters(bert_classifier(), LORA), discriminator_peft_config=LORA)
