@@ -23,7 +23,7 @@ from trl import GRPOTrainer
 
 from .config import AdversarialConfig
 from .data import RealSampler
-from .data.text_path import added_tokens
+from .data.text_path import without_added_end
 from .discriminator import Calibration, prepare_quantised_training
 from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
@@ -208,8 +208,8 @@ class AdversarialTrainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list) -> Any:
         """Leave out what a tokenizer puts behind every text, such as an end token: a prompt goes on."""
         prompt_ids, *others = super()._tokenize_prompts(prompts)
-        if isinstance(prompts[0], str) and (behind := added_tokens(self._tokenizer)[1]):
-            prompt_ids = [ids[: len(ids) - len(behind)] for ids in prompt_ids]
+        if isinstance(prompts[0], str):
+            prompt_ids = without_added_end(prompt_ids, self._tokenizer)
         return prompt_ids, *others
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:

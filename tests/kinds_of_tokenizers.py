@@ -7,7 +7,7 @@ import json
 from functools import cache
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 
 SENTENCES = [
@@ -116,4 +116,10 @@ def gemma():
     return of_pieces(special, False, "<bos> $A", **names)
 
 
-KINDS = {kind.__name__: kind for kind in (gpt2, qwen, single_bytes, llama, llama_with_eos, gemma)}
+@cache
+def byt5():
+    """Bytes without a trained part, by a tokenizer in Python, which knows no places of its tokens in a text."""
+    return ByT5Tokenizer(padding_side="left")
+
+
+KINDS = {kind.__name__: kind for kind in (gpt2, qwen, single_bytes, llama, llama_with_eos, gemma, byt5)}

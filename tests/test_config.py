@@ -60,6 +60,8 @@ FLAT = {
     "unit": "character",
     "min_prompt_tokens": 1,
     "max_prompt_tokens": 3,
+    "max_text_tokens": 64,
+    "dataset_num_proc": 1,
     "source_lang": "en",
     "target_lang": "de",
     "translation_template": "{source} =",

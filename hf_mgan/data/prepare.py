@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from ..checks import COUNT, Template, optional
+from ..checks import COUNT, INDEX, SEED, Check, Items, Template, Text, checked, optional
 from .rows import TRANSLATION_TEMPLATE, MessageRows, Pair, PromptRows, TextRows, TranslationRows, rows_of, short
 
 
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 FORMS = ("prompt", "text", "messages", "conversations", "translation")
 # What TRL hands to reward functions under names of its own.
 TAKEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
-TEMPLATE = Template(fields=("source_lang", "target_lang", "source"), needed="source")
+ARGUMENTS: dict[str, Check] = {
+    "prompt_tokens": Items(each=INDEX, several="a pair (least, greatest) of numbers of tokens", least=2),
+    "source_lang": Text(optional=True),
+    "target_lang": Text(optional=True),
+    "translation_template": Template(fields=("source_lang", "target_lang", "source"), needed="source"),
+    "seed": SEED,
+    "num_proc": optional(COUNT),
+    "max_text_tokens": optional(COUNT),
+}
 STREAMED = 64  # rows of a stream that are split at once
 AT_ONCE = 1000  # rows of a map-style dataset that are, as `datasets` has it
 
@@ -149,14 +157,12 @@ def prepare_dataset(
     columns = dataset_columns(dataset)
     form = form_of(columns)
     _check_columns(columns)
+    checked(ARGUMENTS, locals())
     low, high = prompt_tokens
-    for name, value in (("num_proc", num_proc), ("max_text_tokens", max_text_tokens)):
-        optional(COUNT)(name, value)
-    if not 0 <= low <= high:
+    if low > high:
         raise ValueError(
             f"prompt_tokens must be a range (least, greatest) with 0 <= least <= greatest, got {prompt_tokens}."
         )
-    TEMPLATE("translation_template", translation_template)
     rows = rows_of(
         form, processing_class, prompt_tokens, source_lang, target_lang, translation_template, seed, max_text_tokens
     )

@@ -165,9 +165,16 @@ def encode_beginnings(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase"
     """Encode texts that go on: with what the tokenizer puts before them, without what it puts behind them."""
     if not texts:
         return []
+    return without_added_end(tokenizer(list(texts), verbose=False)["input_ids"], tokenizer)
+
+
+def without_added_end(rows: Sequence[list[int]], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+    """Return encoded texts without what the tokenizer puts behind each.
+
+    A row of nothing else stays: T5's tokenizers put no second end behind an end token, which starts a text here.
+    """
     num_behind = len(added_tokens(tokenizer)[1])
-    rows = tokenizer(list(texts), verbose=False)["input_ids"]
-    return [list(row[: len(row) - num_behind]) for row in rows]
+    return [list(row[: len(row) - num_behind]) or list(row) for row in rows]
 
 
 def _templated(

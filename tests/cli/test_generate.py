@@ -39,7 +39,7 @@ def workplace(tmp_path, monkeypatch, folders):
     discriminator = Discriminator(bert_classifier(), tokenizer_of_pairs())
     discriminator.calibration = calibration(max_new_tokens=8)
     discriminator.save_pretrained(tmp_path / "out" / "discriminator")
-    (tmp_path / "my_rules.py").write_text(
+    (tmp_path / "gate_rules.py").write_text(
         "def dogs(texts):\n    return [float('dog' in text) for text in texts]\n\n\n"
         "def all_of_them(texts):\n    return [1.0] * len(texts)\n"
     )
@@ -244,14 +244,14 @@ def test_yaml_file_and_json_flags_say_the_same(workplace, capsys):
 
 @pytest.mark.parametrize("model", ["out", "plain"])
 def test_unsafe_texts_are_never_returned(workplace, capsys, model):
-    rows = run(capsys, model=model, safety_gate_name_or_path="my_rules.dogs", num_texts=20, prompts=["<s>"])
+    rows = run(capsys, model=model, safety_gate_name_or_path="gate_rules.dogs", num_texts=20, prompts=["<s>"])
     assert all("dog" not in row["completion"] for row in rows)
     assert max(row["tries"] for row in rows) > 1
 
 
 @pytest.mark.filterwarnings("ignore:2 of 2 prompts")
 def test_text_that_is_refused_has_no_line(workplace, capsys):
-    main(flags(safety_gate_name_or_path="my_rules.all_of_them", num_candidates=3))
+    main(flags(safety_gate_name_or_path="gate_rules.all_of_them", num_candidates=3))
     written = capsys.readouterr()
     assert written.out == ""
     assert "0 texts, inf draws per text kept" in written.err
@@ -262,7 +262,7 @@ def test_text_that_is_refused_has_no_line(workplace, capsys):
 def test_lines_are_rows_that_sft_trains_on(workplace, capsys):
     """Among 40 prompts, one candidate each, some are refused and have no line; TRL would stop at a completion null."""
     command = {"prompts": ["<s> the dog ", "<s> "], "num_texts": 20, "num_candidates": 1}
-    main(flags(safety_gate_name_or_path="my_rules.dogs", output="accepted/train.jsonl", **command))
+    main(flags(safety_gate_name_or_path="gate_rules.dogs", output="accepted/train.jsonl", **command))
     rows = [json.loads(line) for line in (workplace / "accepted/train.jsonl").read_text().splitlines()]
     assert 0 < len(rows) < 40
     assert f"{40 - len(rows)} refused by the filter" in capsys.readouterr().out
@@ -325,7 +325,7 @@ def run_again(capsys, monkeypatch):
         ({"model": None}, "give --model"),
         ({"prompts_file": "p.txt"}, "one place, got prompts and prompts_file"),
         ({"prompts": None, "prompts_file": "p.txt"}, "There is no file 'p.txt' in"),
-        ({"prompts": None, "prompts_file": "my_rules.py"}, "my_rules.py has an extension that is not known"),
+        ({"prompts": None, "prompts_file": "gate_rules.py"}, "gate_rules.py has an extension that is not known"),
         ({"prompts": None, "prompts_file": "out"}, "'out' is a folder where files are expected"),
         ({"num_texts": 0}, "num_texts must be at least 1, got 0"),
         ({"prompt_tokens": [1]}, r"prompt_tokens .* got \[1\]"),
@@ -338,7 +338,7 @@ def run_again(capsys, monkeypatch):
         ({"model": "plain", "num_candidates": None, "method": "resampling"}, "method='resampling' has no effect"),
         ({"discriminator": "plain"}, "plain is no trained discriminator, but GPT2LMHeadModel"),
         ({"safety_gate_threshold": 0.4}, "safety_gate_threshold=0.4"),
-        ({"safety_gate_name_or_path": "my_rules.cats"}, "safety_gate_name_or_path .*'cats'"),
+        ({"safety_gate_name_or_path": "gate_rules.cats"}, "safety_gate_name_or_path .*'cats'"),
         ({"output": "out"}, "output is 'out', which cannot be written"),
         ({"tempreature": 1.0}, "tempreature"),
     ],
