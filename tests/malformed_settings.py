@@ -106,6 +106,9 @@ CONFIG = {
     "real_text_coef": NOT_NEGATIVE,
     "min_prompt_tokens": INDEX,
     "max_prompt_tokens": INDEX,
+    "max_text_tokens": COUNT_OR_NONE,
+    "dataset_num_proc": COUNT_OR_NONE,
+    "unit": choice("Word"),
     "source_lang": text(optional=True),
     "target_lang": text(optional=True),
     "translation_template": text("{", "{other}", "{0}", "no source"),
@@ -221,7 +224,6 @@ EVALUATOR = {
     "safety": thing([]),
     "bleu": flag(),
     "reverse_perplexity": flag(),
-    "words": thing("word", optional=False),
     "seed": SEED,
     "batch_size": COUNT,
 }
