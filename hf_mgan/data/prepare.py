@@ -119,13 +119,11 @@ def prepare_dataset(
     """Give a dataset the columns `prompt` and `completion`, and check its rows.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`): Rows with one of
-            - `prompt`, with the reference in `completion` where there is one, or a list of several references, each of
-              which becomes a row; returned as it is if there is nothing to change;
-            - `text`: its first k tokens become the prompt, the rest the completion;
-            - `messages` (or `conversations`): the last message, the assistant's, becomes the completion, those before
-              it the prompt;
-            - `translation`, a dict of two or more languages.
+        dataset (`Dataset` or `IterableDataset`): Rows of one shape. `prompt`, with the reference in `completion` where
+            there is one, or a list of several references, each of which becomes a row; returned as it is if there is
+            nothing to change. `text`: its first k tokens become the prompt, the rest the completion. `messages` (or
+            `conversations`): the last message, the assistant's, becomes the completion, those before it the prompt.
+            `translation`: a dict of two or more languages.
         processing_class (`PreTrainedTokenizerBase`): The generator's tokenizer, which counts the tokens of a prompt.
         prompt_tokens (`tuple[int, int]`, *optional*, defaults to `(0, 0)`): For `text`: the least and the greatest k,
             drawn uniformly for each row. The prompt is the start of the sequence followed by k tokens; with k = 0
