@@ -33,7 +33,7 @@ ARGUMENTS: dict[str, Check] = {
     "num_proc": optional(COUNT),
     "max_text_tokens": optional(COUNT),
 }
-STREAMED = 64  # rows of a stream that are split at once
+STREAMED = 256  # rows of a stream that are split at once
 AT_ONCE = 1000  # rows of a map-style dataset that are, as `datasets` has it
 
 

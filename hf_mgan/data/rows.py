@@ -4,13 +4,13 @@ In: a row and its number. Out: no pair (a row without text in a corpus), one, or
 What is no row of its shape is an error that says which row, what it has, and the line that mends it.
 """
 
+import hashlib
 import itertools
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from .text_path import Text, encode_beginnings, plain_text, start_of_sequence
+from .text_path import IDS_ALONE, Text, encode_beginnings, plain_text, start_of_sequence
 
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ class TextRows:
         """Return the windows of each text, which it is made of."""
         if self.window is None or not texts:
             return [[text] for text in texts]
-        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        encoded = self.tokenizer(texts, add_special_tokens=False, **IDS_ALONE)
         windows = []
         for place, (text, ids) in enumerate(zip(texts, encoded["input_ids"], strict=True)):
             ends: list[int] = []
@@ -313,12 +313,9 @@ class TextRows:
 
     def _cuts(self, names: list[str], texts: list[str]) -> list[int]:
         """Return the number of characters of each prompt; its draw depends on the name of the text."""
-        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        encoded = self.tokenizer(texts, add_special_tokens=False, **IDS_ALONE)
         ids = encoded["input_ids"]
-        counts = [
-            max(0, min(random.Random(f"{self.seed}-{name}").randint(self.low, self.high), len(row) - 1))
-            for name, row in zip(names, ids, strict=True)
-        ]
+        counts = [max(0, min(self._drawn(name), len(row) - 1)) for name, row in zip(names, ids, strict=True)]
         [before] = encode_beginnings([self.start], self.tokenizer)
         cuts, open_places = [0] * len(texts), [place for place, count in enumerate(counts) if count]
         for _ in range(ATTEMPTS):
@@ -335,6 +332,11 @@ class TextRows:
             if not open_places:
                 break
         return cuts
+
+    def _drawn(self, name: str) -> int:
+        """Return a number of tokens from `low` to `high` that depends on the seed and the name alone."""
+        drawn = hashlib.blake2b(f"{self.seed}-{name}".encode(), digest_size=8).digest()
+        return self.low + int.from_bytes(drawn, "big") % (self.high - self.low + 1)
 
     def _end(self, encoded: Any, place: int, count: int, text: str, ids: list[int]) -> int | None:
         """Return the character at which the first `count` tokens of a text end, None if they end within one."""

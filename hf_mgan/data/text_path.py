@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Messages: TypeAlias = list[dict[str, Any]]
 Text: TypeAlias = str | Messages
+# Of many short texts the lists of the masks take longer than the tokens; a text that is longer than a model can read
+# is cut later.
+IDS_ALONE: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
 CONTEXT = 16  # tokens of a prompt that a completion is decoded behind; the last one is what matters
 UNDECODABLE = "\ufffd"  # what a tokenizer writes for bytes that are no character
 
@@ -165,7 +168,7 @@ def encode_beginnings(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase"
     """Encode texts that go on: with what the tokenizer puts before them, without what it puts behind them."""
     if not texts:
         return []
-    return without_added_end(tokenizer(list(texts), verbose=False)["input_ids"], tokenizer)
+    return without_added_end(tokenizer(list(texts), **IDS_ALONE)["input_ids"], tokenizer)
 
 
 def without_added_end(rows: Sequence[list[int]], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
@@ -174,7 +177,7 @@ def without_added_end(rows: Sequence[list[int]], tokenizer: "PreTrainedTokenizer
     A row of nothing else stays: T5's tokenizers put no second end behind an end token, which starts a text here.
     """
     num_behind = len(added_tokens(tokenizer)[1])
-    return [list(row[: len(row) - num_behind]) or list(row) for row in rows]
+    return [row[: len(row) - num_behind] or row for row in rows] if num_behind else list(rows)
 
 
 def _templated(
@@ -377,9 +380,9 @@ class TextPath:
         Those of the reference alone may begin with a white space that it does not have; behind a line break they
         do not.
         """
-        alone = self.tokenizer(reference, add_special_tokens=False, verbose=False)["input_ids"]
+        alone = self.tokenizer(reference, add_special_tokens=False, **IDS_ALONE)["input_ids"]
         line, after = (
-            self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            self.tokenizer(text, add_special_tokens=False, **IDS_ALONE)["input_ids"]
             for text in ("\n", "\n" + reference)
         )
         candidates = [alone, *([after[len(line) :]] if after[: len(line)] == line else [])]
@@ -407,5 +410,5 @@ class TextPath:
                 [written] = self.decode([start], [row])
                 if written.strip() == text.strip():
                     return row
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=False, **IDS_ALONE)["input_ids"]
         return self._ended(list(ids), self.tokenizer.eos_token_id if end is None else end)
