@@ -5,7 +5,7 @@ In: the datasets as the trainer is given them. Out: prepared ones, and [`~data.R
 
 from typing import TYPE_CHECKING, Any, cast
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import is_conversational
 
@@ -18,8 +18,6 @@ from .arguments import named_datasets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from datasets import IterableDataset
 
 
 def prepared_data(
@@ -66,7 +64,14 @@ def check_columns(given: dict[str, Any], processing_class: Any) -> None:
 
 
 def check_number_of_rows(dataset: Any, args: AdversarialConfig) -> None:
-    """Check that a map-style training set fills a generation batch, without which there would be no step at all."""
+    """Check that a training set fills a generation batch, without which there would be no step at all.
+
+    Of a stream it is known whether it has a row.
+    """
+    if args.max_steps <= 0 and args.num_train_epochs == 0:  # the discriminator alone is trained
+        return
+    if isinstance(dataset, IterableDataset) and next(iter(dataset), None) is None:
+        raise ValueError("train_dataset is a stream without any row: look at what it reads, and at its filters.")
     prompts = cast(int, args.generation_batch_size) // cast(int, args.num_generations)
     if isinstance(dataset, Dataset) and len(dataset) < prompts:
         raise ValueError(
