@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TRANSLATION_TEMPLATE = "Translate from {source_lang} to {target_lang}.\n{source}\n"
 SHORT = 60  # characters of a value in an error
 ATTEMPTS = 16  # tokens by which a cut is moved, at most
+REACH = 16  # characters of a token that are read of a long text; few have more
 
 
 class Pair(NamedTuple):
@@ -313,7 +314,15 @@ class TextRows:
 
     def _cuts(self, names: list[str], texts: list[str]) -> list[int]:
         """Return the number of characters of each prompt; its draw depends on the name of the text."""
-        encoded = self.tokenizer(texts, add_special_tokens=False, **IDS_ALONE)
+        # Of a long text the beginning is enough, unless it has unusually long tokens.
+        beginnings = [text[: REACH * (self.high + 1)] for text in texts]
+        encoded = self.tokenizer(beginnings, add_special_tokens=False, **IDS_ALONE)
+        is_enough = (
+            len(row) >= self.high + ATTEMPTS or len(beginning) == len(text)
+            for row, beginning, text in zip(encoded["input_ids"], beginnings, texts, strict=True)
+        )
+        if not all(is_enough):
+            encoded = self.tokenizer(texts, add_special_tokens=False, **IDS_ALONE)
         ids = encoded["input_ids"]
         counts = [max(0, min(self._drawn(name), len(row) - 1)) for name, row in zip(names, ids, strict=True)]
         [before] = encode_beginnings([self.start], self.tokenizer)
