@@ -4,8 +4,8 @@
     python -m benchmarks.pages --check   # fail if one is not what the committed results make of it
     python -m benchmarks.pages --demo demo/demo.json --evaluation OUT/report.json   # take in what these commands found
 
-The pages are recipe, oracle, real_text, guided_language, supported_models, memory and results; each is made of a
-template beside its benchmark and of benchmarks/results.
+The pages are recipe, oracle, real_text, guided_language, guided_text, supported_models, memory and results; each is
+made of a template beside its benchmark and of benchmarks/results.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..guided_language.tables import page as guided_language_page
+from ..guided_text.tables import page as guided_text_page
 from ..hardware.architectures import page as architectures_page
 from ..hardware.memory_page import page as memory_page
 from ..oracle.tables import page as oracle_page
@@ -32,6 +33,7 @@ def _results(name: str) -> list[dict]:
 WRITTEN: dict[str, Callable[[], str]] = {
     "supported_models": lambda: architectures_page(_results("architectures")),
     "guided_language": lambda: guided_language_page(_results("guided_language")),
+    "guided_text": lambda: guided_text_page(_results("guided_text")),
     "memory": lambda: memory_page(_results("memory"), _results("gpu")),
     "oracle": lambda: oracle_page(_results("oracle")),
     "real_text": lambda: real_text_page(_results("real_text")),
