@@ -57,7 +57,7 @@ class AdversarialTrainer(GRPOTrainer):
     and transformers call it. Every override calls `super()`; in the warm-up `_calculate_rewards` does not.
 
     Args:
-        model (`str`, `PreTrainedModel` or `PeftModel`): The generator, as in [`~trl.GRPOTrainer`].
+        model (`str`, `PreTrainedModel` or `PeftModel`): The generator, as in [`~trl.GRPOTrainer`], or saved adapters.
         reward_funcs (*optional*): *Further* rewards beside the discriminator's, as in [`~trl.GRPOTrainer`];
             `reward_weights` and `reward_processing_classes` belong to them.
         args ([`AdversarialConfig`], *optional*): Settings; the defaults with `output_dir` `<model>-GAN` if missing.

@@ -28,12 +28,12 @@ def end_token_ids(model: PreTrainedModel | PeftModel) -> list[int]:
 
 
 def probe_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return texts of several lengths, of ordinary tokens from all over the vocabulary."""
+    """Return an empty text and texts of several lengths, of ordinary tokens from all over the vocabulary."""
     special = set(tokenizer.all_special_ids)
     ids = sorted(index for index in tokenizer.get_vocab().values() if index not in special)
     longest = max(PROBE_LENGTHS)
     chosen = [ids[place * len(ids) // longest] for place in range(longest)]
-    return [cast(str, tokenizer.decode(chosen[-length:])) for length in PROBE_LENGTHS]
+    return ["", *(cast(str, tokenizer.decode(chosen[-length:])) for length in PROBE_LENGTHS)]
 
 
 @torch.no_grad()
@@ -51,6 +51,9 @@ def needs_equal_lengths(
 
     Returns:
         `bool`: Whether the logits move by more than rounding does, as a share of their deviation between texts.
+
+    Raises:
+        ValueError: If it cannot read one of the texts.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if inner.config.is_encoder_decoder:  # whose texts must have equally many end tokens
@@ -58,11 +61,21 @@ def needs_equal_lengths(
     if "flash" in str(inner.config._attn_implementation):  # its kernels take the padding out, and want a GPU
         return False
     device = inner.device
-    alone = torch.cat([model(**pad([row]).to(device)).logits.float() for row in rows])
+    alone = torch.cat([_logits_alone(model, row, pad([row]).to(device)) for row in rows])
     together = model(**pad(list(rows)).to(device)).logits.float()
     is_rounded = any(parameter.dtype != torch.float32 for parameter in model.parameters())
     allowed = (TOLERANCE_OF_ROUNDED if is_rounded else TOLERANCE) * (alone - alone.mean(0)).abs().max()
     return bool((together - alone).abs().max() > allowed)
+
+
+def _logits_alone(model: PreTrainedModel | PeftModel, row: dict[str, list[int]], batch: BatchEncoding) -> Tensor:
+    try:
+        return model(**batch).logits.float()
+    except RuntimeError as error:  # of its layers: CANINE pools over four characters
+        raise ValueError(
+            f"{type(model).__name__} cannot read a text of {len(row['input_ids'])} tokens, and completions may be as "
+            f"short: give another classifier. It says: {error}"
+        ) from error
 
 
 def unpadded_rows(encoded: BatchEncoding) -> list[dict[str, list[int]]]:

@@ -52,6 +52,11 @@ def test_family_that_padding_leaves_alone_is_padded(family, settings, seed):
     assert not tried(classifier(family, settings, seed))
 
 
+def test_classifier_that_reads_no_short_texts_is_refused():
+    with pytest.raises(ValueError, match=r"CanineFor.* cannot read a text of 2 tokens.*another classifier"):
+        tried(classifier("canine", SIZES))
+
+
 def test_batches_have_one_length_and_one_number_of_ends():
     ids = torch.tensor([[5, 2, 0], [5, 6, 2], [6, 2, 0], [2, 6, 2], [7, 2, 0]])
     encoded = BatchEncoding({"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 0], [1] * 3] * 2 + [[1, 1, 0]])})
