@@ -72,6 +72,7 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
         "rows": rows_table(runs),
         "discriminators": discriminators_table(runs),
         "seeds": ", ".join(str(run["seed"]) for run in runs),
+        "texts": str(runs[0]["rows"][REAL].get("fine_tuned_texts", "")) if runs else "",
         "words": f"{statistics.fmean(run['real_words'] for run in runs):.1f}" if runs else "",
     }.items():
         text = text.replace("{" + name + "}", made)
