@@ -391,12 +391,19 @@ class Discriminator:
     def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
         """Clip the gradients, take the step, and return their norm before.
 
-        There is no step where the scaled gradient is not finite; it is an error if it is not however small it is
-        scaled.
+        There is no step where the gradient is not finite, which is an error: with float16 only if it is not finite
+        however small it is scaled.
         """
         self._scaler.unscale_(optimizer)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         grad_norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
+        if not self._scaler.is_enabled() and not grad_norm.isfinite():
+            optimizer.zero_grad(set_to_none=True)
+            raise FloatingPointError(
+                f"The norm of the discriminator's gradient is {grad_norm.item()} at its update {self.num_updates}, "
+                "though its loss is finite. Nothing has been changed. Lower discriminator_learning_rate, or leave out "
+                "what divides by zero in its backward pass; the last checkpoint is intact."
+            )
         scale = self._scaler.get_scale()
         self._scaler.step(optimizer)
         self._scaler.update()

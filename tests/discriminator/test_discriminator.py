@@ -275,6 +275,20 @@ def test_non_finite_loss_stops_before_anything_moves(discriminator, tmp_path):
         assert_close(old, new, equal_nan=True, atol=0, rtol=0)
 
 
+def test_non_finite_gradient_stops_before_anything_moves(discriminator, tmp_path):
+    """A finite loss may have a gradient that is not: one parameter's is enough."""
+    with_optimizer(discriminator, tmp_path)
+    parameter = next(one for one in discriminator.model.parameters() if one.requires_grad)
+    parameter.register_hook(lambda gradient: torch.full_like(gradient, float("nan")))
+    before = parameters(discriminator)
+    with pytest.raises(FloatingPointError, match="gradient is nan at its update 0"):
+        discriminator.update(PROMPTS, COMPLETIONS, texts(4))
+    for old, new in zip(before, parameters(discriminator), strict=True):
+        assert_close(old, new, atol=0, rtol=0)
+    assert discriminator.num_updates == 0
+    assert all(one.grad is None for one in discriminator.model.parameters())
+
+
 def test_update_without_an_optimizer_is_refused(discriminator):
     with pytest.raises(RuntimeError, match="create_optimizer"):
         discriminator.update(PROMPTS, COMPLETIONS, texts(4))
