@@ -144,7 +144,7 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--generator", default=GENERATOR, help="id on the Hub, or folder")
     parser.add_argument("--discriminator", default=ENCODER, help="id on the Hub, or folder")
     parser.add_argument("--output", type=Path, default=RESULTS / "guided_cost.jsonl")
-    parser.add_argument("--texts", type=int, default=256)
+    parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--max_new_tokens", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
