@@ -28,6 +28,7 @@ from .discriminator import Calibration, prepare_quantised_training
 from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
 from .training.final_updates import FinalUpdates, fit_discriminator
+from .training.finite_weights import check_finite
 from .training.generation import generate_without_cache, unwrapped_generator
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
 from .training.real_text_loss import real_text_batch, real_text_nll
@@ -299,7 +300,12 @@ class AdversarialTrainer(GRPOTrainer):
             )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the generator as always, and the discriminator in `discriminator/` beside it."""
+        """Save the generator as always, and the discriminator in `discriminator/` beside it.
+
+        Every checkpoint begins here, before older ones are removed.
+        """
+        check_finite("generator", self.model)
+        check_finite("discriminator", self.discriminator.model)
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             self.discriminator.save_pretrained(model_folder(output_dir or self.args.output_dir))
