@@ -39,8 +39,7 @@ from .discriminator import (
     check_optimizer,
     check_regularization,
 )
-from .metrics import Unit
-from .metrics.units import SPLITTERS
+from .metrics.units import SPLITTERS, Unit
 from .objectives import LOSSES, REWARDS
 
 

@@ -80,6 +80,7 @@ def make_trainer(
     args = AdversarialConfig(
         str(output),
         max_steps=STEPS,
+        min_prompt_tokens=2,
         max_prompt_tokens=2,
         max_completion_length=8,
         per_device_train_batch_size=8,

@@ -109,10 +109,10 @@ def evaluate_generator(
             a name, a name is that of no model, the encoder has the weights of a discriminator that lies beside a
             model, or the folder holds parts of an evaluation with other settings.
     """
+    require_packages("An evaluation", "matplotlib", "sacrebleu", "scikit-learn", "scipy")
     for name, data in (("held_out", held_out), ("training", training)):
         if not isinstance(data, Dataset) and not (name == "training" and data is None):
             raise TypeError(f"{name} must be a Dataset, got {type(data).__name__}: give one split, not streaming.")
-    require_packages("An evaluation", "matplotlib", "sacrebleu", "scikit-learn", "scipy")
     checked(ARGUMENTS, locals())
     config = config or EvaluationConfig()
     config.check()

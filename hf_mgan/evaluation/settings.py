@@ -17,8 +17,7 @@ from ..checks import (
     integer,
     optional,
 )
-from ..metrics import Unit
-from ..metrics.units import SPLITTERS
+from ..metrics.units import SPLITTERS, Unit
 
 
 DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64", "double")

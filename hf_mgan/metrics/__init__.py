@@ -45,7 +45,7 @@ from .module_path import module_path
 from .repetition import repeated_share, repetition
 from .self_bleu import self_bleu
 from .two_sample_test import C2STResult, CalibrationBin, auc_difference, c2st, fine_tuned_c2st
-from .units import Unit, split_into_units
+from .units import split_into_units
 
 
 __all__ = [
@@ -58,7 +58,6 @@ __all__ = [
     "Memorisation",
     "ReversePerplexity",
     "TextNll",
-    "Unit",
     "auc",
     "auc_difference",
     "auc_interval",

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..metrics import Unit, duplicates, self_bleu, split_into_units
+from ..metrics import duplicates, self_bleu, split_into_units
+from ..metrics.units import Unit
 
 
 # Self-BLEU compares every text with every other one; so many show a collapse, at a cost that a step does not feel.

@@ -202,7 +202,7 @@ def test_optimizer_that_needs_a_trainer_is_refused(make_config, name):
 
 
 def test_arguments_that_make_no_optimizer_are_refused(make_config):
-    with pytest.raises(ValueError, match=r"optim='sgd'.*cannot be made.*optim_args"):
+    with pytest.raises(ValueError, match="optim_args in discriminator_optim_kwargs must be pairs"):
         make_config(discriminator_optim_kwargs={"optim": "sgd", "optim_args": "momentum"})
 
 

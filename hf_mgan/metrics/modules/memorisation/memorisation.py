@@ -1,6 +1,7 @@
 """Memorisation for `evaluate`: how much generated texts copy from the training texts, beside held-out real texts."""
 
-from hf_mgan.metrics import Unit, hub_metric, memorisation, split_into_units
+from hf_mgan.metrics import hub_metric, memorisation, split_into_units
+from hf_mgan.metrics.units import Unit
 
 
 class Memorisation(hub_metric.TextMetric):
