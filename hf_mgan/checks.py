@@ -21,6 +21,7 @@ import math
 import os
 import re
 import string
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sized
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -35,7 +36,7 @@ Checked = TypeVar("Checked", bound="Check")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class Check(ABC):
     """What a setting may be. Called with its name and a value, it returns the value or raises.
 
     Args:
@@ -61,8 +62,9 @@ class Check:
             return None
         return self._check(name, value.item() if isinstance(value, np.generic) else value)
 
+    @abstractmethod
     def _check(self, name: str, value: Any) -> Any:
-        raise NotImplementedError
+        """Return a value that is not None, checked."""
 
     def _refusal(self, name: str, allowed: str, value: Any, advice: str = "") -> str:
         allowed = f"{allowed}, or None" if self.optional else allowed

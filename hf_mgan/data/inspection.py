@@ -4,7 +4,6 @@ In: prepared rows and the path of texts. Out: the path with the boundary that al
 where the generator cannot write the references, or would not begin or end where they do.
 """
 
-import os.path
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -12,8 +11,8 @@ from typing import Any, cast
 
 from datasets import Dataset, IterableDataset
 
+from ..checks import shown
 from ..metrics.units import HAS_NO_SPACES
-from .rows import short
 from .text_path import Text, TextPath, plain_text
 
 
@@ -102,7 +101,7 @@ def _check_writable(references: list[str], texts: list[str], name: str) -> None:
     lost = [place for place, (before, after) in enumerate(sizes) if after < (1 - LOST) * before]
     if not lost:
         return
-    example = short(references[lost[0]])
+    example = shown(references[lost[0]])
     said = (
         f"The generator's tokenizer cannot write the references of {name}: of {len(lost)} of {len(texts)} it keeps "
         f"less than half of the characters, for example of {example}. It has no tokens for them"
@@ -140,19 +139,19 @@ def _check_boundary(pairs: list[tuple[Text, Text]], boundary: str | None, name: 
     trailing = sum(prompt.endswith((" ", "\t")) for prompt, _ in texts)
     joined = sum(_runs_together(prompt, text) for prompt, text in texts)
     prompt, text = texts[0]
-    shown = f"{os.path.basename(prompt)[-20:]!r} + {text[:20]!r}"
+    example = f"{prompt[-20:]!r} + {text[:20]!r}"
     if trailing > len(texts) / 2:
         warnings.warn(
-            f"{trailing} of {len(texts)} prompts of {name} end in a space (for example {shown}), and most tokenizers "
-            "have a space at the beginning of a word: the tokens of prompt and completion are then other ones than "
+            f"{trailing} of {len(texts)} prompts of {name} end in a space (for example {example}), and most "
+            "tokenizers have a space at the beginning of a word: the tokens of prompt and completion are then other ones than "
             "those of the text. Move it: {'prompt': row['prompt'].rstrip(), 'completion': ' ' + row['completion']}.",
             stacklevel=4,
         )
     elif joined > len(texts) / 2:
         warnings.warn(
             f"{joined} of {len(texts)} completions of {name} follow their prompts without white space (for example "
-            f"{shown}), where a language model begins with one. The discriminator is shown both kinds of text without "
-            "it; the likelihood of references is that of the text as it stands. Add it, if it is missing: "
+            f"{example}), where a language model begins with one. The discriminator is shown both kinds of text "
+            "without it; the likelihood of references is that of the text as it stands. Add it, if it is missing: "
             "{'completion': ' ' + row['completion']}.",
             stacklevel=4,
         )

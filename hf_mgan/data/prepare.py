@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from ..checks import COUNT, INDEX, SEED, Check, Items, Template, Text, checked, optional
-from .rows import TRANSLATION_TEMPLATE, MessageRows, Pair, PromptRows, TextRows, TranslationRows, rows_of, short
+from ..checks import COUNT, INDEX, SEED, Check, Items, Template, Text, checked, optional, shown
+from .rows import TRANSLATION_TEMPLATE, MessageRows, Pair, PromptRows, TextRows, TranslationRows, rows_of
 
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def check_is_dataset(name: str, given: Any) -> None:
         mend = f"Make one of the columns: {name}=Dataset.from_dict(columns)."
     else:
         mend = "Make one of it, for example with Dataset.from_list or IterableDataset.from_generator."
-    raise TypeError(f"{name} must be a datasets.Dataset or IterableDataset, got {short(given)}. {mend}")
+    raise TypeError(f"{name} must be a datasets.Dataset or IterableDataset, got {shown(given)}. {mend}")
 
 
 def form_of(columns: list[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from ..checks import shown
 from .text_path import IDS_ALONE, Text, encode_beginnings, plain_text, start_of_sequence
 
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TRANSLATION_TEMPLATE = "Translate from {source_lang} to {target_lang}.\n{source}\n"
-SHORT = 60  # characters of a value in an error
 ATTEMPTS = 16  # tokens by which a cut is moved, at most
 REACH = 16  # characters of a token that are read of a long text; few have more
 
@@ -40,12 +40,6 @@ def row_error(number: int, problem: str, mend: str) -> ValueError:
     return ValueError(f"Row {number} {problem} {mend}")
 
 
-def short(value: Any) -> str:
-    """Return a value as an error shows it: with its type, in at most 60 characters."""
-    written = repr(value)
-    return f"{written if len(written) <= SHORT else written[: SHORT - 3] + '...'} ({type(value).__name__})"
-
-
 def is_messages(value: Any) -> bool:
     """Return whether a value is a conversation: a list of dicts."""
     return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)
@@ -66,7 +60,7 @@ def text_of(number: int, name: str, value: Any) -> str:
         mend = (
             f"Join it: dataset.map(lambda row: {{{name!r}: ' '.join(row[{name!r}])}}); conversations go to `messages`."
         )
-    raise row_error(number, f"has {short(value)} as {name!r}, which must be a string.", mend)
+    raise row_error(number, f"has {shown(value)} as {name!r}, which must be a string.", mend)
 
 
 def conversation_of(number: int, name: str, value: Any) -> list[dict[str, Any]]:
@@ -77,23 +71,23 @@ def conversation_of(number: int, name: str, value: Any) -> list[dict[str, Any]]:
     """
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         mend = f"Read it: dataset.map(lambda row: {{{name!r}: json.loads(row[{name!r}])}})."
-        raise row_error(number, f"has {short(value)} as {name!r}, a conversation written as JSON.", mend)
+        raise row_error(number, f"has {shown(value)} as {name!r}, a conversation written as JSON.", mend)
     expected = "a list of messages like {'role': 'user', 'content': 'Hello'}"
     drop = f"Drop such rows, or mend them: dataset.filter(lambda row: row[{name!r}])."
     if not is_messages(value):
-        raise row_error(number, f"has {short(value)} as {name!r}, which must be {expected}.", drop)
+        raise row_error(number, f"has {shown(value)} as {name!r}, which must be {expected}.", drop)
     messages = [_message(message) for message in value]
     for message in messages:
         if not isinstance(message.get("role"), str) or not {"content", "tool_calls"} & message.keys():
             raise row_error(
                 number,
-                f"has a message {short(message)} in {name!r} without a role and a content: it must be {expected}.",
+                f"has a message {shown(message)} in {name!r} without a role and a content: it must be {expected}.",
                 f"Rename its keys, or drop such rows: dataset.map(lambda row: {{{name!r}: ...}}).",
             )
         if not isinstance(message.get("content"), (str, list, type(None))):
             raise row_error(
                 number,
-                f"has a message whose content is {short(message['content'])} in {name!r}; it must be a string.",
+                f"has a message whose content is {shown(message['content'])} in {name!r}; it must be a string.",
                 "Write it out, or drop such rows.",
             )
     return messages
@@ -121,7 +115,7 @@ def answer_of(number: int, name: str, value: Any) -> list[dict[str, Any]]:
     what = "a call of tools without text" if any(message.get("tool_calls") for message in messages) else "empty"
     raise row_error(
         number,
-        f"has an answer that is {what}, {short(messages[-1])}, and the discriminator compares texts.",
+        f"has an answer that is {what}, {shown(messages[-1])}, and the discriminator compares texts.",
         "Drop such rows: dataset.filter(lambda row: row['messages'][-1]['content'])."
         if name == "messages"
         else f"Drop such rows: dataset.filter(lambda row: row[{name!r}][-1]['content']).",
@@ -164,7 +158,7 @@ class PromptRows:
         if is_messages(reference) != is_chat and isinstance(reference, (str, list)):
             raise row_error(
                 number,
-                f"has a prompt of {'messages' if is_chat else 'plain text'} and the completion {short(reference)}.",
+                f"has a prompt of {'messages' if is_chat else 'plain text'} and the completion {shown(reference)}.",
                 "Both must be plain text, or both messages: {'prompt': [{'role': 'user', 'content': ...}], "
                 "'completion': [{'role': 'assistant', 'content': ...}]}.",
             )
@@ -174,7 +168,7 @@ class PromptRows:
         if not text.strip():
             raise row_error(
                 number,
-                f"has the empty completion {short(text)}: there is no real text to compare with.",
+                f"has the empty completion {shown(text)}: there is no real text to compare with.",
                 "Drop such rows: dataset.filter(lambda row: row['completion'].strip()).",
             )
         return text
@@ -225,7 +219,7 @@ class TranslationRows:
         if not isinstance(pair, Mapping):
             raise row_error(
                 number,
-                f"has {short(pair)} as 'translation', which must be a dict from languages to texts.",
+                f"has {shown(pair)} as 'translation', which must be a dict from languages to texts.",
                 "For example {'en': 'The dog', 'es': 'El perro'}.",
             )
         first, second = [*pair, None, None][:2]
@@ -240,7 +234,7 @@ class TranslationRows:
             if not isinstance(pair[language], str) or not pair[language].strip():
                 raise row_error(
                     number,
-                    f"has {short(pair[language])} as its text in {language!r}.",
+                    f"has {shown(pair[language])} as its text in {language!r}.",
                     f"Drop such rows: dataset.filter(lambda row: row['translation'][{language!r}]).",
                 )
         prompt = self.template.format(source_lang=source, target_lang=target, source=pair[source])

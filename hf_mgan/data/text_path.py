@@ -87,8 +87,11 @@ def as_prompts(prompts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase") ->
     """
     if not prompts:
         return []
-    ids = tokenizer([plain_text(prompt) for prompt in prompts], add_special_tokens=False)["input_ids"]
-    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+    texts = [plain_text(prompt) for prompt in prompts]
+    different = list(dict.fromkeys(texts))  # a batch repeats its prompts
+    ids = tokenizer(different, add_special_tokens=False, **IDS_ALONE)["input_ids"]
+    written = dict(zip(different, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True))
+    return [written[text] for text in texts]
 
 
 def added_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
@@ -149,12 +152,14 @@ def encode_prompts(
     encoded = dict(zip(strings, encode_beginnings(strings, tokenizer), strict=True))
     rows = []
     for place, prompt in enumerate(prompts):
-        if isinstance(prompt, str):
-            row = list(encoded[prompt])
-        elif all(isinstance(part, int) for part in prompt):
+        if not isinstance(prompt, str) and all(isinstance(part, int) for part in prompt):
             row = cast("list[int]", list(prompt))
         else:
-            row = _templated(cast(Messages, prompt), tokenizer, template_kwargs or {}, add_generation_prompt=True)
+            key = prompt if isinstance(prompt, str) else repr(prompt)  # a batch repeats its prompts
+            if key not in encoded:
+                messages = cast(Messages, prompt)
+                encoded[key] = _templated(messages, tokenizer, template_kwargs or {}, add_generation_prompt=True)
+            row = list(encoded[key])
         if not row:
             raise ValueError(
                 f"Prompt {place} is {prompt!r} and has no token, so that nothing predicts the first token of its "
@@ -279,9 +284,13 @@ class TextPath:
         )
         for place, row in zip(places, texts, strict=True):
             rows[place] = self._ended(row, self.tokenizer.eos_token_id)
+        answers: dict[str, list[int]] = {}  # a batch repeats its references
         for place, plain in enumerate(is_text):
             if not plain:
-                rows[place] = self._of_messages(prompts[place], references[place])
+                key = repr((prompts[place], references[place]))
+                if key not in answers:
+                    answers[key] = self._of_messages(prompts[place], references[place])
+                rows[place] = answers[key]
         limit = self.max_completion_length
         if limit is None or further is None:
             return [row[:limit] for row in rows]
@@ -302,7 +311,8 @@ class TextPath:
         """
         if not completion_ids:
             return []
-        lengths = [next((n for n, token in enumerate(row) if token in self.ends), len(row)) for row in completion_ids]
+        ends = self.ends
+        lengths = [next((n for n, token in enumerate(row) if token in ends), len(row)) for row in completion_ids]
         rows = [row[:length] for row, length in zip(completion_ids, lengths, strict=True)]
         contexts = [tuple(ids[-CONTEXT:]) for ids in prompt_ids]
         different = list(dict.fromkeys(contexts))
@@ -341,14 +351,20 @@ class TextPath:
         Returns:
             `list[str]` of length N: Plain texts.
         """
-        given = [plain_text(completion) for completion in completions]
-        of_tokens = self.tokenizer.batch_decode(list(ids), skip_special_tokens=True)
         read = self.decode(self.encode_prompts([self.started(prompt) for prompt in prompts]), ids)
+        if all(isinstance(completion, str) for completion in completions):
+            return read
+        given = [plain_text(completion) for completion in completions]
+        of_tokens = self._decoded(list(ids))
         return [text if theirs == raw else theirs for theirs, raw, text in zip(given, of_tokens, read, strict=True)]
 
     def started(self, prompt: Text) -> Text:
         """Return a prompt; the start of the sequence where it is empty."""
-        return prompt or start_of_sequence(self.tokenizer)
+        return prompt or self._start
+
+    @cached_property
+    def _start(self) -> str:
+        return start_of_sequence(self.tokenizer)
 
     def _decoded(self, rows: list[list[int]]) -> list[str]:
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True)

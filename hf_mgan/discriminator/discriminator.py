@@ -344,7 +344,7 @@ class Discriminator:
 
         Raises:
             RuntimeError: If `create_optimizer` has not been called.
-            FloatingPointError: If the loss or a penalty is not finite; nothing has been changed then.
+            FloatingPointError: If the loss, a penalty or the gradient is not finite; nothing has been changed then.
         """
         if self.optimizer is None:
             raise RuntimeError("The discriminator has no optimizer yet: call create_optimizer(args, num_steps) first.")
@@ -365,9 +365,12 @@ class Discriminator:
             return terms["loss"] + self._logit_penalty * terms["logit_penalty"]
 
         logits = self._passes.backward(batches, objective, self._scaler)
-        self._check_finite(terms, completions)
         learning_rate = self.lr_scheduler.get_last_lr()[0]
-        grad_norm = self._step(self.optimizer)
+        grad_norm = self._clipped(self.optimizer)
+        # In float16 a gradient that is not finite means that it was scaled too much, which the step sees to.
+        norm = {} if self._scaler.is_enabled() else {"norm of the gradient": grad_norm}
+        self._check_finite({**terms, **norm}, completions)
+        self._step(self.optimizer)
         extra = {name: term.detach() for name, term in terms.items() if name != "loss"}
         if self.replay.fraction:
             extra["replayed_prob"] = texts.replayed_prob(logits)
@@ -378,8 +381,8 @@ class Discriminator:
         return texts.output(logits, terms["loss"], grad_norm, learning_rate, extra, self._is_free_to_shift)
 
     def _check_finite(self, terms: dict[str, Tensor], completions: Sequence[str]) -> None:
-        """Refuse a step from a loss or a penalty that is not finite, and take its gradients away."""
-        if torch.stack([*terms.values()]).isfinite().all():
+        """Refuse a step from a loss, a penalty or a gradient that is not finite, and take the gradients away."""
+        if torch.stack([value.isfinite() for value in terms.values()]).all():
             return
         problem = next(f"{name} is {value.item()}" for name, value in terms.items() if not value.isfinite())
         self.model.zero_grad(set_to_none=True)
@@ -388,22 +391,18 @@ class Discriminator:
             f"{completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
         )
 
-    def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        """Clip the gradients, take the step, and return their norm before.
-
-        There is no step where the gradient is not finite, which is an error: with float16 only if it is not finite
-        however small it is scaled.
-        """
+    def _clipped(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Clip the gradients, and return their norm before."""
         self._scaler.unscale_(optimizer)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        grad_norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
-        if not self._scaler.is_enabled() and not grad_norm.isfinite():
-            optimizer.zero_grad(set_to_none=True)
-            raise FloatingPointError(
-                f"The norm of the discriminator's gradient is {grad_norm.item()} at its update {self.num_updates}, "
-                "though its loss is finite. Nothing has been changed. Lower discriminator_learning_rate, or leave out "
-                "what divides by zero in its backward pass; the last checkpoint is intact."
-            )
+        return nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
+
+    def _step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the step.
+
+        In float16 there is none where the scaled gradient is not finite; it is an error if it is not however small it
+        is scaled.
+        """
         scale = self._scaler.get_scale()
         self._scaler.step(optimizer)
         self._scaler.update()
@@ -416,7 +415,6 @@ class Discriminator:
                 "The discriminator's gradient is not finite in float16, however small it is scaled. Use bf16=True in "
                 "place of fp16=True, or lower discriminator_learning_rate; the last checkpoint is intact."
             )
-        return grad_norm
 
     def create_optimizer(self, args: TrainingArguments, num_training_steps: int) -> None:
         """Make the optimizer and its schedule.
