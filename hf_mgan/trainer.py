@@ -23,7 +23,7 @@ from trl import GRPOTrainer
 
 from .config import AdversarialConfig
 from .data import RealSampler
-from .data.text_path import without_added_end
+from .data.prompts import without_added_end
 from .discriminator import Calibration, prepare_quantised_training
 from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state

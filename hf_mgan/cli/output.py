@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import plain_text
-from ..data.text_path import Text
+from ..data.prompts import Text
 from ..decoding import GuidedSamples
 
 

@@ -2,9 +2,10 @@
 
 from .inspection import inspected
 from .prepare import check_is_dataset, form_of, prepare_dataset, prepare_datasets
+from .prompts import as_prompts, encode_prompts, plain_text, start_of_sequence
 from .real_texts import RealBatch, RealSampler, RealTexts
 from .rows import TRANSLATION_TEMPLATE
-from .text_path import TextPath, as_prompts, encode_prompts, plain_text, start_of_sequence
+from .text_path import TextPath
 
 
 __all__ = [

@@ -13,7 +13,8 @@ from datasets import Dataset, IterableDataset
 
 from ..checks import shown
 from ..metrics.units import HAS_NO_SPACES
-from .text_path import Text, TextPath, plain_text
+from .prompts import Text, plain_text
+from .text_path import TextPath
 
 
 SAMPLE = 1000  # rows of a map-style dataset that are looked at, in equal distances
@@ -143,8 +144,9 @@ def _check_boundary(pairs: list[tuple[Text, Text]], boundary: str | None, name: 
     if trailing > len(texts) / 2:
         warnings.warn(
             f"{trailing} of {len(texts)} prompts of {name} end in a space (for example {example}), and most "
-            "tokenizers have a space at the beginning of a word: the tokens of prompt and completion are then other ones than "
-            "those of the text. Move it: {'prompt': row['prompt'].rstrip(), 'completion': ' ' + row['completion']}.",
+            "tokenizers have a space at the beginning of a word: the tokens of prompt and completion are then other "
+            "ones than those of the text. Move it: {'prompt': row['prompt'].rstrip(), 'completion': ' ' + "
+            "row['completion']}.",
             stacklevel=4,
         )
     elif joined > len(texts) / 2:

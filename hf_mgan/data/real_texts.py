@@ -7,7 +7,8 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from .prepare import check_is_dataset, dataset_columns, prepare_dataset
-from .text_path import Text, TextPath, as_prompts, plain_text, shown_texts
+from .prompts import Text, as_prompts, plain_text
+from .text_path import TextPath, shown_texts
 
 
 BUFFER = 1000  # rows of a stream among which the next one is drawn

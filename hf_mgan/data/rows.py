@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..checks import shown
-from .text_path import IDS_ALONE, Text, encode_beginnings, plain_text, start_of_sequence
+from .prompts import IDS_ALONE, Text, encode_beginnings, plain_text, start_of_sequence
 
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..checks import Instance
-from ..data.text_path import Text, TextPath, as_prompts, shown_texts, with_boundary
+from ..data.prompts import Text, as_prompts
+from ..data.text_path import TextPath, shown_texts, with_boundary
 from ..discriminator import Discriminator
 from ..metrics.likelihood import tempered_logps
 from .prefix_reading import PrefixReader

@@ -25,7 +25,8 @@ from ..checks import (
     integer,
     optional,
 )
-from ..data.text_path import Text, TextPath, encode_prompts, end_of_turn
+from ..data.prompts import Text, encode_prompts, end_of_turn
+from ..data.text_path import TextPath
 from .continuation import complete
 
 

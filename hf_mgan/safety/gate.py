@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checks import COUNT, FLAG, LABEL, POSITIVE, Check, Instance, Number, checked, optional
-from ..data.text_path import Text, plain_text
+from ..data.prompts import Text, plain_text
 from ..models import load_processing_class
 from .loading import load_trained_classifier, unsafe_label_index
 from .windows import Windows

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from hf_mgan import prepare_dataset
 from hf_mgan.data import RealTexts, TextPath, inspected, plain_text, start_of_sequence
-from hf_mgan.data.text_path import encode_beginnings
+from hf_mgan.data.prompts import encode_beginnings
 
 from ..kinds_of_tokenizers import KINDS, SENTENCES, byt5
 
