@@ -9,7 +9,7 @@ from trl import TrlParser
 
 from hf_mgan import AdversarialConfig
 from hf_mgan import config as config_module
-from hf_mgan.config import DICT_SETTINGS
+from hf_mgan.config_checks import DICT_SETTINGS
 from hf_mgan.discriminator import Regularization
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_mgan.config import DICT_SETTINGS, INHERITED, SETTINGS
+from hf_mgan.config_checks import DICT_SETTINGS, INHERITED, SETTINGS
 
 from .malformed_settings import CONFIG, INHERITED_SETTINGS, KEYS, attempts, outcome
 from .test_checks import ANYTHING, refusal

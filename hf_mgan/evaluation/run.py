@@ -6,7 +6,6 @@ that was stopped goes on from there. All completions are drawn first, so that mo
 and never beside the encoder.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -16,7 +15,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,8 +32,9 @@ from ..metrics import Interval, TextNll, bootstrap_interval, encoder_features, n
 from ..metrics.extras import require_packages
 from ..metrics.fine_tuning import refuse_discriminator
 from ..safety import SafetyGate
+from .description import check_same, describe
 from .evaluated_model import EvaluatedModel
-from .models import Model, fingerprint, named_models, saved_discriminator
+from .models import Model, named_models, saved_discriminator
 from .plots import draw
 from .report import REAL, Report, part_name, write_report
 from .rows import places_with_text
@@ -45,24 +44,11 @@ from .text_metrics import METRICS, TextMetrics, text_metrics
 
 PACKAGES = ("hf-mgan", "torch", "transformers", "trl", "peft", "datasets")
 SAMPLES_FOLDER, PARTS_FOLDER = "samples", "parts"
-# What a part depends on: neither where it lies, nor the other temperatures, nor the baseline.
-SETTINGS_OF_PARTS = (
-    "num_samples",
-    "max_completion_length",
-    "batch_size",
-    "encoder",
-    "fine_tuned_test",
-    "reverse_perplexity",
-    "unit",
-    "num_training_texts",
-    "level",
-    "dtype",
-    "seed",
-)
+ONE_SPLIT = "Give one split, not streaming."
 ARGUMENTS: dict[str, Check] = {
-    "held_out": Instance(of=(Dataset,), what="a Dataset"),
+    "held_out": Instance(of=(Dataset,), what="a Dataset", advice=ONE_SPLIT),
     "config": Instance(of=(EvaluationConfig,), what="an EvaluationConfig", optional=True),
-    "training": Instance(of=(Dataset,), what="a Dataset", optional=True),
+    "training": Instance(of=(Dataset,), what="a Dataset", optional=True, advice=ONE_SPLIT),
     "safety": Instance(of=(SafetyGate,), what="a SafetyGate", optional=True),
     "prepare": Dict(optional=True),
 }
@@ -110,9 +96,6 @@ def evaluate_generator(
             model, or the folder holds parts of an evaluation with other settings.
     """
     require_packages("An evaluation", "matplotlib", "sacrebleu", "scikit-learn", "scipy")
-    for name, data in (("held_out", held_out), ("training", training)):
-        if not isinstance(data, Dataset) and not (name == "training" and data is None):
-            raise TypeError(f"{name} must be a Dataset, got {type(data).__name__}: give one split, not streaming.")
     checked(ARGUMENTS, locals())
     config = config or EvaluationConfig()
     config.check()
@@ -130,8 +113,8 @@ def evaluate_generator(
     folder = Path(config.output_dir)
     for kind in (SAMPLES_FOLDER, PARTS_FOLDER):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    described = _describe(config, named, held_out, training, safety, prepare)
-    _check_same(folder / "settings.json", described)
+    described = describe(config, named, held_out, training, safety, prepare)
+    check_same(folder / "settings.json", described)
     order = random.Random(config.seed).sample(places, 2 * count)
     began = time.perf_counter()
     evaluated = {
@@ -346,64 +329,6 @@ def _encoder_features(encoder: str) -> Callable[[Sequence[str]], Tensor]:
         return known[key]
 
     return features
-
-
-def _describe(
-    config: EvaluationConfig,
-    named: dict[str, Model],
-    held_out: Dataset,
-    training: Dataset | None,
-    safety: SafetyGate | None,
-    prepare: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Return all that the parts depend on, as JSON has it."""
-    settings = {name: value for name, value in asdict(config).items() if name in SETTINGS_OF_PARTS}
-    described = {
-        **settings,
-        "models": {
-            name: {"from": model if isinstance(model, str) else type(model).__name__, "known_by": fingerprint(model)}
-            for name, model in named.items()
-        },
-        "held_out": _describe_rows(held_out),
-        "training": None if training is None else _describe_rows(training),
-        "safety": None if safety is None else _describe_safety(safety),
-        "prepare": {
-            name: list(value) if isinstance(value, tuple) else value for name, value in (prepare or {}).items()
-        },
-    }
-    return json.loads(json.dumps(described))
-
-
-def _describe_safety(safety: SafetyGate) -> dict[str, Any]:
-    """Return by what a safety classifier is known again; of a function nothing is known but that it is one."""
-    known = {} if safety.model is None else {"known_by": fingerprint(safety.model), "label": safety.label}
-    return {**known, "threshold": safety.threshold, "with_prompt": safety.with_prompt}
-
-
-def _describe_rows(rows: Dataset) -> dict[str, Any]:
-    """Return by what a dataset is known again: its content, wherever it lies."""
-    content = hashlib.sha256()
-    for row in rows:
-        content.update(json.dumps(row, sort_keys=True, default=str).encode())
-    return {"rows": len(rows), "content": content.hexdigest()[:16]}
-
-
-def _check_same(path: Path, described: dict[str, Any]) -> None:
-    """Write what the parts depend on, or see that it is what those in the folder were made with."""
-    if not path.exists():
-        path.write_text(json.dumps(described, indent=1) + "\n")
-        return
-    kept = json.loads(path.read_text())
-    # More models may join an evaluation; those that are there already must be the same.
-    both = set(kept["models"]) & set(described["models"])
-    differ = [name for name in described if name != "models" and kept.get(name) != described[name]]
-    differ += [f"model {name}" for name in sorted(both) if kept["models"][name] != described["models"][name]]
-    if differ:
-        raise ValueError(
-            f"{path.parent} holds parts of an evaluation with other settings ({', '.join(differ)}), and one report "
-            "cannot compare them. Choose another output_dir, or remove that folder."
-        )
-    path.write_text(json.dumps({**described, "models": {**kept["models"], **described["models"]}}, indent=1) + "\n")
 
 
 def _peak_memory() -> float:
