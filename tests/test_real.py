@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 from peft import AutoPeftModelForCausalLM, LoraConfig
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator, prepare_dataset
+from hf_mgan.data import TextPath, inspected, plain_text, start_of_sequence
 from hf_mgan.evaluation.text_metrics import text_metrics
 from hf_mgan.metrics import encoder_features, fine_tuned_c2st, fine_tuning
 
@@ -150,6 +151,37 @@ def test_warm_start_and_training_move_both_models(real_models, sentences, tmp_pa
         assert_close(reloaded(**encoded).logits, logits, rtol=0, atol=0)
         with reloaded.disable_adapter():
             assert not torch.equal(reloaded(**encoded).logits, logits)
+
+
+CORPORA = (
+    "wordnet_examples",
+    "tang_quatrains",
+    "austen_sentences",
+    "chatterbot_english",
+    "bible_en_es",
+    "devils_dictionary",
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*references of train_dataset")
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_real_rows_are_cut_and_read_without_loss(real_models, tmp_path, corpus):
+    """300 rows: the references are shown as they are; of texts, cut at every k, the tokens are those of the text."""
+    path = SHARED / "data" / f"{corpus}.train.jsonl"
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    tokenizer = AutoTokenizer.from_pretrained(real_models / GENERATOR, padding_side="left")
+    rows = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path)).select(range(300))
+    start = start_of_sequence(tokenizer)
+    for count in (1, 2, 3, 5, 8) if "text" in rows.column_names else (0,):
+        prepared = prepare_dataset(rows, tokenizer, prompt_tokens=(count, count))
+        prompts, references = list(prepared["prompt"]), list(prepared["completion"])
+        text_path = inspected(TextPath(tokenizer), prepared)
+        assert text_path.as_completions(prompts, references) == [plain_text(reference) for reference in references]
+        if count:
+            both = zip(text_path.encode_prompts(prompts), text_path.encode(prompts, references), strict=True)
+            wholes = [[*tokenizer(start + text)["input_ids"], tokenizer.eos_token_id] for text in rows["text"]]
+            assert [prompt + ids for prompt, ids in both] == wholes
 
 
 def test_c2st_with_an_encoder_tells_spliced_sentences(real_models):
