@@ -18,8 +18,7 @@ from ..evaluation.evaluator import GeneratorEvaluator
 ADAPTERS = Instance(of=(PeftConfig,), what="a `peft.PeftConfig` instance (e.g. `peft.LoraConfig`)", optional=True)
 # In the order in which the trainer has them.
 ARGUMENTS: dict[str, Check] = {
-    # Modules that wrap a model are let through to TRL, and so are wrapped classifiers among the rewards.
-    "model": Instance(of=(str, Path, nn.Module), what="a Hub id, a folder or a causal language model"),
+    # Modules that wrap a classifier are let through to TRL.
     "reward_funcs": Items(
         each=Instance(of=(str, nn.Module), what="a Hub id, a folder, a classifier or a function", function=True),
         several="a list of rewards",

@@ -217,7 +217,6 @@ class TextSource:
             seed=self._seed,
             begins_with_prompt=form_of(rows.column_names) in ("text", "prompt"),
         )
-        self._are_references = real_dataset is None
         defaults = {"top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
         given = {name: getattr(args, name) for name in defaults}
         self.generation_kwargs = {name: value for name, value in given.items() if value != defaults[name]}
@@ -233,7 +232,7 @@ class TextSource:
             # The references of the prompts themselves, whatever the loss: each prompt is drawn as often as others.
             real = (
                 self.real_texts.held_out(rows["prompt"], rows["completion"])
-                if self._are_references
+                if self.real_texts.shows_prompts
                 else self.real_texts.draw(rows["prompt"], None)
             )
             pairs = self._pairs(rows["prompt"], real, self._seed + start)
