@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import find_adapter_config_file
 from trl.trainer.utils import create_model_from_path
 
+from ..checks import PLACE
 from ..config import AdversarialConfig
 from ..decoding.sampling import encode_prompts
 from ..models import max_tokens
@@ -153,9 +154,10 @@ def checked_model(model: Any) -> str | PreTrainedModel | PeftModel:
 
     Raises:
         TypeError: If it is no id, no folder and no model of transformers.
+        ValueError: If it is an empty string.
     """
     if isinstance(model, (str, Path)):
-        return str(model)
+        return str(PLACE("model", model))
     if not isinstance(model, (PreTrainedModel, PeftModel)):
         raise TypeError(f"model must be a Hub id, a folder or a causal language model, got {type(model).__name__}.")
     return model
