@@ -107,7 +107,8 @@ def test_evaluate_refuses_too_few_rows(tmp_path, no_generator, held_out, trainin
 @pytest.mark.parametrize("side", ["held_out", "training"])
 @pytest.mark.parametrize("given", [TEXTS, rows("text").to_iterable_dataset()], ids=["list", "streaming"])
 def test_evaluate_refuses_what_is_no_dataset(tmp_path, side, given):
-    with pytest.raises(TypeError, match=rf"^{side} must be a Dataset(, or None)?, got .* Give one split, not streaming"):
+    said = rf"^{side} must be a Dataset(, or None)?, got .* Give one split, not streaming"
+    with pytest.raises(TypeError, match=said):
         evaluate_generator("start", **{"held_out": rows("text"), side: given}, config=few(tmp_path / "out"))
 
 
