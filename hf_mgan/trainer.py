@@ -6,7 +6,7 @@ discriminator together, takes the reward from the logits of the completions, and
 the rewards into advantages and updates the generator. This module is wiring: everything else is TRL's.
 """
 
-from collections import defaultdict
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,21 +18,23 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
-from trl import GRPOTrainer
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy, SaveStrategy
 
 from .config import AdversarialConfig
 from .data import RealSampler
 from .data.prompts import without_added_end
 from .discriminator import Calibration, prepare_quantised_training
+from .models import check_saved_weights
 from .training.build import build, check_reward_names
-from .training.checkpoint import FOLDER, MODEL_FOLDER, dtypes_kept, model_folder, read_state, write_state
+from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_kept, model_folder
 from .training.final_updates import FinalUpdates, fit_discriminator
-from .training.finite_weights import check_finite
+from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
 from .training.generation import generate_without_cache, unwrapped_generator
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
 from .training.real_text_loss import real_text_batch, real_text_nll
-from .training.reward import REFERENCE, Round
+from .training.resumable import ResumableTrainer, naming
+from .training.resuming import check_state_fits, compared_settings
+from .training.reward import NAME, REFERENCE, Round
 from .training.update_gating import SkippedUpdates
 
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from .safety import SafetyGate
 
 
-class AdversarialTrainer(GRPOTrainer):
+class AdversarialTrainer(ResumableTrainer):
     """Trainer for generative adversarial fine-tuning of a language model.
 
     The generator is any causal language model; the discriminator is any sequence classifier, trained at the same time
@@ -140,7 +142,9 @@ class AdversarialTrainer(GRPOTrainer):
             self.add_callback(SkippedUpdates(lambda: gating.generator_skips(self._reward.round.accuracy)))
         if self.args.discriminator_final_steps:
             self.add_callback(FinalUpdates(self.fit_discriminator, self.log))
-        self._resumed_epoch = 0
+        self._resumed: AdversarialState | None = None  # the checkpoint that the run goes on from
+        self._resumed_from: str | None = None
+        self._warmup_prompts_drawn = 0
         self._end_where_texts_end()
 
     def _end_where_texts_end(self) -> None:
@@ -163,11 +167,21 @@ class AdversarialTrainer(GRPOTrainer):
         if "completion" not in columns:
             columns.append("completion")
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load the generator in the precision of its adapters, and see in which epoch it was."""
-        with dtypes_kept(self.model):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._resumed_epoch = int(read_state(resume_from_checkpoint)["epoch"])
+    def _start_from(self, checkpoint: str | None) -> None:
+        """Compare a checkpoint with this run, in weights, settings, processes and data."""
+        self._resumed, self._resumed_from, self._warmup_prompts_drawn = None, checkpoint, 0
+        if checkpoint is None:
+            return super()._start_from(checkpoint)
+        state = AdversarialState.load(checkpoint)
+        super()._start_from(checkpoint)
+        processes, rows = self.accelerator.num_processes, self._num_rows()
+        self._takes_progress = check_state_fits(checkpoint, state, self.args, processes, rows)
+        if not self.is_deepspeed_enabled and not self.is_fsdp_enabled:
+            check_saved_weights("generator", self.accelerator.unwrap_model(self.model), checkpoint)
+        self._resumed = state
+
+    def _num_rows(self) -> int | None:
+        return len(self.train_dataset) if isinstance(self.train_dataset, Dataset) else None
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         """Let a resumed run go on in the order of its epoch.
@@ -178,7 +192,7 @@ class AdversarialTrainer(GRPOTrainer):
         """
         sampler: Any = super()._get_train_sampler(dataset)  # RepeatSampler, which TRL declares as any Sampler
         if self.shuffle_dataset:
-            for _ in range(self._resumed_epoch):
+            for _ in range(int(self._resumed.epoch) if self._resumed is not None else 0):
                 torch.randperm(sampler.num_samples, generator=sampler.generator)
         return sampler
 
@@ -195,16 +209,20 @@ class AdversarialTrainer(GRPOTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the states of both models."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
+        if checkpoint is None or self._resumed is None:
             return
-        state = read_state(checkpoint)
-        # A checkpoint can have been renamed since it was saved, so its name does not say where the model lies.
-        folder = Path(checkpoint) / FOLDER
-        self.discriminator.load_state(folder, folder / MODEL_FOLDER)
-        self.discriminator.replay.load(folder, self.accelerator.process_index)
-        self._step = state["micro_steps"]
-        self._reward.real_texts.drawn = state["real_texts_drawn"]
-        self._reward.round = Round(accuracy=state["discriminator_accuracy"])
+        state, folder = self._resumed, Path(checkpoint) / FOLDER
+        with naming(checkpoint):
+            # A checkpoint can have been renamed since it was saved, so its name does not say where the model lies.
+            self.discriminator.load_state(folder, folder / MODEL_FOLDER)
+            rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+            self.discriminator.replay.load(folder, rank, processes, state.num_processes)
+        self._step = state.micro_steps
+        if not self._takes_progress:  # batches may be of another size
+            self._step = state.global_step * self.args.gradient_accumulation_steps
+        self._warmup_prompts_drawn = state.warmup_prompts_drawn
+        self._reward.real_texts.drawn = state.real_texts_drawn
+        self._reward.round = Round(accuracy=state.discriminator_accuracy)
 
     def _tokenize_prompts(self, prompts: list) -> Any:
         """Leave out what a tokenizer puts behind every text, such as an end token: a prompt goes on."""
@@ -220,22 +238,32 @@ class AdversarialTrainer(GRPOTrainer):
         return super()._prepare_inputs(generation_batch)
 
     def _warm_up(self, generation_batch: list[dict[str, Any]]) -> None:
-        """Train the discriminator on completions of the generator as it stands."""
-        metrics, self._metrics["train"] = self._metrics["train"], defaultdict(list)
+        """Train the discriminator on completions of the generator as it stands.
+
+        Checkpoints of step 0 are saved on the way, as often as others are and when a signal asks for it.
+        """
+        if self._resumed_from is not None:
+            self._load_rng_state(self._resumed_from)  # transformers has made a data loader since, which draws
         prompts = None
         if isinstance(self.train_dataset, Dataset):
             rank, processes = self.accelerator.process_index, self.accelerator.num_processes
             prompts = RealSampler(len(self.train_dataset), self.args.seed + 2, rank, processes)
+            prompts.drawn = self._warmup_prompts_drawn
         every = max(int(self.state.logging_steps), 1)
+        save_every = int(self.state.save_steps) if self.args.save_strategy == SaveStrategy.STEPS else 0
         while self._reward.is_warming_up:
             before, rows = self.discriminator.num_updates, generation_batch
             if prompts is not None:
                 rows = [self.train_dataset[index] for index in prompts.draw(len(generation_batch))]
+                self._warmup_prompts_drawn = prompts.drawn
             self._generate_and_score_completions(rows)
             now = self.discriminator.num_updates
             if now // every > before // every:
                 self.log({"discriminator/warmup_step": now})
-        self._metrics["train"] = metrics
+            if save_every and now // save_every > before // save_every:
+                self._save_now()
+            self._stop_if_asked()
+        self._metrics["train"].clear()  # of the warm-up; nothing precedes it
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Put the real texts of the round beside its completions, where the generator reads them."""
@@ -259,6 +287,7 @@ class AdversarialTrainer(GRPOTrainer):
             shape = len(prompts) * self.accelerator.num_processes, len(self.reward_funcs)
             return torch.zeros(shape, device=self.accelerator.device)
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        check_rewards_finite(rewards, self.reward_func_names, NAME)
         if self._safety is None:
             return rewards
         group_size = cast(int, self.num_generations if self.model.training else self.num_generations_eval)
@@ -306,20 +335,54 @@ class AdversarialTrainer(GRPOTrainer):
         """
         check_finite("generator", self.model)
         check_finite("discriminator", self.discriminator.model)
+        if not self._is_aside:
+            self._finish_current_push()  # which reads what is about to be written
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             self.discriminator.save_pretrained(model_folder(output_dir or self.args.output_dir))
 
     # The signature is TRL's, which departs from that of transformers.
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Save the states of both models: here, since it precedes the push and the rotation of checkpoints."""
+        """Save the states of both models."""
+        if self.discriminator.optimizer is not None:
+            check_optimizer_finite("discriminator", self.discriminator.optimizer)
         super()._save_optimizer_and_scheduler(output_dir)
         folder = Path(output_dir) / FOLDER
         if self.args.should_save:
             self.discriminator.save_state(folder)
-            drawn, accuracy = self._reward.real_texts.drawn, self._reward.round.accuracy
-            write_state(output_dir, self._step, self.state.epoch, drawn, accuracy)
+            AdversarialState(
+                global_step=self.state.global_step,
+                micro_steps=self._step,
+                epoch=self.state.epoch or 0,
+                real_texts_drawn=self._reward.real_texts.drawn,
+                warmup_prompts_drawn=self._warmup_prompts_drawn,
+                discriminator_accuracy=self._reward.round.accuracy,
+                num_processes=self.accelerator.num_processes,
+                num_rows=self._num_rows(),
+                settings=compared_settings(self.args),
+            ).save(output_dir)
         self.discriminator.replay.save(folder, self.accelerator.process_index)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push the discriminator of a checkpoint in one commit with its generator."""
+        pushes = self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END
+        if self._is_aside or not pushes:
+            return super()._push_from_checkpoint(checkpoint_folder)
+        if self.push_in_progress is not None and not self.push_in_progress.is_done():
+            if not self.args.hub_always_push:
+                return  # as upstream
+            self._finish_current_push()  # it reads the files that this one replaces
+        folder = model_folder(self.args.output_dir)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(Path(checkpoint_folder) / FOLDER / MODEL_FOLDER, folder)
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _load_best_model(self) -> None:
+        """Load the discriminator of the best checkpoint with its generator."""
+        with dtypes_kept(self.model):
+            super()._load_best_model()
+        best = Path(cast(str, self.state.best_model_checkpoint)) / FOLDER / MODEL_FOLDER
+        self.discriminator.load_weights(best)
 
     def create_model_card(  # type: ignore[override]
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None

@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from hf_mgan import AdversarialConfig, AdversarialTrainer
 from hf_mgan.evaluation.evaluator import GeneratorEvaluator
 from hf_mgan.safety import SafetyGate
+from hf_mgan.training.resumable import ResumableTrainer
 from hf_mgan.training.reward import REFERENCE, DiscriminatorReward
 
 from .conftest import bert_classifier, texts
@@ -441,6 +442,31 @@ def test_model_card_lines_load_the_discriminator(make_trainer, tmp_path, adapter
     assert 'snapshot_download("someone/out"' in (tmp_path / "out" / "README.md").read_text()
 
 
+def overridden(trainer):
+    inherited = set(dir(GRPOTrainer))
+    return {name for name, member in vars(trainer).items() if name in inherited and inspect.isfunction(member)}
+
+
+def test_members_overridden_to_resume_keep_signatures():
+    expected = {
+        "train": "(self, resume_from_checkpoint: str | bool | None = None, trial",
+        "_load_from_checkpoint": "(self, resume_from_checkpoint: str, model",
+        "_load_optimizer_and_scheduler": "(self, checkpoint)",
+        "_run_epoch": "(self, model, epoch",
+        "_generate_and_score_completions": "(self, inputs: list",
+        "_get_grad_norm": "(self, model, grad_norm=None)",
+        "_maybe_log_save_evaluate": "(self, tr_loss: torch.Tensor, grad_norm: torch.Tensor | float | None, model: "
+        "torch.nn.modules.module.Module, trial",
+        "_save_checkpoint": "(self, model, trial)",
+        "_get_output_dir": "(self, trial",
+        "_push_from_checkpoint": "(self, checkpoint_folder: str)",
+        "_save_optimizer_and_scheduler": "(self, output_dir: str)",
+    }
+    assert overridden(ResumableTrainer) == set(expected) | {"__init__"}
+    for name, signature in expected.items():
+        assert str(inspect.signature(getattr(GRPOTrainer, name))).startswith(signature), name
+
+
 def test_overridden_members_keep_their_signatures():
     expected = {
         "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
@@ -451,20 +477,15 @@ def test_overridden_members_keep_their_signatures():
         "evaluation_loop": "(self, dataloader",
         "_set_signature_columns_if_needed": "(self)",
         "_get_train_sampler": "(self, dataset",
-        "_load_from_checkpoint": "(self, resume_from_checkpoint: str, model",
         "_load_optimizer_and_scheduler": "(self, checkpoint)",
+        "_load_best_model": "(self)",
+        "_push_from_checkpoint": "(self, checkpoint_folder: str)",
         "_save_optimizer_and_scheduler": "(self, output_dir: str)",
         "create_scheduler": "(self, num_training_steps: int, optimizer",
         "save_model": "(self, output_dir: str | None = None, _internal_call: bool = False)",
         "create_model_card": "(self, model_name: str | None = None, dataset_name: str | None = None, tags",
     }
-    inherited = set(dir(GRPOTrainer))
-    overridden = {
-        name
-        for name in vars(AdversarialTrainer)
-        if name in inherited and inspect.isfunction(vars(AdversarialTrainer)[name])
-    }
-    assert overridden == set(expected) | {"__init__"}
+    assert overridden(AdversarialTrainer) == set(expected) | {"__init__"}
     for name, signature in expected.items():
         assert str(inspect.signature(getattr(GRPOTrainer, name))).startswith(signature), name
     ours = list(inspect.signature(AdversarialTrainer.__init__).parameters)

@@ -45,6 +45,7 @@ from .passes import Passes
 from .prefixes import PrefixScorer
 from .regularization import Regularization, check_regularization
 from .replay import REPLAY_FRACTION, Replay
+from .restoring import restore_weights
 from .text_batch import DiscriminatorOutput, TextBatch, different_texts
 from .token_dropout import TokenDropout
 from .zero3 import loaded_whole
@@ -310,13 +311,17 @@ class Discriminator:
     ) -> DiscriminatorOutput:
         """Compute what `update` computes, and change nothing.
 
-        The texts are shown without token dropout and without any of earlier updates; there are no penalties, gradient
-        and learning rate are nan.
+        The texts are shown without token dropout and without any of earlier updates; there are no penalties, no
+        gradient and no learning rate.
+
+        Raises:
+            FloatingPointError: If the loss is not finite.
         """
         texts = TextBatch.encoded(self._batches, prompts, completions, references, reference_prompts)
         logits = torch.cat([self._passes.logits(batch) for batch in texts.batches])
-        loss, nan = self.loss(*texts.real_and_fake(logits)), float("nan")
-        return texts.output(logits, loss, torch.tensor(nan), nan, free_to_shift=self._is_free_to_shift)
+        loss = self.loss(*texts.real_and_fake(logits))
+        self._check_finite({"loss": loss}, completions)
+        return texts.output(logits, loss, free_to_shift=self._is_free_to_shift)
 
     def update(
         self,
@@ -372,12 +377,12 @@ class Discriminator:
         self._check_finite({**terms, **norm}, completions)
         self._step(self.optimizer)
         extra = {name: term.detach() for name, term in terms.items() if name != "loss"}
-        if self.replay.fraction:
+        if past:
             extra["replayed_prob"] = texts.replayed_prob(logits)
-            if remember:
-                self.replay.add(
-                    prompts, completions, prompts if reference_prompts is None else reference_prompts, references
-                )
+        if self.replay.fraction and remember:
+            self.replay.add(
+                prompts, completions, prompts if reference_prompts is None else reference_prompts, references
+            )
         return texts.output(logits, terms["loss"], grad_norm, learning_rate, extra, self._is_free_to_shift)
 
     def _check_finite(self, terms: dict[str, Tensor], completions: Sequence[str]) -> None:
@@ -388,7 +393,8 @@ class Discriminator:
         self.model.zero_grad(set_to_none=True)
         raise FloatingPointError(
             f"The discriminator's {problem} at its update {self.num_updates}; the first of the completions is "
-            f"{completions[0]!r}. Lower discriminator_learning_rate; the last checkpoint is intact."
+            f"{completions[0]!r}. The last checkpoint, if there is one, is what it was: go on from it with a lower "
+            "discriminator_learning_rate."
         )
 
     def _clipped(self, optimizer: torch.optim.Optimizer) -> Tensor:
@@ -413,7 +419,8 @@ class Discriminator:
         elif self._scaler.get_scale() < 1:
             raise FloatingPointError(
                 "The discriminator's gradient is not finite in float16, however small it is scaled. Use bf16=True in "
-                "place of fp16=True, or lower discriminator_learning_rate; the last checkpoint is intact."
+                "place of fp16=True, or lower discriminator_learning_rate. The last checkpoint, if there is one, is "
+                "what it was."
             )
 
     def create_optimizer(self, args: TrainingArguments, num_training_steps: int) -> None:
@@ -460,23 +467,27 @@ class Discriminator:
 
         Raises:
             RuntimeError: If `create_optimizer` has not been called.
+            ValueError: As [`load_weights`].
         """
         if self.optimizer is None:
             raise RuntimeError("Call create_optimizer before load_state: it restores the optimizer's state.")
-        if isinstance(self.model, PeftModel):
-            self.model.load_adapter(model_folder, self.model.active_adapter, is_trainable=True)
-            self.model.eval()
-        else:
-            with loaded_whole():
-                saved = type(self.model).from_pretrained(model_folder, dtype=torch.float32)
-            self.model.load_state_dict(saved.state_dict())
-        self.calibration = saved_calibration(str(model_folder))
+        self.load_weights(model_folder)
         state = torch.load(Path(folder) / TRAINING_STATE_FILE, map_location=self.model.device, weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         self.num_updates = state["num_updates"]
         if state["scaler"]:  # empty but in float16
             self._scaler.load_state_dict(state["scaler"])
+
+    def load_weights(self, folder: str | Path) -> None:
+        """Restore weights and calibration that `save_pretrained` wrote.
+
+        Raises:
+            ValueError: If the folder does not hold all weights of this model, in their shapes.
+        """
+        with loaded_whole():
+            restore_weights(self.model, folder)
+        self.calibration = saved_calibration(str(folder))
 
     def _batches(self, texts: list[tuple[str, str]]) -> tuple[list[BatchEncoding], Tensor]:
         """Encode texts, and return the batches and the place of each text among their rows."""

@@ -9,6 +9,7 @@ import json
 import warnings
 from collections import deque
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,24 +107,38 @@ class Replay:
         Path(folder).mkdir(parents=True, exist_ok=True)
         _file(folder, rank).write_text(json.dumps(self.state_dict()) + "\n")
 
-    def load(self, folder: str | Path, rank: int) -> None:
+    def load(self, folder: str | Path, rank: int, num_processes: int = 1, num_saved: int | None = None) -> None:
         """Restore what `save` wrote, if there is replay; without such a file start with no texts, and warn.
+
+        Where other processes saved it than there are now, the texts of all of them are dealt out anew.
+
+        Args:
+            folder (`str` or `Path`): Where `save` wrote to.
+            rank (`int`): This process.
+            num_processes (`int`, *optional*, defaults to 1): How many there are.
+            num_saved (`int`, *optional*): How many there were; as many by default.
 
         Raises:
             ValueError: If one of the two losses is paired and the other is not.
         """
         if not self.fraction:
             return
-        path = _file(folder, rank)
-        if path.exists():
-            self.load_state_dict(json.loads(path.read_text()))
+        ranks = [rank] if num_saved in (None, num_processes) else range(num_saved)
+        paths = [_file(folder, one) for one in ranks]
+        if missing := [path for path in paths if not path.exists()]:
+            self.texts.clear()
+            warnings.warn(
+                f"{missing[0]} does not exist, so process {rank} starts without past completions to replay. It is "
+                "written with every checkpoint of a run with discriminator_replay_fraction, by each of its processes.",
+                stacklevel=2,
+            )
             return
-        self.texts.clear()
-        warnings.warn(
-            f"{path} does not exist, so process {rank} starts without past completions to replay. It is written with "
-            "every checkpoint of a run with discriminator_replay_fraction, by each of its processes.",
-            stacklevel=2,
-        )
+        states = [json.loads(path.read_text()) for path in paths]
+        if len(states) > 1 or num_saved not in (None, num_processes):
+            # One text of each process after the other, so that the newest of all of them stay the newest.
+            dealt = [text for texts in zip_longest(*(state["texts"] for state in states)) for text in texts if text]
+            states[0] |= {"texts": dealt[rank::num_processes], "num_draws": max(one["num_draws"] for one in states)}
+        self.load_state_dict(states[0])
 
 
 def _file(folder: str | Path, rank: int) -> Path:

@@ -24,16 +24,16 @@ class DiscriminatorOutput:
             discriminator had not been trained on these texts, so a reward made of them is out of sample.
         real_logits (`Tensor` of shape `(R,)`): Logits of the real texts before the step.
         loss (`Tensor` of shape `()`): The loss before the step, without penalties.
-        grad_norm (`Tensor` of shape `()`): Norm of the gradient before clipping.
-        learning_rate (`float`): Learning rate of the step.
+        grad_norm (`Tensor` of shape `()`, *optional*): Norm of the gradient before clipping; None without a step.
+        learning_rate (`float`, *optional*): Learning rate of the step; None without one.
         fake_length (`Tensor` of shape `()`): Mean number of tokens the discriminator sees of a generated text and its
             prompt.
         real_length (`Tensor` of shape `()`): The same of a real text.
         threshold (`Tensor` of shape `()`): The logit above which a text counts as taken for real: 0, or, where the
             loss leaves the logits free to shift ([`~objectives.FREE_TO_SHIFT`]), the middle between both means.
         extra_metrics (`dict[str, Tensor]`): Of the step, a tensor of shape `()` each: `logit_penalty` before its
-            coefficient, `replayed_prob` (mean D of the generated texts of earlier batches, nan while there are none);
-            each only where it is switched on.
+            coefficient, `replayed_prob` (mean D of the generated texts of earlier batches, once there are some); each
+            only where it is switched on.
         fake_prefix_logits (`Tensor` of shape `(B, T)`, *optional*): With `prefixes`, the logits of all prefixes of the
             generated texts, see [`~prefixes.PrefixScorer`].
         fake_prefix_ends (`Tensor` of shape `(B, T)`, *optional*): After how many characters each of them ends.
@@ -42,8 +42,8 @@ class DiscriminatorOutput:
     fake_logits: Tensor
     real_logits: Tensor
     loss: Tensor
-    grad_norm: Tensor
-    learning_rate: float
+    grad_norm: Tensor | None
+    learning_rate: float | None
     fake_length: Tensor
     real_length: Tensor
     threshold: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -59,18 +59,18 @@ class DiscriminatorOutput:
     def metrics(self) -> dict[str, Tensor]:
         """Return what is worth logging, by name: a tensor of shape `()` each.
 
-        `real_prob` is D(x), `fake_prob` D(G(s)), `value` V(D, G) in nats. After an evaluation `grad_norm` and
-        `learning_rate` are nan.
+        `real_prob` is D(x), `fake_prob` D(G(s)), `value` V(D, G) in nats; `grad_norm` and `learning_rate` are those of
+        an update.
         """
         real, fake = self.real_logits, self.fake_logits
+        step = {"grad_norm": self.grad_norm, "learning_rate": self.learning_rate}
         return {
             "loss": self.loss,
             "real_prob": real.sigmoid().mean(),
             "fake_prob": fake.sigmoid().mean(),
             "accuracy": self.accuracy(),
             "value": nn.functional.logsigmoid(real).mean() + nn.functional.logsigmoid(-fake).mean(),
-            "grad_norm": self.grad_norm,
-            "learning_rate": torch.tensor(self.learning_rate),
+            **{name: torch.as_tensor(value) for name, value in step.items() if value is not None},
             "real_length": self.real_length,
             "fake_length": self.fake_length,
             **self.extra_metrics,
@@ -133,8 +133,8 @@ class TextBatch:
         self,
         logits: Tensor,
         loss: Tensor,
-        grad_norm: Tensor,
-        learning_rate: float,
+        grad_norm: Tensor | None = None,
+        learning_rate: float | None = None,
         extra_metrics: dict[str, Tensor] | None = None,
         free_to_shift: bool = False,
     ) -> DiscriminatorOutput:
@@ -153,7 +153,7 @@ class TextBatch:
             fake_logits=fake,
             real_logits=real,
             loss=loss.detach(),
-            grad_norm=grad_norm.detach(),
+            grad_norm=None if grad_norm is None else grad_norm.detach(),
             learning_rate=learning_rate,
             fake_length=fake_lengths[: self.num_fake].mean(),
             real_length=real_lengths[: self.num_real].mean(),
@@ -163,7 +163,7 @@ class TextBatch:
         )
 
     def replayed_prob(self, logits: Tensor) -> Tensor:
-        """Return the mean D of the generated texts of earlier batches; nan if there are none."""
+        """Return the mean D of the generated texts of earlier batches, of which there is at least one."""
         return self._split(_of_whole_texts(logits))[0][self.num_fake :].sigmoid().mean()
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What generators, discriminators, safety classifiers and encoders are asked alike: their limits, their tokenizer."""
+"""What all models are asked alike, whatever they are for: their limits, their tokenizer, what was saved of them."""
 
 from .limits import (
     FALLBACK_MAX_LENGTH,
@@ -9,11 +9,13 @@ from .limits import (
     num_virtual_tokens,
 )
 from .padding import end_token_ids, needs_equal_lengths, probe_texts, unpadded_batches, unpadded_rows
+from .saved_weights import check_saved_weights, refusal
 from .tokenizers import load_processing_class
 
 
 __all__ = [
     "FALLBACK_MAX_LENGTH",
+    "check_saved_weights",
     "check_vocabulary",
     "checked_max_length",
     "end_token_ids",
@@ -23,6 +25,7 @@ __all__ = [
     "needs_equal_lengths",
     "num_virtual_tokens",
     "probe_texts",
+    "refusal",
     "unpadded_batches",
     "unpadded_rows",
 ]

@@ -118,8 +118,7 @@ class DiscriminatorReward:
         self.round = Round(accuracy, real, completion_ids, output)
         rewards = self._shape(output.fake_logits)
         for name, value in self._metrics(output, rewards, texts, real, skips).items():
-            if value == value:  # without an update there is neither gradient nor learning rate
-                log_metric(name, value)
+            log_metric(name, value)
         return rewards.tolist()
 
     def _acts(self, learns: bool) -> list[Callable[..., DiscriminatorOutput]]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_mgan.training.finite_weights import check_finite
+from hf_mgan.training.finite import check_finite
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
