@@ -143,7 +143,9 @@ class Progress:
             ValueError: If the file holds something else.
         """
         path = _progress_file(checkpoint, rank)
-        values = torch.load(path, map_location=device, weights_only=True)
+        # torch cannot restore to a CPU with an index, which accelerate gives to the processes of a distributed run.
+        place = torch.device("cpu") if device.type == "cpu" else device
+        values = torch.load(path, map_location=place, weights_only=True)
         if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
             raise ValueError(f"{path} is not what this version of hf_mgan writes: start from an earlier checkpoint.")
         return cls(**values)

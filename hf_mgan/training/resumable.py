@@ -15,13 +15,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from trl import GRPOConfig, GRPOTrainer
 
 from .checkpoint import Progress, dtypes_kept
 from .finite import REMEDY, check_finite, check_optimizer_finite
 from .stop_signals import StopSignals
-from .whole_checkpoint import ASIDE, clear, fault, finish, newest
+from .whole_checkpoint import ASIDE, clear, fault, finish, newest, remove_old
 
 
 class ResumableTrainer(GRPOTrainer):
@@ -195,7 +195,7 @@ class ResumableTrainer(GRPOTrainer):
         if self.args.push_to_hub:
             self._push_from_checkpoint(checkpoint)
         if self.args.should_save:
-            rotate_checkpoints(run_dir, self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+            remove_old(run_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from transformers.trainer_pt_utils import safe_globals
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from .checkpoint import FOLDER
 
@@ -62,6 +62,26 @@ def clear(run_dir: str | Path) -> None:
             replaced.rename(checkpoint)
     if aside.exists():
         shutil.rmtree(aside)
+
+
+def remove_old(run_dir: str | Path, limit: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints but the best and the newest one, as transformers does; none is left in part.
+
+    Args:
+        run_dir (`str` or `Path`): The run's folder.
+        limit (`int`, *optional*): `save_total_limit`; none are removed without it.
+        best (`str`, *optional*): The best checkpoint so far.
+    """
+    if limit is None or limit <= 0:
+        return
+    found = sort_checkpoints(str(run_dir), use_mtime=True)
+    protected = {*found[-1:], *([] if best is None else [str(Path(best))])}
+    num_removed = max(len(found) - max(limit, len(protected)), 0)
+    for checkpoint in [one for one in found if one not in protected][:num_removed]:
+        aside = Path(run_dir) / ASIDE / Path(checkpoint).name
+        aside.parent.mkdir(exist_ok=True)
+        Path(checkpoint).rename(aside)
+        shutil.rmtree(aside.parent)
 
 
 def newest(run_dir: str | Path) -> str | None:

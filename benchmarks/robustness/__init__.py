@@ -1,0 +1,1 @@
+"""Runs that are killed, resumed, damaged and spread over processes, on tiny models."""
