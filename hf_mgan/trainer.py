@@ -24,15 +24,16 @@ from .config import AdversarialConfig
 from .data import RealSampler
 from .data.prompts import without_added_end
 from .discriminator import Calibration, prepare_quantised_training
+from .discriminator.discriminator import TRAINING_STATE_FILE
 from .models import check_saved_weights
 from .training.build import build, check_reward_names
-from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_kept, model_folder
+from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_kept, model_folder, naming
 from .training.final_updates import FinalUpdates, fit_discriminator
 from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
 from .training.generation import generate_without_cache, unwrapped_generator
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
 from .training.real_text_loss import real_text_batch, real_text_nll
-from .training.resumable import ResumableTrainer, naming
+from .training.resumable import ResumableTrainer
 from .training.resuming import check_state_fits, compared_settings
 from .training.reward import NAME, REFERENCE, Round
 from .training.update_gating import SkippedUpdates
@@ -212,10 +213,11 @@ class AdversarialTrainer(ResumableTrainer):
         if checkpoint is None or self._resumed is None:
             return
         state, folder = self._resumed, Path(checkpoint) / FOLDER
-        with naming(checkpoint):
+        with naming(folder, TRAINING_STATE_FILE):
             # A checkpoint can have been renamed since it was saved, so its name does not say where the model lies.
             self.discriminator.load_state(folder, folder / MODEL_FOLDER)
-            rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        with naming(folder, "replay_<rank>.json"):
             self.discriminator.replay.load(folder, rank, processes, state.num_processes)
         self._step = state.micro_steps
         if not self._takes_progress:  # batches may be of another size

@@ -4,8 +4,8 @@
     python -m benchmarks.robustness.chaos --publish       # and write the committed results
 
 A run saves a checkpoint at every second step, the two newest are kept, and a kill falls between two bytes as well as
-between two steps. After each: is every checkpoint that lies there whole? Then `resume_from_checkpoint=True`, and at the
-end: are the weights of both models, and the log, those of the run that was left alone?
+between two steps. After each: is every checkpoint that lies there whole? Then `resume_from_checkpoint=True`, and at
+the end: are the weights of both models, and the log, those of the run that was left alone?
 """
 
 import argparse
@@ -127,27 +127,29 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
                     counts["in_warm_up"] += not any(one.name != "checkpoint-0" for one in checkpoints(run))
                     problems = [problem for one in checkpoints(run) if (problem := fault(one))]
                     counts["not_whole"] += len(problems)
-                    print(
-                        f"kill {counts['kills']:3} {'while it saved' if found == SAVING else "between saves":14} "
-                        f"{', '.join(one.name for one in checkpoints(run)) or 'no checkpoint yet':32} "
-                        f"{problems or 'whole'}",
-                        flush=True,
-                    )
+                    moment = "while it saved" if found == SAVING else "between saves"
+                    names = ", ".join(one.name for one in checkpoints(run)) or "no checkpoint yet"
+                    print(f"kill {counts['kills']:3} {moment:14} {names:32} {problems or 'whole'}", flush=True)
             if (run / "final.pt").exists():
                 ours = torch.load(run / "final.pt")
                 unequal = [at for at, one in expected["weights"].items() if not torch.equal(one, ours["weights"][at])]
-                counts["unequal"] += bool(unequal) or ours["log"] != expected["log"]
-                print(f"run {counts['runs']} ended: {len(unequal)} weights unequal, log {ours['log'] == expected['log']}")
-                for x,y in zip(ours["log"], expected["log"]):
-                    if x!=y: print({k:(x.get(k),y.get(k)) for k in set(x)|set(y) if x.get(k)!=y.get(k)})
-                print(len(ours["log"]), len(expected["log"]))
+                differing = [pair for pair in zip(expected["log"], ours["log"], strict=False) if pair[0] != pair[1]]
+                differs = bool(unequal or differing or len(expected["log"]) != len(ours["log"]))
+                counts["unequal"] += differs
+                if differs:
+                    print(f"run {counts['runs']}: {len(unequal)} weights differ; of the log first {differing[:1]}")
     print(
-        f"{counts['kills']} kills, {counts['while_saving']} of them while a checkpoint was written; {counts['runs']} runs "
-        f"ended, {counts['unequal']} of them otherwise than the one that was left alone; {counts['not_whole']} "
+        f"{counts['kills']} kills, {counts['while_saving']} of them while a checkpoint was written; {counts['runs']} "
+        f"runs ended, {counts['unequal']} of them otherwise than the one that was left alone; {counts['not_whole']} "
         f"checkpoints were not whole, {counts['unusable']} could not be gone on from"
     )
     if arguments.publish:
-        source = {"command": f"python -m {MODULE} --publish", "seed": arguments.seed, "versions": versions(), **machine()}
+        source = {
+            "command": f"python -m {MODULE} --publish",
+            "seed": arguments.seed,
+            "versions": versions(),
+            **machine(),
+        }
         write_lines(COMMITTED, [{**source, **counts}])
     return counts
 

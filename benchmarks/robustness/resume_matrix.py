@@ -77,6 +77,8 @@ def cells(models: Path, folder: Path, kind: str, option: str, processes: int) ->
     if processes > 1:
         settings["ddp_backend"] = "gloo"
 
+    at_start = weights(make_trainer(models, folder / "start", kind, **settings))
+
     def run(name: str, resumed_from: Path | None = None, callbacks: Any = None, **more: Any) -> Any:
         trainer = make_trainer(models, folder / name, kind, callbacks, **{**settings, **more})
         trainer.train(resume_from_checkpoint=None if resumed_from is None else str(resumed_from))
@@ -97,6 +99,7 @@ def cells(models: Path, folder: Path, kind: str, option: str, processes: int) ->
                 checkpoint = folder / "stopped" / "checkpoint-0"
         resumed = run(f"resumed-{len(results)}", checkpoint, **more)
         ours, theirs = weights(expected), weights(resumed)
+        moved = [name for name, one in at_start.items() if not torch.equal(one, ours[name])]
         unequal = [name for name, one in ours.items() if not torch.equal(one, theirs[name])]
         state = json.loads((checkpoint / "discriminator" / "adversarial_state.json").read_text())
         results.append(
@@ -111,6 +114,7 @@ def cells(models: Path, folder: Path, kind: str, option: str, processes: int) ->
                 "half_used_batch": _has_batch(checkpoint),
                 "weights_unequal": len(unequal),
                 "weights": len(ours),
+                "weights_trained": len(moved),
                 "logs_equal": log_of(expected) == log_of(resumed),
                 "entries": len(log_of(resumed)),
                 "seconds": since(start),
@@ -171,10 +175,11 @@ def main(words: list[str] | None = None) -> list[dict[str, Any]]:
             for option in arguments.options:
                 for cell in row(kind, option, processes):
                     found.append(cell)
+                    same = f"{cell['weights'] - cell['weights_unequal']} of {cell['weights']} weights equal"
+                    logs = "equal" if cell["logs_equal"] else "unequal"
                     print(
-                        f"{processes} process(es) | {kind:12} | {option:33} | {cell['checkpoint']:23} | "
-                        f"{'equal' if not cell['weights_unequal'] else str(cell['weights_unequal']) + ' unequal'} weights | "
-                        f"logs {'equal' if cell['logs_equal'] else 'UNEQUAL'} | {cell['seconds']} s",
+                        f"{processes} process(es) | {kind:12} | {option:33} | {cell['checkpoint']:23} | {same}, logs "
+                        f"{logs} | {cell['seconds']} s",
                         flush=True,
                     )
     good = sum(not cell["weights_unequal"] and cell["logs_equal"] for cell in found)

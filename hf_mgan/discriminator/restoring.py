@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..models import check_saved_weights, refusal
 
@@ -47,5 +48,5 @@ def restore_weights(model: PreTrainedModel | PeftModel, folder: str | Path) -> N
         "unknown": sorted(found["unexpected_keys"]),
     }
     if any(names.values()):
-        raise ValueError(refusal("discriminator", folder, names))
+        raise ValueError(refusal("discriminator", Path(folder) / SAFE_WEIGHTS_NAME, names))
     model.load_state_dict(saved.state_dict())

@@ -44,18 +44,18 @@ def check_saved_weights(what: str, model: PreTrainedModel | PeftModel, folder: s
     if isinstance(model, PeftModel):
         name = model.active_adapters[0]
         expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-        saved, kind = _shapes([folder / ADAPTER_SAFE_WEIGHTS_NAME]), "adapters"
+        saved, kind, file = _shapes([folder / ADAPTER_SAFE_WEIGHTS_NAME]), "adapters", ADAPTER_SAFE_WEIGHTS_NAME
     else:
         expected = model.state_dict()
-        saved, kind = _shapes(_weight_files(folder)), "weights"
+        saved, kind, file = _shapes(_weight_files(folder)), "weights", SAFE_WEIGHTS_NAME
     if saved is None:
         raise ValueError(f"{folder} holds no {kind} of a {what}, which are what this run trains.")
-    _compare(what, folder, expected, saved)
+    _compare(what, folder / file, expected, saved)
     if isinstance(model, PeftModel):
         _compare_adapters(what, folder, model.peft_config[model.active_adapters[0]])
 
 
-def _compare(what: str, folder: Path, expected: Mapping[str, Tensor], saved: Mapping[str, tuple[int, ...]]) -> None:
+def _compare(what: str, file: Path, expected: Mapping[str, Tensor], saved: Mapping[str, tuple[int, ...]]) -> None:
     tied = {weight.data_ptr() for at, weight in expected.items() if at in saved}  # are saved once
     missing = [at for at, weight in expected.items() if at not in saved and weight.data_ptr() not in tied]
     others = [at for at in saved if at in expected and saved[at] != tuple(expected[at].shape)]
@@ -63,14 +63,14 @@ def _compare(what: str, folder: Path, expected: Mapping[str, Tensor], saved: Map
     unknown = [at for at in saved if at not in expected and not any(part in at for part in EMBEDDING_LAYER_NAMES)]
     if missing or others or unknown:
         counts = {"missing": missing, "of another shape": others, "unknown": unknown}
-        raise ValueError(refusal(what, folder, counts))
+        raise ValueError(refusal(what, file, counts))
 
 
-def refusal(what: str, folder: str | Path, names: Mapping[str, list[str]]) -> str:
+def refusal(what: str, file: str | Path, names: Mapping[str, list[str]]) -> str:
     """Return an error about weights that are not those of a model, by what is wrong with them."""
     told = [f"{len(them)} {problem} (the first {them[0]!r})" for problem, them in names.items() if them]
     return (
-        f"{folder} does not hold the weights of this {what}: {', '.join(told)}. Resume with the model and the "
+        f"{file} does not hold the weights of this {what}: {', '.join(told)}. Resume with the model and the "
         "adapters of the run that saved it."
     )
 

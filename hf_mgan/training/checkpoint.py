@@ -147,7 +147,7 @@ class Progress:
         place = torch.device("cpu") if device.type == "cpu" else device
         values = torch.load(path, map_location=place, weights_only=True)
         if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
-            raise ValueError(f"{path} is not what this version of hf_mgan writes: start from an earlier checkpoint.")
+            raise ValueError(f"{path} is not what this version of hf_mgan writes: give an earlier checkpoint.")
         return cls(**values)
 
     def metric_lists(self) -> dict[str, defaultdict[str, list[float]]]:
@@ -157,6 +157,21 @@ class Progress:
 
 def _progress_file(checkpoint: str | Path, rank: int) -> Path:
     return Path(checkpoint) / FOLDER / f"progress_{rank}.pt"
+
+
+@contextmanager
+def naming(checkpoint: str | Path, *files: str) -> Iterator[None]:
+    """Name a checkpoint and the files of it that are read within this context in whatever error they end in."""
+    try:
+        yield
+    except (AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if str(checkpoint) in str(error):
+            raise
+        raise ValueError(
+            f"{' or '.join(str(Path(checkpoint) / file) for file in files)} cannot be taken over by this run "
+            f"({type(error).__name__}: {error}). It belongs to another run or is damaged: give an earlier checkpoint, "
+            "or the settings of the run that saved it."
+        ) from error
 
 
 @contextmanager

@@ -9,16 +9,16 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from trl import GRPOConfig, GRPOTrainer
 
-from .checkpoint import Progress, dtypes_kept
+from .checkpoint import Progress, dtypes_kept, naming
 from .finite import REMEDY, check_finite, check_optimizer_finite
 from .stop_signals import StopSignals
 from .whole_checkpoint import ASIDE, clear, fault, finish, newest, remove_old
@@ -100,11 +100,12 @@ class ResumableTrainer(GRPOTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load what is half done as well."""
-        with naming(checkpoint):
+        if checkpoint is None:
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        with naming(checkpoint, OPTIMIZER_NAME, SCHEDULER_NAME):
             super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and self._takes_progress:
-            with naming(checkpoint):
-                self._load_progress(checkpoint)
+        if self._takes_progress:
+            self._load_progress(checkpoint)
 
     def _load_progress(self, checkpoint: str) -> None:
         self._progress = Progress.load(checkpoint, self.accelerator.process_index, self.accelerator.device)
@@ -116,6 +117,11 @@ class ResumableTrainer(GRPOTrainer):
                     self._logs[name][key].extend(entries)
             else:
                 self._logs[name].extend(values)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Load the states of random numbers, and name the file if it holds something else."""
+        with naming(checkpoint or "", "rng_state.pth", "rng_state_<rank>.pth"):
+            super()._load_rng_state(checkpoint)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Take no step where all are taken, and go on within the logging window of the checkpoint.
@@ -239,17 +245,3 @@ class ResumableTrainer(GRPOTrainer):
             name: {key: list(entries) for key, entries in values.items()} if isinstance(values, dict) else list(values)
             for name, values in logs.items()
         }
-
-
-@contextmanager
-def naming(checkpoint: str | Path | None) -> Iterator[None]:
-    """Name the checkpoint in errors of what is loaded from it within this context."""
-    try:
-        yield
-    except (AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if str(checkpoint) in str(error):
-            raise
-        raise ValueError(
-            f"The state of {checkpoint} cannot be taken over ({type(error).__name__}: {error}). Its files belong to "
-            "another run or are damaged: give an earlier checkpoint, or the settings of the run that saved it."
-        ) from error

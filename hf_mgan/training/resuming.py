@@ -9,10 +9,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from .checkpoint import AdversarialState
+from .checkpoint import AdversarialState, naming
 
 
 # Beginnings of the names of settings that say nothing of how a step is made: of logs, checkpoints, evaluations.
@@ -96,8 +96,8 @@ def check_state_fits(
 def _check_step(checkpoint: str, state: AdversarialState) -> None:
     """Check that transformers' state is of the same step as ours."""
     path = Path(checkpoint) / TRAINER_STATE_NAME
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    step = saved.get("global_step") if isinstance(saved, dict) else None
+    with naming(checkpoint, TRAINER_STATE_NAME):
+        step = TrainerState.load_from_json(str(path)).global_step
     if step != state.global_step:
         raise ValueError(
             f"{path} is of step {step}, and the state of the discriminator beside it of step {state.global_step}: the "

@@ -122,8 +122,8 @@ def fault(checkpoint: str | Path) -> str | None:
     listed = checkpoint / LIST
     try:
         sizes = json.loads(listed.read_text())
-        if not isinstance(sizes, dict):
-            raise ValueError("it is no object")
+        if not isinstance(sizes, dict) or not sizes:
+            raise ValueError("it lists no files")
     except FileNotFoundError:
         return f"{listed} does not exist. It is written last, so this checkpoint is unfinished or of another trainer."
     except (ValueError, OSError) as error:
