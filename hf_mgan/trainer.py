@@ -7,6 +7,7 @@ the rewards into advantages and updates the generator. This module is wiring: ev
 """
 
 import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -235,17 +236,23 @@ class AdversarialTrainer(ResumableTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Train the discriminator alone before the first generation."""
+        is_first = self.model.training and self._step == 0
+        if is_first and self._resumed_from is not None:
+            self._load_rng_state(self._resumed_from)  # transformers has made a data loader since, which draws
         if self._reward.is_warming_up:
-            self._warm_up(generation_batch)
+            self._warm_up(generation_batch, saves=is_first)
+        if is_first:
+            self._metrics["train"].clear()  # those of the warm-up; nothing precedes it
         return super()._prepare_inputs(generation_batch)
 
-    def _warm_up(self, generation_batch: list[dict[str, Any]]) -> None:
+    def _warm_up(self, generation_batch: list[dict[str, Any]], saves: bool) -> None:
         """Train the discriminator on completions of the generator as it stands.
 
-        Checkpoints of step 0 are saved on the way, as often as others are and when a signal asks for it.
+        Before the first step checkpoints are saved on the way, as often as others are and when a signal asks for it.
         """
-        if self._resumed_from is not None:
-            self._load_rng_state(self._resumed_from)  # transformers has made a data loader since, which draws
+        window = self._metrics["train"]
+        if not saves:
+            self._metrics["train"] = defaultdict(list)
         prompts = None
         if isinstance(self.train_dataset, Dataset):
             rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -262,10 +269,11 @@ class AdversarialTrainer(ResumableTrainer):
             now = self.discriminator.num_updates
             if now // every > before // every:
                 self.log({"discriminator/warmup_step": now})
-            if save_every and now // save_every > before // save_every:
-                self._save_now()
-            self._stop_if_asked()
-        self._metrics["train"].clear()  # of the warm-up; nothing precedes it
+            if saves:
+                if save_every and now // save_every > before // save_every:
+                    self._save_now()
+                self._stop_if_asked()
+        self._metrics["train"] = window
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Put the real texts of the round beside its completions, where the generator reads them."""
