@@ -30,7 +30,12 @@ def save_models(folder: Path) -> None:
 
 
 def make_trainer(
-    models: Path, output_dir: Path, kind: str = "full", callbacks: list[TrainerCallback] | None = None, **settings: Any
+    models: Path,
+    output_dir: Path,
+    kind: str = "full",
+    callbacks: list[TrainerCallback] | None = None,
+    arguments: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> AdversarialTrainer:
     """Make a trainer.
 
@@ -39,6 +44,7 @@ def make_trainer(
         output_dir (`Path`): The run's.
         kind (`str`, *optional*, defaults to `"full"`): One of [`KINDS`]: how both models are trained.
         callbacks (`list[TrainerCallback]`, *optional*): The trainer's.
+        arguments (`dict[str, Any]`, *optional*): Further arguments of the trainer.
         **settings: Those of [`AdversarialConfig`] that are to be other ones.
     """
     chosen: dict[str, Any] = {
@@ -56,9 +62,9 @@ def make_trainer(
         "disable_tqdm": True,
         **settings,
     }
-    arguments: dict[str, Any] = {}
+    arguments = {**(arguments or {})}
     if kind != "full":
-        arguments = {
+        arguments |= {
             "peft_config": LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True),
             "discriminator_peft_config": LoraConfig(r=2, target_modules=["query", "value"]),
         }
