@@ -26,6 +26,7 @@ from ..watchdog.callback import watched
 from .arguments import check_types
 from .best_model import check_best_model
 from .final_updates import check_final_updates
+from .generation import check_vllm
 from .generator import Generator, checked_model, saved_adapters
 from .loading import load_discriminator, load_generator_processing_class, shared_base
 from .prepared_data import datasets_in, prepared_data
@@ -159,6 +160,7 @@ def check_arguments(given: dict[str, Any], args: AdversarialConfig, gate: Safety
             "discriminator='distilbert/distilbert-base-uncased'. For fixed rewards alone there is trl.GRPOTrainer."
         )
     check_quantised_generator(given["model"], given["quantization_config"], given["peft_config"], args)
+    check_vllm(given["model"], given["peft_config"], args)
     check_best_model(args, given["callbacks"] or [])
     if args.discriminator_final_steps:
         check_final_updates(given["train_dataset"], given["eval_dataset"])

@@ -1,13 +1,48 @@
-"""The generator of a trainer, made ready to be sampled outside of TRL's own generation."""
+"""How a trainer's generator is sampled: by TRL, with transformers or vLLM, and outside of TRL's own generation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+from peft import AdaptionPromptConfig, LoraConfig, PeftConfig, PeftModel, PeftType, PromptLearningConfig
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
+from trl.import_utils import is_vllm_available
 from trl.models import unwrap_model_for_generation
 
+from ..config import AdversarialConfig
 from ..decoding.continuation import without_cache
+from .generator import saved_adapters
+
+
+def check_vllm(
+    model: str | PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: AdversarialConfig
+) -> None:
+    """Check that vLLM is there if it is to generate, and that TRL can hand it the generator's adapters.
+
+    Raises:
+        ImportError: If vLLM is not installed.
+        ValueError: If the adapters are of a kind that is not merged into the weights, or not under their names.
+    """
+    if not args.use_vllm:
+        return
+    if not is_vllm_available():
+        raise ImportError(
+            "use_vllm=True needs vLLM, in a version that TRL takes: pip install 'trl[vllm]'. Without use_vllm "
+            "transformers generates."
+        )
+    adapters = model.active_peft_config if isinstance(model, PeftModel) else peft_config or saved_adapters(model, args)
+    if isinstance(adapters, (PromptLearningConfig, AdaptionPromptConfig)):
+        kind = f"adapters of type {PeftType(adapters.peft_type).value}"
+    elif isinstance(adapters, LoraConfig) and adapters.trainable_token_indices:
+        kind = "adapters with trainable_token_indices"
+    else:
+        return
+    raise ValueError(
+        f"A generator that has {kind} cannot generate with vLLM: TRL sends it the weights with the adapters merged "
+        "into them, and these are not merged. Set use_vllm=False, or give other adapters, for example "
+        "LoraConfig(r=16, target_modules='all-linear')."
+    )
 
 
 @contextmanager

@@ -4,12 +4,13 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
-from peft import LoraConfig
+from peft import AdaptionPromptConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, EarlyStoppingCallback, GPT2LMHeadModel
 from trl import GRPOConfig
 
 from hf_mgan import GeneratorEvaluator, SafetyGate
 from hf_mgan.training import build as build_module
+from hf_mgan.training import generation as generation_module
 from hf_mgan.training.build import checked_args
 
 
@@ -70,6 +71,45 @@ def test_quantised_generator_refuses_vllm(make_trainer, make_config, nothing_loa
             quantization_config=BITS[bits],
             peft_config=LoraConfig(),
         )
+
+
+@pytest.fixture
+def has_vllm(monkeypatch):
+    monkeypatch.setattr(generation_module, "is_vllm_available", lambda: True)
+
+
+def test_vllm_that_is_not_installed(make_trainer, make_config, nothing_loads, monkeypatch):
+    monkeypatch.setattr(generation_module, "is_vllm_available", lambda: False)
+    with pytest.raises(ImportError, match=r"use_vllm=True needs vLLM.*trl\[vllm\]"):
+        make_trainer(make_config(use_vllm=True))
+
+
+UNMERGED = {
+    "PROMPT_TUNING": PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+    "PREFIX_TUNING": PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+    "ADAPTION_PROMPT": AdaptionPromptConfig(adapter_len=2, adapter_layers=1, task_type="CAUSAL_LM"),
+    "trainable_token_indices": LoraConfig(trainable_token_indices=[3], target_modules=["c_attn"]),
+}
+
+
+@pytest.mark.parametrize("kind", list(UNMERGED))
+def test_vllm_refuses_adapters_that_are_not_merged(make_trainer, make_config, nothing_loads, has_vllm, kind):
+    with pytest.raises(ValueError, match=rf"{kind}.*cannot generate with vLLM.*use_vllm=False"):
+        make_trainer(make_config(use_vllm=True), peft_config=UNMERGED[kind])
+
+
+@pytest.mark.parametrize("where", ["loaded", "folder"])
+def test_vllm_refuses_given_virtual_tokens(
+    make_trainer, make_config, generator, nothing_loads, has_vllm, tmp_path, where
+):
+    generator.config.save_pretrained(tmp_path / "base")
+    generator.name_or_path = str(tmp_path / "base")
+    model = get_peft_model(generator, UNMERGED["PROMPT_TUNING"])
+    if where == "folder":
+        model.save_pretrained(tmp_path / "adapters")
+        model = str(tmp_path / "adapters")
+    with pytest.raises(ValueError, match=r"PROMPT_TUNING.*cannot generate with vLLM"):
+        make_trainer(make_config(use_vllm=True), model=model)
 
 
 def test_loaded_generator_ignores_quantization_config(make_trainer, generator):
