@@ -1,0 +1,170 @@
+"""Generation by vLLM: through a server that speaks as its own does and, where vLLM is installed, in one process."""
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from .conftest import VOCABULARY, generators_tokenizer
+from .vllm_server import Server, speak_without_vllm
+
+
+SETTINGS = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_generations": 4}
+ADAPTERS = {"target_modules": ["q_proj", "v_proj"]}
+
+
+def llama(seed=0, **changes):
+    """Of a family, and in sizes, that vLLM takes: it has no dropout, and its heads are 32 wide."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": len(VOCABULARY), **changes}
+    return LlamaForCausalLM(LlamaConfig(max_position_embeddings=64, initializer_range=0.2, **sizes, **special))
+
+
+def copied(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def differ(one, other):
+    return {name for name, value in one.items() if not torch.equal(value, other[name])}
+
+
+class AtEachStep(TrainerCallback):
+    """Keeps the generator's weights as they are when a step begins."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        self.weights.append(copied(model))
+
+
+def watch_discriminator(trainer):
+    """Return a list that each batch of pairs which the discriminator learns from joins."""
+    seen, update = [], trainer.discriminator.update
+
+    def watched(prompts, completions, *rest, **options):
+        seen.append(list(zip(prompts, completions, strict=True)))
+        return update(prompts, completions, *rest, **options)
+
+    trainer.discriminator.update = watched
+    return seen
+
+
+def shown(server):
+    """The answers of the server, as the discriminator sees them."""
+    tokenizer = generators_tokenizer()
+    return [
+        [
+            tuple(tokenizer.decode(choice[ids], skip_special_tokens=True) for ids in ("prompt_token_ids", "token_ids"))
+            for choice in choices
+        ]
+        for choices in server.answers
+    ]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Its own weights are others than the generator's."""
+    speak_without_vllm(monkeypatch)
+    with Server(llama(seed=9)) as server:
+        yield server
+
+
+@pytest.fixture
+def make_served(server, make_trainer, make_config):
+    def make(settings=None, **arguments):
+        config = make_config(**{**SETTINGS, **server.settings, **(settings or {})})
+        return make_trainer(config, **{"model": llama(), **arguments})
+
+    return make
+
+
+@pytest.fixture
+def prompted():
+    """Rows whose prompts all differ."""
+    words = [word for word in VOCABULARY if word.isalpha()]
+    rows = [{"prompt": f"{one} {other}", "completion": f"{other} {one} ."} for one in words[:8] for other in words[:4]]
+    return Dataset.from_list(rows)
+
+
+def test_server_is_asked_once_per_generation_batch(make_served, server, prompted):
+    """A generation batch is 4 x 2 completions: two prompts, each sent once, with four samples of it."""
+    settings = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "repetition_penalty": 1.1, "max_completion_length": 6}
+    make_served(settings, train_dataset=prompted).train()
+    assert len(server.requests) == 2
+    for request in server.requests:
+        assert len({tuple(ids) for ids in request["prompt"]}) == len(request["prompt"]) == 2
+        asked = {name: request[name] for name in ("n", "max_tokens", "temperature", "top_p", "top_k", "min_p")}
+        assert asked == {"n": 4, "max_tokens": 6, "temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.0}
+        assert request["repetition_penalty"] == 1.1
+
+
+def test_both_models_learn_from_what_the_server_wrote(make_served, server, prompted):
+    trainer = make_served(train_dataset=prompted)
+    seen = watch_discriminator(trainer)
+    generator, discriminator = copied(trainer.model), copied(trainer.discriminator.model)
+    trainer.train()
+    assert seen == shown(server)
+    assert differ(generator, copied(trainer.model)) == set(generator)
+    assert differ(discriminator, copied(trainer.discriminator.model))
+
+
+def test_server_has_the_weights_before_each_generation(make_served, server):
+    steps = AtEachStep()
+    make_served(callbacks=[steps]).train()
+    sync = ["start_weight_update", "update_weights", "finish_weight_update", "reset_prefix_cache"]
+    assert server.events == ["init_weight_transfer_engine", *sync, "completions", *sync, "completions"]
+    assert [differ(sent, own) for sent, own in zip(server.received, steps.weights, strict=True)] == [set(), set()]
+    assert differ(*steps.weights) == set(steps.weights[0])
+
+
+def test_log_probabilities_are_those_of_the_generator(make_served):
+    """The server holds the same weights in float32, so TRL's importance weights are 1."""
+    trainer = make_served()
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logs) == 2
+    for log in logs:
+        assert log["sampling/sampling_logp_difference/max"] < 1e-4
+        assert log["sampling/importance_sampling_ratio/min"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_adapters_are_merged_into_what_is_sent(make_served, server):
+    """W + B A * alpha / r, by hand, with adapters that the first step has moved."""
+    steps = AtEachStep()
+    make_served(peft_config=LoraConfig(r=2, lora_alpha=6, **ADAPTERS), callbacks=[steps]).train()
+    own, sent = steps.weights[1], server.received[1]
+    prefix, layer = "base_model.model.", "model.layers.0.self_attn.q_proj"
+    down, up = (own[f"{prefix}{layer}.lora_{part}.default.weight"] for part in "AB")
+    expected = own[f"{prefix}{layer}.base_layer.weight"] + up @ down * (6 / 2)
+    assert up.abs().max() > 0
+    torch.testing.assert_close(sent[f"{layer}.weight"], expected)
+    assert set(sent) == {name for name, _ in llama().named_parameters()}
+
+
+def test_discriminator_on_the_same_base_is_not_sent(make_served, server):
+    """One base for both: what the server gets does not have the discriminator's adapters."""
+    model, steps = llama(), AtEachStep()
+    trainer = make_served(
+        model=model,
+        discriminator=model,
+        discriminator_processing_class=None,
+        peft_config=LoraConfig(r=2, target_modules=["q_proj"]),
+        discriminator_peft_config=LoraConfig(r=2, target_modules=["v_proj"]),
+        callbacks=[steps],
+    )
+    trainer.train()
+    start, sent = copied(llama()), server.received[1]
+    assert differ(start, sent) == {"model.layers.0.self_attn.q_proj.weight"}
+
+
+def test_evaluation_asks_the_server(make_served, server, prompted):
+    settings = {"num_generations_eval": 2, "per_device_eval_batch_size": 4}
+    trainer = make_served(settings, train_dataset=prompted, eval_dataset=prompted.select(range(4)))
+    before = copied(trainer.discriminator.model)
+    metrics = trainer.evaluate()
+    assert [(request["n"], len(request["prompt"])) for request in server.requests] == [(2, 2), (2, 2)]
+    assert "eval_discriminator/value" in metrics
+    assert not differ(before, copied(trainer.discriminator.model))
