@@ -31,7 +31,7 @@ from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_kept, model_folder, naming
 from .training.final_updates import FinalUpdates, fit_discriminator
 from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
-from .training.generation import generate_without_cache, unwrapped_generator
+from .training.generation import end_completions, generate_without_cache, unwrapped_generator
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
 from .training.real_text_loss import real_text_batch, real_text_nll
 from .training.resumable import ResumableTrainer
@@ -154,13 +154,9 @@ class AdversarialTrainer(ResumableTrainer):
 
         TRL takes those of the generator's config and of the tokenizer, and an answer may end in another one.
         """
-        real_texts, given = self._reward.real_texts, None if self.use_vllm else self.generation_config.eos_token_id
-        configured = given if isinstance(given, list) else [given]
-        ends = {*configured, *self.eos_token_ids, *real_texts.path.ends} - {None}
-        real_texts.path = replace(real_texts.path, end_ids=frozenset(ends))
-        self.eos_token_ids = sorted(ends)
-        if not self.use_vllm:
-            self.generation_config.eos_token_id = self.generation_kwargs["eos_token_id"] = self.eos_token_ids or None
+        real_texts = self._reward.real_texts
+        end_completions(self, real_texts.path.ends)
+        real_texts.path = replace(real_texts.path, end_ids=frozenset(self.eos_token_ids))
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the references when unused columns are dropped."""

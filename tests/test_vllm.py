@@ -7,6 +7,8 @@ from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from .conftest import VOCABULARY, generators_tokenizer
+from .kinds_of_tokenizers import gemma
+from .test_shapes import assistant, user
 from .vllm_server import Server, speak_without_vllm
 
 
@@ -129,6 +131,40 @@ def test_log_probabilities_are_those_of_the_generator(make_served):
     for log in logs:
         assert log["sampling/sampling_logp_difference/max"] < 1e-4
         assert log["sampling/importance_sampling_ratio/min"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_server_ends_completions_where_the_template_does(server, make_served):
+    """Gemma's answers end in <end_of_turn>, which is no end token of the server's."""
+    tokenizer = gemma()
+    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    sizes = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    server.model = llama(seed=9, **sizes).eval()
+    trainer = make_served(
+        {"max_completion_length": 32, "generation_kwargs": {"seed": 1}},
+        model=llama(**sizes),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([{"messages": [user("Who?"), assistant("The dog.")]}] * 8),
+    )
+    trainer.train()
+    assert trainer.args.generation_kwargs == {"seed": 1}
+    for request in server.requests:
+        assert request["seed"] == 1
+        assert set(request["stop_token_ids"]) == {end, tokenizer.eos_token_id}
+    assert not any(end in choice["token_ids"][:-1] for choices in server.answers for choice in choices)
+
+
+def test_text_that_the_user_ends_at_a_token(make_served, server):
+    """Completions end there at the server, and so do the references: neither side shows it."""
+    full_stop = VOCABULARY["."]
+    rows = [{"prompt": "the dog", "completion": "sees a cat . runs near"}] * 8
+    settings = {"generation_kwargs": {"stop_token_ids": [full_stop]}, "max_completion_length": 24}
+    trainer = make_served(settings, train_dataset=Dataset.from_list(rows))
+    seen = watch_discriminator(trainer)
+    trainer.train()
+    assert {tuple(request["stop_token_ids"]) for request in server.requests} == {(2, full_stop)}
+    assert set(trainer._reward.round.real.texts) == {"sees a cat"}
+    assert any(choice["token_ids"][-1] == full_stop for choices in server.answers for choice in choices)
+    assert not any("." in text for pairs in seen for _, text in pairs)
 
 
 def test_adapters_are_merged_into_what_is_sent(make_served, server):

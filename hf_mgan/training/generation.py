@@ -1,6 +1,6 @@
 """How a trainer's generator is sampled: by TRL, with transformers or vLLM, and outside of TRL's own generation."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -67,3 +67,22 @@ def generate_without_cache(trainer: GRPOTrainer) -> None:
         settings = without_cache(cast(Any, trainer.model))
         trainer.generation_config.update(**settings)
         trainer.generation_kwargs.update(settings)
+
+
+def end_completions(trainer: GRPOTrainer, ends: Collection[int]) -> None:
+    """Let completions end at these tokens too, beside those of the generator, of its tokenizer and of the settings.
+
+    Args:
+        trainer ([`~trl.GRPOTrainer`]): Its `eos_token_ids` become all of them. vLLM, which by itself ends a text only
+            where the saved generator does, is told them as `stop_token_ids`.
+        ends (`Collection[int]`): Further end tokens.
+    """
+    engine: Any = trainer.vllm_generation if trainer.use_vllm else None
+    settings = trainer.generation_kwargs if engine is None else engine.generation_kwargs
+    given = trainer.generation_config.eos_token_id if engine is None else settings.get("stop_token_ids")
+    configured = given if isinstance(given, list) else [given]
+    trainer.eos_token_ids = sorted({*configured, *trainer.eos_token_ids, *ends} - {None})
+    if engine is None:
+        trainer.generation_config.eos_token_id = settings["eos_token_id"] = trainer.eos_token_ids or None
+    else:  # a new dict, since this one is the user's
+        engine.generation_kwargs = {**settings, "stop_token_ids": trainer.eos_token_ids}
