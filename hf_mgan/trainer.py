@@ -31,7 +31,7 @@ from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_kept, model_folder, naming
 from .training.final_updates import FinalUpdates, fit_discriminator
 from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
-from .training.generation import end_completions, generate_without_cache, unwrapped_generator
+from .training.generation import end_completions, generate_without_cache, prompts_apart, unwrapped_generator
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
 from .training.real_text_loss import real_text_batch, real_text_nll
 from .training.resumable import ResumableTrainer
@@ -261,7 +261,8 @@ class AdversarialTrainer(ResumableTrainer):
             if prompts is not None:
                 rows = [self.train_dataset[index] for index in prompts.draw(len(generation_batch))]
                 self._warmup_prompts_drawn = prompts.drawn
-            self._generate_and_score_completions(rows)
+            with prompts_apart(self):
+                self._generate_and_score_completions(rows)
             now = self.discriminator.num_updates
             if now // every > before // every:
                 self.log({"discriminator/warmup_step": now})

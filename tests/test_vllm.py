@@ -133,6 +133,16 @@ def test_log_probabilities_are_those_of_the_generator(make_served):
         assert log["sampling/importance_sampling_ratio/min"] == pytest.approx(1.0, abs=1e-3)
 
 
+def test_prompts_of_the_warm_up_keep_their_completions(make_served, server, prompted):
+    """Those prompts all differ, and TRL sends only the first of each group."""
+    trainer = make_served({"discriminator_warmup_steps": 3, "max_steps": 1}, train_dataset=prompted)
+    seen = watch_discriminator(trainer)
+    trainer.train()
+    assert [request["n"] for request in server.requests] == [1, 1, 1, 4]
+    assert seen == shown(server)
+    assert all(len({prompt for prompt, _ in pairs}) > 2 for pairs in seen[:3])
+
+
 def test_server_ends_completions_where_the_template_does(server, make_served):
     """Gemma's answers end in <end_of_turn>, which is no end token of the server's."""
     tokenizer = gemma()

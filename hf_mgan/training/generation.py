@@ -86,3 +86,16 @@ def end_completions(trainer: GRPOTrainer, ends: Collection[int]) -> None:
         trainer.generation_config.eos_token_id = settings["eos_token_id"] = trainer.eos_token_ids or None
     else:  # a new dict, since this one is the user's
         engine.generation_kwargs = {**settings, "stop_token_ids": trainer.eos_token_ids}
+
+
+@contextmanager
+def prompts_apart(trainer: GRPOTrainer) -> Iterator[None]:
+    """Let the prompts of a batch differ: each gets one completion, and none stands for a group.
+
+    With a vLLM server TRL sends only the first prompt of each `num_generations`, and takes the others for the same.
+    """
+    group_size, trainer.num_generations = trainer.num_generations, 1
+    try:
+        yield
+    finally:
+        trainer.num_generations = group_size
