@@ -388,6 +388,7 @@ class AdversarialTrainer(ResumableTrainer):
         """Load the discriminator of the best checkpoint with its generator."""
         with dtypes_kept(self.model):
             super()._load_best_model()
+        self._last_loaded_step = -1  # vLLM's weights are those of the last step, which TRL takes for the current ones
         best = Path(cast(str, self.state.best_model_checkpoint)) / FOLDER / MODEL_FOLDER
         self.discriminator.load_weights(best)
 

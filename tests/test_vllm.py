@@ -214,3 +214,23 @@ def test_evaluation_asks_the_server(make_served, server, prompted):
     assert [(request["n"], len(request["prompt"])) for request in server.requests] == [(2, 2), (2, 2)]
     assert "eval_discriminator/value" in metrics
     assert not differ(before, copied(trainer.discriminator.model))
+
+
+def test_best_generator_is_sent_once_it_is_loaded(make_served, server, prompted):
+    """Only the first evaluation has a reward above 0, so the first checkpoint is the best."""
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "rewards/early/mean", "greater_is_better": True}
+
+    def early(completions, **_):
+        return [float(trainer.state.global_step == 1)] * len(completions)
+
+    trainer = make_served(
+        {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, **best},
+        reward_funcs=early,
+        train_dataset=prompted,
+        eval_dataset=prompted.select(range(2)),
+    )
+    trainer.train()
+    sent = len(server.received)
+    trainer.evaluate()
+    assert len(server.received) == sent + 1
+    assert not differ(server.received[-1], copied(trainer.model))
