@@ -12,6 +12,16 @@ from transformers import TrainerCallback
 from hf_mgan.training.stop_signals import StopSignals
 
 
+@pytest.fixture(autouse=True)
+def default_handlers():
+    """A shell lets what it runs in the background ignore SIGINT."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def signals():
     return StopSignals(Accelerator(cpu=True))
@@ -20,20 +30,29 @@ def signals():
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_signal_is_due_and_delivered_later(signals, number, error):
     before = signal.getsignal(number)
-    with pytest.raises(error) as raised, signals.received():
-        assert not signals.are_due()
-        signal.raise_signal(number)
-        assert signals.are_due()
-        signals.deliver()
+
+    def run():
+        with signals.received():
+            assert not signals.are_due()
+            signal.raise_signal(number)
+            assert signals.are_due()
+            signals.deliver()
+
+    with pytest.raises(error) as raised:
+        run()
     assert signal.getsignal(number) is before
     if error is SystemExit:
         assert raised.value.code == 128 + signal.SIGTERM
 
 
 def test_second_interrupt_stops_at_once(signals):
-    with pytest.raises(KeyboardInterrupt), signals.received():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+    def run():
+        with signals.received():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
