@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hf_mgan.metrics import duplicates, self_bleu, split_into_units
 from hf_mgan.training.batch_metrics import length_correlation
 
 from .conftest import bert_classifier, causal_generator, generators_tokenizer, tokenizer_of_pairs
@@ -197,7 +198,7 @@ torch.save([states(trainer), states(resumed)], folder / f"models_{{rank}}.bin")
 log = [entry for entry in trainer.state.log_history if "loss" in entry]
 names = (
     "discriminator/skipped", "generator/skipped", "discriminator/accuracy", "safety/unsafe_rate",
-    "rewards/discriminator/length_correlation",
+    "rewards/discriminator/length_correlation", "completions/duplicates", "completions/self_bleu",
 )
 (folder / f"gated_{{rank}}.json").write_text(json.dumps({{
     "rewards": rewards, "advantages": advantages, "updates": trainer.discriminator.num_updates,
@@ -228,6 +229,12 @@ def test_two_processes_stay_in_step_when_gated(folder):
         rewards, lengths = (torch.tensor([*pair[0][part], *pair[1][part]]) for part in range(2))
         correlation = length_correlation(rewards, lengths, 4).item()  # a group lies on both
         assert metrics["rewards/discriminator/length_correlation"][batch] == pytest.approx(correlation, abs=1e-4)
+
+    # Texts of both are compared with one another.
+    for (completions, _), *values in zip(
+        first["advantages"], *(metrics[f"completions/{name}"] for name in ("duplicates", "self_bleu")), strict=True
+    ):
+        assert values == pytest.approx([duplicates(completions), self_bleu(split_into_units(completions, "auto"))])
 
     # A group that lies on both is ranked as one.
     assert second["advantages"] == first["advantages"]

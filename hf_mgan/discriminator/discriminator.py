@@ -312,16 +312,16 @@ class Discriminator:
         """Compute what `update` computes, and change nothing.
 
         The texts are shown without token dropout and without any of earlier updates; there are no penalties, no
-        gradient and no learning rate.
+        gradient and no learning rate. In a distributed run every process calls it, and the loss is that of all texts.
 
         Raises:
             FloatingPointError: If the loss is not finite.
         """
         texts = TextBatch.encoded(self._batches, prompts, completions, references, reference_prompts)
         logits = torch.cat([self._passes.logits(batch) for batch in texts.batches])
-        loss = self.loss(*texts.real_and_fake(logits))
+        loss = self.loss(*self._of_all_processes(texts.real_and_fake(logits)))
         self._check_finite({"loss": loss}, completions)
-        return texts.output(logits, loss, free_to_shift=self._is_free_to_shift)
+        return texts.output(logits, loss, self._threshold(texts, logits))
 
     def update(
         self,
@@ -333,7 +333,8 @@ class Discriminator:
     ) -> DiscriminatorOutput:
         """Take one optimizer step on generated against real text.
 
-        With token dropout all texts are shown with noise, and the logits returned are those of the noisy texts.
+        With token dropout all texts are shown with noise, and the logits returned are those of the noisy texts. In a
+        distributed run every process calls it with texts of its own, and the step is that on all of them at once.
 
         Args:
             prompts (`Sequence[str]` of length B): Prompts of the completions, "" for none.
@@ -362,7 +363,7 @@ class Discriminator:
         terms: dict[str, Tensor] = {}
 
         def objective(logits: Tensor) -> Tensor:
-            real_and_fake = texts.real_and_fake(logits)
+            real_and_fake = self._of_all_processes(texts.real_and_fake(logits))
             terms["loss"] = self.loss(*real_and_fake)
             if not self._logit_penalty:
                 return terms["loss"]
@@ -377,13 +378,28 @@ class Discriminator:
         self._check_finite({**terms, **norm}, completions)
         self._step(self.optimizer)
         extra = {name: term.detach() for name, term in terms.items() if name != "loss"}
-        if past:
-            extra["replayed_prob"] = texts.replayed_prob(logits)
-        if self.replay.fraction and remember:
-            self.replay.add(
-                prompts, completions, prompts if reference_prompts is None else reference_prompts, references
-            )
-        return texts.output(logits, terms["loss"], grad_norm, learning_rate, extra, self._is_free_to_shift)
+        if self.replay.fraction:
+            (replayed,) = self._passes.of_all_processes((texts.replayed(logits),))
+            if replayed.numel():
+                extra["replayed_prob"] = replayed.sigmoid().mean()
+            if remember:
+                self.replay.add(
+                    prompts, completions, prompts if reference_prompts is None else reference_prompts, references
+                )
+        threshold = self._threshold(texts, logits)
+        return texts.output(logits, terms["loss"], threshold, grad_norm, learning_rate, extra)
+
+    def _of_all_processes(self, real_and_fake: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits of the real and of the generated texts of all processes, those of prefixes in one row."""
+        real, fake = self._passes.of_all_processes(real_and_fake)
+        return real.flatten(), fake.flatten()
+
+    def _threshold(self, texts: TextBatch, logits: Tensor) -> Tensor:
+        """Return the logit above which a text counts as taken for real, see [`DiscriminatorOutput`]."""
+        if not self._is_free_to_shift:
+            return torch.zeros((), device=logits.device)
+        real, fake = self._of_all_processes(texts.new_real_and_fake(logits))
+        return (fake.mean() + real.mean()) / 2
 
     def _check_finite(self, terms: dict[str, Tensor], completions: Sequence[str]) -> None:
         """Refuse a step from a loss, a penalty or a gradient that is not finite, and take the gradients away."""
@@ -447,6 +463,7 @@ class Discriminator:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             idle = self._passes.leaves_parameters_idle(self.encode([""], ["a"]))
             self._passes.trained = DistributedDataParallel(self.model, find_unused_parameters=idle)
+            self.replay.share = dist.get_rank(), dist.get_world_size()
         return self
 
     def save_state(self, folder: str | Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BatchEncoding, PreTrainedModel
 
+from .gathering import gathered
 from .prefixes import PrefixScorer
 
 
@@ -43,6 +44,12 @@ class Passes:
         self.model = model
         self.trained: nn.Module = model
         self._label, self._precision, self._prefixes, self._exclusive = label, precision, prefixes, exclusive
+
+    def of_all_processes(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return logits of this process together with those of all others, see [`gathered`]; each has to call this."""
+        if not isinstance(self.trained, DistributedDataParallel):
+            return parts
+        return gathered(parts, self.trained.process_group)
 
     def logits(self, batch: BatchEncoding) -> Tensor:
         """Compute the logits of a batch, float32, of shape `(B,)`, or `(B, T)` with prefixes."""

@@ -45,6 +45,7 @@ class Replay:
     Attributes:
         texts (`deque[PastText]`): What is kept, the oldest first.
         num_draws (`int`): Draws so far; with the seed it determines the next one.
+        share (`tuple[int, int]`): The place of this process among those that learn together, and their number.
     """
 
     def __init__(self, fraction: float, size: int = 2048, paired: bool = False, seed: int = 0) -> None:
@@ -52,6 +53,7 @@ class Replay:
         self.fraction, self.size, self.paired, self.seed = fraction, size, paired, seed
         self.texts: deque[PastText] = deque(maxlen=size)
         self.num_draws = 0
+        self.share = 0, 1
 
     def add(
         self,
@@ -76,8 +78,10 @@ class Replay:
         return [self.texts[place] for place in places.tolist()]
 
     def draw_beside(self, num_new: int) -> list[PastText]:
-        """Draw as many as make up `fraction` together with so many new texts."""
-        return self.draw(round(self.fraction / (1 - self.fraction) * num_new))
+        """Draw the share of this process of as many as make up `fraction` together with so many new texts on each."""
+        rank, processes = self.share
+        total = round(self.fraction / (1 - self.fraction) * num_new * processes)
+        return self.draw(total * (rank + 1) // processes - total * rank // processes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return texts and draws so far as JSON knows them."""

@@ -30,7 +30,8 @@ class DiscriminatorOutput:
             prompt.
         real_length (`Tensor` of shape `()`): The same of a real text.
         threshold (`Tensor` of shape `()`): The logit above which a text counts as taken for real: 0, or, where the
-            loss leaves the logits free to shift ([`~objectives.FREE_TO_SHIFT`]), the middle between both means.
+            loss leaves the logits free to shift ([`~objectives.FREE_TO_SHIFT`]), the middle between both means, of all
+            processes.
         extra_metrics (`dict[str, Tensor]`): Of the step, a tensor of shape `()` each: `logit_penalty` before its
             coefficient, `replayed_prob` (mean D of the generated texts of earlier batches, once there are some); each
             only where it is switched on.
@@ -122,33 +123,33 @@ class TextBatch:
         return cls(batches, order[places], len(completions), len(past), len(references))
 
     def real_and_fake(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Deal out a value for each different text, in the order of a loss: real, then generated, with earlier ones.
-
-        Logits of prefixes, of shape `(N, T)`, come out in one row, text after text: every text has as many.
-        """
-        fake, real = (part.flatten() for part in self._split(values))
+        """Deal out a value for each different text, in the order of a loss: real, then generated and earlier ones."""
+        fake, real = self._split(values)
         return real, fake
+
+    def new_real_and_fake(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Deal out the logits of whole texts, without those of earlier batches."""
+        fake, real = self._split(_of_whole_texts(logits))
+        return real[: self.num_real], fake[: self.num_fake]
 
     def output(
         self,
         logits: Tensor,
         loss: Tensor,
+        threshold: Tensor,
         grad_norm: Tensor | None = None,
         learning_rate: float | None = None,
         extra_metrics: dict[str, Tensor] | None = None,
-        free_to_shift: bool = False,
     ) -> DiscriminatorOutput:
         """Put the logits and the metrics of a step together with the lengths of the texts."""
         lengths = torch.cat([batch["attention_mask"].sum(1) for batch in self.batches]).float()
         fake_lengths, real_lengths = self._split(lengths)
-        real, fake = self.real_and_fake(_of_whole_texts(logits.detach()))
+        real, fake = self.new_real_and_fake(logits.detach())
         prefixes: dict[str, Tensor] = {}
         if logits.dim() == 2:
             ends = torch.cat([batch[ENDS] for batch in self.batches])
             named = (("fake_prefix_logits", logits.detach()), ("fake_prefix_ends", ends))
             prefixes = {name: self._split(values)[0][: self.num_fake] for name, values in named}
-        fake, real = fake[: self.num_fake], real[: self.num_real]
-        threshold = (fake.mean() + real.mean()) / 2 if free_to_shift else torch.zeros((), device=fake.device)
         return DiscriminatorOutput(
             fake_logits=fake,
             real_logits=real,
@@ -162,9 +163,9 @@ class TextBatch:
             **prefixes,
         )
 
-    def replayed_prob(self, logits: Tensor) -> Tensor:
-        """Return the mean D of the generated texts of earlier batches, of which there is at least one."""
-        return self._split(_of_whole_texts(logits))[0][self.num_fake :].sigmoid().mean()
+    def replayed(self, logits: Tensor) -> Tensor:
+        """Return the logits of the generated texts of earlier batches."""
+        return self._split(_of_whole_texts(logits))[0][self.num_fake :]
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Deal out a value for each different text to all generated and to all real texts."""

@@ -281,5 +281,10 @@ class TokenCreditTrainer(AdversarialTrainer):
         own = own[len(advantages) * self.accelerator.process_index :][: len(advantages)]
         ends = token_ends(self._tokenizer, self._reward.round.completion_ids)
         values = token_values(output.fake_prefix_logits, output.fake_prefix_ends, ends, mask.size(1)).to(mask.device)
-        credit = token_advantages(values, mask, reward, self.args.discount)
+        # Of all processes: each completion is compared with all others, and theirs may be longer.
+        of_all = [
+            self.accelerator.gather(self.accelerator.pad_across_processes(part, dim=1)) for part in (values, mask)
+        ]
+        credit = token_advantages(of_all[0], of_all[1], reward, self.args.discount)
+        credit = credit[len(advantages) * self.accelerator.process_index :][: len(advantages), : mask.size(1)]
         return with_sequence_advantages(credit, weight, advantages - weight * own.to(advantages), mask)

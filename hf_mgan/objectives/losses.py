@@ -107,8 +107,9 @@ def relativistic_average(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Compute the unpaired relativistic loss: each text against the mean of the other side.
 
     L = -E_t[log sigmoid(logit(t) - m_fake)] - E_s[log(1 - sigmoid(logit(G(s)) - m_real))] with m the mean logit of a
-    side, section 4.2 of Jolicoeur-Martineau 2018 ([1807.00734](https://huggingface.co/papers/1807.00734)). A common
-    shift of all logits changes nothing, so D = sigmoid(logit) is a score, and its level says nothing.
+    side, section 4.2 of Jolicoeur-Martineau 2018 ([1807.00734](https://huggingface.co/papers/1807.00734)). The losses
+    of two halves of a batch do not average to that of the batch. A common shift of all logits changes nothing, so D =
+    sigmoid(logit) is a score, and its level says nothing.
 
     Args:
         real_logits (`Tensor` of shape `(R,)`): Logits of real texts.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
+from accelerate.utils import gather
 from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -83,7 +84,8 @@ def fit_discriminator(
         train_dataset (`Dataset`): Rows as [`AdversarialTrainer`] takes them.
         held_out (`Dataset`): Rows of the same form that neither model was trained on; the first 2000 are used.
         args ([`AdversarialConfig`]): The sampling parameters, `max_completion_length`, `generation_batch_size`
-            (completions per update, and as many real texts), the seed, and the optimizer of the discriminator.
+            (completions per update of all processes, and as many real texts), the seed, and the optimizer of the
+            discriminator.
         num_updates (`int`): Updates, at most.
         real_dataset (`Dataset`, *optional*): Real texts (column `text`) that belong to no prompt, in place of the
             references; the discriminator then sees no prompts.
@@ -106,13 +108,15 @@ def fit_discriminator(
     discriminator.create_optimizer(optimizer_args, num_updates)
     size = cast(int, args.generation_batch_size)
     best, weights, failures = float("inf"), _weights(discriminator), 0
-    batches = source.batches(size, num_updates)
+    batches = source.batches(size // args.world_size, num_updates)
     for number in tqdm(range(1, num_updates + 1), desc="discriminator", unit="update", disable=args.disable_tqdm):
         discriminator.update(*next(batches), remember=False)
         if on_update is not None:
             on_update(number)
         if number % max(num_updates // EVALUATIONS, 1) == 0 or number == num_updates:
-            loss = held_out_loss(discriminator, stopping, size)
+            # One decision of all processes: their texts may differ, and their rounding.
+            own = torch.tensor([held_out_loss(discriminator, stopping, size)], device=discriminator.model.device)
+            loss = gather(own).mean().item()
             failures = 0 if loss < best else failures + 1
             if loss < best:
                 best, weights = loss, _weights(discriminator)
@@ -206,7 +210,7 @@ class TextSource:
     ) -> None:
         self._generator, self._tokenizer, self._args = generator, tokenizer, args
         self._rows = self._prepared(rows)
-        self._seed = args.seed + PROMPT_SEED + args.process_index
+        self._seed, self._share = args.seed + PROMPT_SEED, (args.process_index, args.world_size)
         template = cast("dict[str, Any]", args.chat_template_kwargs or {})
         path = TextPath(tokenizer, args.max_completion_length, end_tokens(generator, tokenizer), template)
         self.real_texts = RealTexts(
@@ -215,6 +219,8 @@ class TextSource:
             paired=False,
             path=inspected(path, self._rows),
             seed=self._seed,
+            rank=args.process_index,
+            world_size=args.world_size,
             begins_with_prompt=form_of(rows.column_names) in ("text", "prompt"),
         )
         defaults = {"top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
@@ -223,8 +229,9 @@ class TextSource:
         self.generation_kwargs |= cast("dict[str, Any]", args.generation_kwargs or {})
 
     def batches(self, size: int, count: int) -> Iterator[Pairs]:
-        """Yield `count` batches of `size` texts of each kind; several are drawn at once, which is faster."""
-        prompts = RealSampler(len(self._rows), self._seed)
+        """Yield `count` batches of `size` texts of each kind for this process; drawing several at once is faster."""
+        prompts = RealSampler(len(self._rows), self._seed, *self._share)
+        rank, processes = self._share
         at_once = max(1, LEAST_SAMPLED // size)
         for start in range(0, count, at_once):
             texts = min(at_once, count - start) * size
@@ -235,7 +242,7 @@ class TextSource:
                 if self.real_texts.shows_prompts
                 else self.real_texts.draw(rows["prompt"], None)
             )
-            pairs = self._pairs(rows["prompt"], real, self._seed + start)
+            pairs = self._pairs(rows["prompt"], real, self._seed + start * processes + rank)
             for first in range(0, texts, size):
                 yield Pairs(*(side[first : first + size] for side in pairs))
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from accelerate.utils import gather
+from accelerate.utils import gather, gather_object
 from torch import Tensor
 
 from ..config import AdversarialConfig
@@ -146,7 +146,8 @@ class DiscriminatorReward:
         values = torch.stack([value.to(rewards) for value in tensors.values()]).tolist()  # one synchronisation for all
         metrics = dict(zip(tensors, values, strict=True))
         repeats = group if self.real_texts.are_references(training) else 1
-        metrics |= batch_metrics(texts, real.texts, repeats, self._args.unit)
+        completions, references = zip(*gather_object([*zip(texts, real.texts, strict=True)]), strict=True)
+        metrics |= batch_metrics(completions, references, repeats, self._args.unit)
         metrics["references/clipped_ratio"] = self.real_texts.clipped_ratio(real)
         if training and self.gating is not None:
             metrics |= self.gating.metrics(skipped, self.round.accuracy)

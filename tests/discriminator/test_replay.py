@@ -62,6 +62,19 @@ def test_draw_beside_gives_the_fraction_of_all_texts(fraction, num_new, expected
     assert len(replay.draw_beside(num_new)) == expected
 
 
+@pytest.mark.parametrize(
+    ("fraction", "num_new", "processes", "expected"),
+    [(0.5, 4, 2, [4, 4]), (0.1, 4, 2, [0, 1]), (0.3, 1, 8, [0, 0, 1, 0, 0, 1, 0, 1]), (0.25, 6, 4, [2, 2, 2, 2])],
+)
+def test_replay_gives_each_process_a_share(fraction, num_new, processes, expected):
+    """0.1 / 0.9 of 8 new texts is 1 of all processes, where rounding on each would give 0."""
+    shares = [filled(20) for _ in range(processes)]
+    for rank, replay in enumerate(shares):
+        replay.fraction, replay.share = fraction, (rank, processes)
+    drawn = [len(replay.draw_beside(num_new)) for replay in shares]
+    assert drawn == expected
+
+
 @pytest.mark.parametrize("paired", [False, True])
 def test_saved_replay_is_json_and_its_draws_go_on(tmp_path, paired):
     replay = filled(20, paired=paired)

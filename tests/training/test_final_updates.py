@@ -4,7 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hf_mgan import Discriminator
+from hf_mgan import AdversarialConfig, Discriminator
 from hf_mgan.training import final_updates
 from hf_mgan.training.final_updates import Pairs, TextSource, fit_discriminator
 
@@ -74,6 +74,18 @@ def test_fit_draws_fresh_samples_beside_their_references(generator, tokenizer, m
     assert all(references[prompt] == real for batch in batches for prompt, _, real in zip(*batch, strict=True))
     first, last = (tuple(batch.completions for batch in part) for part in (batches[:16], batches[16:32]))
     assert first != last  # each is drawn at once
+
+
+def test_fit_draws_one_batch_on_all_processes(generator, tokenizer, make_config, monkeypatch):
+    """The prompts of two processes are those of one, however many they share a batch with."""
+    rows = Dataset.from_dict({"prompt": ["one", "two", "three", "four"] * 8, "completion": ["a dog"] * 32})
+    drawn = []
+    for rank, processes in ((0, 1), (0, 2), (1, 2)):
+        monkeypatch.setattr(AdversarialConfig, "process_index", rank)
+        monkeypatch.setattr(AdversarialConfig, "world_size", processes)
+        batches = TextSource(generator, tokenizer, rows, make_config()).batches(32 // processes, 2)
+        drawn.append([prompt for batch in batches for prompt in batch.prompts])
+    assert sorted(drawn[1] + drawn[2]) == sorted(drawn[0])
 
 
 def test_fit_shows_no_prompts_where_real_texts_have_none(generator, tokenizer, make_config):
