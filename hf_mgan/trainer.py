@@ -33,7 +33,7 @@ from .training.final_updates import FinalUpdates, fit_discriminator
 from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
 from .training.generation import end_completions, generate_without_cache, prompts_apart, unwrapped_generator
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
-from .training.real_text_loss import real_text_batch, real_text_nll
+from .training.real_text_loss import NLL, TOKENS, num_real_tokens, real_text_batch, real_text_nll, weighted_by_tokens
 from .training.resumable import ResumableTrainer
 from .training.resuming import check_state_fits, compared_settings
 from .training.reward import NAME, REFERENCE, Round
@@ -279,6 +279,8 @@ class AdversarialTrainer(ResumableTrainer):
         if real is not None and self._reads_real_texts and (self.args.real_text_coef or not self.model.training):
             batch = real_text_batch(real.prompt_ids, real.completion_ids)
             output |= {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+            # A number of the whole generation batch, which stays with each part of it, as `num_items_in_batch` does.
+            output["num_real_tokens"] = self.accelerator.gather(num_real_tokens(output)).sum()
         return output
 
     def _calculate_rewards(
@@ -301,15 +303,27 @@ class AdversarialTrainer(ResumableTrainer):
         return self._safety.rank(rewards, self.reward_func_names, self.reward_weights, group_size)
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Add the generator's cross-entropy on the real texts (`real_text_coef`), and measure it in evaluation."""
+        """Add the generator's cross-entropy on the real texts (`real_text_coef`), and measure it in evaluation.
+
+        It is a mean over the tokens of all micro-batches and processes of a step, as TRL's loss "dapo" is.
+        """
         loss = super()._compute_loss(model, inputs)
         if "real_ids" not in inputs:
             return loss
-        nll = real_text_nll(model, inputs)
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["generator/real_nll"].append(self.accelerator.gather(nll.detach()).mean().item())
-        accumulated = self.current_gradient_accumulation_steps if self.model.training else 1
-        return loss + self.args.real_text_coef * nll / accumulated
+        nll, metrics = real_text_nll(model, inputs), self._metrics["train" if self.model.training else "eval"]
+        own = torch.stack([nll.detach(), num_real_tokens(inputs).to(nll)])
+        for name, total in zip((NLL, TOKENS), self.accelerator.reduce(own, reduction="sum").tolist(), strict=True):
+            metrics[name].append(total)
+        # Gradients are averaged over processes, and a step takes so many of the parts of the generation batch.
+        tokens = inputs["num_real_tokens"].clamp(min=1) / self.accelerator.num_processes
+        if self.model.training:
+            tokens = tokens * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        return loss + self.args.real_text_coef * nll / tokens
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the likelihood of real texts as a mean over tokens; TRL averages over micro-batches."""
+        weighted_by_tokens(self._metrics["train" if self.model.training else "eval"])
+        super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate a set as always; beside the first one the evaluator draws samples of the generator."""

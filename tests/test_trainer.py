@@ -472,6 +472,7 @@ def test_overridden_members_keep_their_signatures():
         "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
         "_generate_and_score_completions": "(self, inputs: list",
         "_compute_loss": "(self, model, inputs)",
+        "log": "(self, logs: dict[str, float], start_time: float | None = None)",
         "_prepare_inputs": "(self, generation_batch",
         "_tokenize_prompts": "(self, prompts: list)",
         "evaluation_loop": "(self, dataloader",
