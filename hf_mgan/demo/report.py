@@ -1,5 +1,6 @@
 """What the demo shows: progress, tables, curves, samples, and the lines that load both models again."""
 
+import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -86,20 +87,21 @@ def show(runs: Sequence[SeedResult], real: dict[str, float], folder: Path, conso
     console.print(
         f"\n[bold]Maximum likelihood at its best temperature ({best})[/], the first ten of seed {first.seed}"
     )
-    console.print("\n".join(f"  {text}" for text in first.samples_before), highlight=False)
+    console.print("\n".join(f"  {text}" for text in first.samples_before), highlight=False, markup=False)
     console.print("\n[bold]After adversarial training[/], temperature 1")
-    console.print("\n".join(f"  {text}" for text in first.samples_after), highlight=False)
+    console.print("\n".join(f"  {text}" for text in first.samples_after), highlight=False, markup=False)
     console.print("\n[bold]Maximum likelihood with its discriminator at generation[/] (c = 1)")
-    console.print("\n".join(f"  {text}" for text in first.samples_guided), highlight=False)
+    console.print("\n".join(f"  {text}" for text in first.samples_guided), highlight=False, markup=False)
     console.print("\n[bold]To load both models again[/]")
-    console.print(LOAD.format(folder=first.folder), highlight=False, markup=False, soft_wrap=True)
+    load = LOAD.format(folder=json.dumps(str(first.folder))[1:-1])  # between quotation marks
+    console.print(load, highlight=False, markup=False, soft_wrap=True)
     console.print(discriminator_table(runs))
     console.print(quality_table(runs, real))
     console.print(verdict(runs), soft_wrap=True)
     training = ("maximum likelihood", "discriminator's encoder", "adversarial training")
     seconds = statistics.fmean(sum(run.seconds[part] for part in training) for run in runs)
     console.print(f"Training took {seconds:.0f} s per seed.")
-    console.print(f"Metrics: {folder}/demo.json, curves: {folder}/demo.png", soft_wrap=True)
+    console.print(f"Metrics: {folder}/demo.json, curves: {folder}/demo.png", soft_wrap=True, markup=False)
 
 
 def quality_table(runs: Sequence[SeedResult], real: dict[str, float]) -> Table:

@@ -70,7 +70,7 @@ def _frontier(report: Report, axes: Any, colours: Any) -> None:
         ylabel=f"{METRICS[quality].title} (0.5 = cannot be told from real text)",
         title="Quality and diversity over temperatures",
     )
-    axes.legend()
+    _legend(axes)
 
 
 def _calibration(report: Report, axes: Any, colours: Any) -> None:
@@ -93,7 +93,7 @@ def _calibration(report: Report, axes: Any, colours: Any) -> None:
         xlim=(0, 1),
         ylim=(0, 1),
     )
-    axes.legend()
+    _legend(axes)
 
 
 def _lengths(report: Report, axes: Any, colours: Any) -> None:
@@ -105,7 +105,13 @@ def _lengths(report: Report, axes: Any, colours: Any) -> None:
         colour = "black" if part == REAL else colours[(number - 1) % len(colours)]
         axes.hist(report.parts[part]["lengths"], bins=list(bins), histtype="step", color=colour, label=name)
     axes.set(xlabel="length in words", ylabel="texts", title="Lengths, temperatures nearest to 1")
-    axes.legend()
+    _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    """Show the names as they are: to matplotlib what stands between two `$` is mathematics."""
+    for text in axes.legend().get_texts():
+        text.set_parse_math(False)
 
 
 def _share_of(share: float, texts: int, level: float) -> Interval:

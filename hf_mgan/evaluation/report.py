@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..markdown import code, escaped, fenced
 from ..metrics import Interval
 from .comparison import Point, Verdict, compare_at_matched_diversity
 from .text_metrics import METRICS, TESTS
@@ -146,7 +147,7 @@ def table(report: Report) -> str:
         for temperature in report.temperatures_of(model):
             part = part_name(model, temperature)
             cells = " | ".join(_cell(report.metric(part, name)) for name in names)
-            lines.append(f"| {model} | {temperature:g} | {cells} |")
+            lines.append(f"| {escaped(model)} | {temperature:g} | {cells} |")
     return "\n".join(lines)
 
 
@@ -157,17 +158,18 @@ def verdict_lines(report: Report) -> list[str]:
         report ([`Report`]): The report.
 
     Returns:
-        `list[str]`: A sentence per model and metric of quality; one that says why where there is no verdict.
+        `list[str]`: A sentence per model and metric of quality, in Markdown; one that says why where there is no
+            verdict.
     """
-    lines = []
+    lines, baseline = [], escaped(report.baseline)
     for model, of_model in report.verdicts().items():
         if report.deciding_test not in of_model:
             lines.append(
-                f"{model} against {report.baseline}: no verdict. It takes the baseline's curve, of two temperatures "
+                f"{escaped(model)} against {baseline}: no verdict. It takes the baseline's curve, of two temperatures "
                 "or more with enough different texts for a two-sample test."
             )
         for quality, verdict in of_model.items():
-            lines.append(f"By {METRICS[quality].title}: {verdict.sentence(model, report.baseline)}")
+            lines.append(f"By {METRICS[quality].title}: {verdict.sentence(escaped(model), baseline)}")
     return lines
 
 
@@ -200,7 +202,7 @@ def markdown(report: Report) -> str:
     ]
     if comparisons:
         lines += [
-            f"## At matched self-BLEU, against {report.baseline}",
+            f"## At matched self-BLEU, against {escaped(report.baseline)}",
             "",
             "A gain above 0 is an improvement; all comparisons of a model and metric hold together at the level.",
             "",
@@ -208,7 +210,7 @@ def markdown(report: Report) -> str:
             "|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {model} | {title} | {one.temperature:g} | {one.between[0]:g} to {one.between[1]:g} | "
+            f"| {escaped(model)} | {title} | {one.temperature:g} | {one.between[0]:g} to {one.between[1]:g} | "
             f"{one.quality:.3f} | {one.baseline_quality:.3f} | {_range(one.gain)} |"
             for model, title, one in comparisons
         ]
@@ -220,22 +222,20 @@ def markdown(report: Report) -> str:
             lines.append(f"- **{description.title}** ({DIRECTIONS[description.better]}): {description.explanation}.")
     lines += ["", "## Samples", "", "The first ones at the temperature nearest to 1, not picked.", ""]
     for title, part in [("real text", REAL), *((model, report.part_nearest_to_1(model)) for model in report.models)]:
-        lines.append(f"**{title}**")
+        lines.append(f"**{escaped(title)}**")
         lines.append("")
-        lines += [f"- {' '.join(text.split())}" for text in report.parts[part]["texts"][:NUM_SHOWN]]
+        lines += [f"- {escaped(text)}" for text in report.parts[part]["texts"][:NUM_SHOWN]]
         lines.append("")
     lines += ["## How it was made", ""]
     if report.command:
-        lines += [f"`{report.command}`", ""]
+        lines += [code(report.command), ""]
     seconds = sum(part["seconds"] for part in report.parts.values())
     memory = max(part["peak_memory_gib"] for part in report.parts.values())
     lines += [
-        f"{seconds / 60:.1f} minutes for all parts, {memory:.2f} GiB at most, on {report.device} with "
+        f"{seconds / 60:.1f} minutes for all parts, {memory:.2f} GiB at most, on {escaped(report.device)} with "
         f"{report.threads} threads; {', '.join(f'{name} {number}' for name, number in report.versions.items())}.",
         "",
-        "```json",
-        json.dumps(report.settings, indent=1),
-        "```",
+        fenced(json.dumps(report.settings, indent=1), "json"),
     ]
     return "\n".join(lines)
 

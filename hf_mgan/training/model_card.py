@@ -5,6 +5,7 @@ import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import ModelCard
 from peft import PeftModel
@@ -12,6 +13,7 @@ from transformers import BitsAndBytesConfig
 
 from ..config import AdversarialConfig
 from ..discriminator import Calibration, Discriminator
+from ..markdown import code, escaped, fenced
 
 
 TAG_NAMES = ["trl", "hf-mgan", "gan"]
@@ -40,9 +42,7 @@ is saved beside it, in `discriminator/`.
 | its loss | `{loss}` |
 | the generator's reward | `{reward}` |
 {metrics}
-```python
 {load}
-```
 
 {sampling}
 """
@@ -57,13 +57,9 @@ texts of at most {max_new_tokens} tokens, drawn at temperature {temperature:g}{f
 | loss in nats; log 2 = 0.693 where it cannot | {loss:.3f} |
 | calibration error, before and after | {uncalibrated_error:.3f}, {error:.3f} |
 
-```bash
 {command}
-```
 
-```python
 {sample}
-```
 """
 NOT_CALIBRATED = """### Sampling with both models
 
@@ -77,7 +73,7 @@ SHOWN = {
     "discriminator/accuracy": "its accuracy on text it was not yet trained on",
     "discriminator/value": "V(D, G) in nats; -log 4 = -1.386 where it cannot tell",
 }
-ANCHOR = "## Training procedure"
+ANCHOR = "## Training procedure\n"
 
 
 def extend_model_card(
@@ -95,17 +91,32 @@ def extend_model_card(
     logged = [entry for entry in log_history if "discriminator/value" in entry]
     metrics = logged[-1] if logged else {}
     card = ModelCard.load(path)
+    card.text = _with_names_escaped(card, hub_model_id)
     rows = "".join(f"| {meaning} | {metrics[name]:.3f} |\n" for name, meaning in SHOWN.items() if name in metrics)
     section = SECTION.format(
-        discriminator=discriminator.model.config._name_or_path or "a model made in code",
+        discriminator=escaped(discriminator.model.config._name_or_path or "a model made in code"),
         loss=args.discriminator_loss,
         reward=args.discriminator_reward,
         metrics=rows,
-        load=_loading_lines(discriminator, hub_model_id, args.output_dir),
+        load=fenced(_loading_lines(discriminator, hub_model_id, args.output_dir), "python"),
         sampling=_sampling_section(discriminator, hub_model_id, args.output_dir),
     )
-    card.text = card.text.replace(ANCHOR, section + ANCHOR, 1)
+    card.text = card.text.replace(f"\n{ANCHOR}", f"\n{section}{ANCHOR}", 1)
     card.save(path)
+
+
+def _with_names_escaped(card: ModelCard, hub_model_id: str | None) -> str:
+    """Return the text of TRL's card, whose template puts the names of models and dataset in as they are."""
+    data, text = card.data.to_dict(), card.text
+    name, base, dataset = (data.get(key) for key in ("model_name", "base_model", "datasets"))
+    changes = {f"# Model Card for {name}": f"# Model Card for {escaped(str(name))}"}
+    for linked, folder in ((base, ""), (dataset, "datasets/")):
+        link = f"https://huggingface.co/{folder}"
+        changes[f"[{linked}]({link}{linked})"] = f"[{escaped(str(linked))}]({link}{quote(str(linked))})"
+    changes[f'model="{hub_model_id}"'] = f"model={json.dumps(str(hub_model_id))}"
+    for written, right in changes.items():
+        text = text.replace(written, right, 1)
+    return text
 
 
 def _sampling_section(discriminator: Discriminator, hub_model_id: str | None, output_dir: str) -> str:
@@ -116,13 +127,14 @@ def _sampling_section(discriminator: Discriminator, hub_model_id: str | None, ou
     further, flag = "", ""
     if calibration.generation_kwargs:
         given = json.dumps(calibration.generation_kwargs)
-        further, flag = f" with `{given}`", f" --generation_kwargs {shlex.quote(given)}"
+        further, flag = f" with {code(given)}", f" --generation_kwargs {shlex.quote(given)}"
     command = (
         f"hf-mgan generate --model {shlex.quote(hub_model_id or output_dir)} "
         f"--temperature {calibration.temperature:g} --max_new_tokens {calibration.max_new_tokens}{flag}"
     )
     sample = _sampling_lines(discriminator, calibration, hub_model_id, output_dir)
-    return CALIBRATED.format(**asdict(calibration), further=further, command=command, sample=sample)
+    blocks = {"command": fenced(command, "bash"), "sample": fenced(sample, "python")}
+    return CALIBRATED.format(**asdict(calibration), further=further, **blocks)
 
 
 def _sampling_lines(

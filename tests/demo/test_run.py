@@ -1,5 +1,7 @@
 """The demo as a command at tiny sizes, its tables and its verdict."""
 
+import ast
+import dataclasses
 import io
 import json
 import math
@@ -134,6 +136,25 @@ def test_tables_fit_a_terminal_and_average_over_seeds():
     assert "Training took 6 s per seed." in text
     for table in (quality_table(runs, real), discriminator_table(runs)):
         assert console.measure(table).maximum <= 80
+
+
+def test_demo_shows_samples_and_folders_as_written():
+    """What stands in brackets is markup to rich, and a quotation mark ends a string of Python."""
+    texts, folder = ["a [red]dog[/] .", "[link=x]y", "[/]"], 'out [bold] "1"\\n'
+    one = dataclasses.replace(
+        seed_result(0, 0.34, 0.33, 0.28),
+        samples_before=texts,
+        samples_after=texts,
+        samples_guided=texts,
+        folder=folder,
+    )
+    console = Console(file=io.StringIO(), width=80)
+    show([one], {"grammatical": 1.0, "distinct_4": 0.4, "entropy": 12.97, "mean_length": 6.9}, folder, console)
+    text = console.file.getvalue()
+    assert all(text.count(f"  {sample}\n") == 3 for sample in texts)
+    assert f"Metrics: {folder}/demo.json" in text
+    line = next(line for line in text.splitlines() if line.startswith("folder = "))
+    assert ast.literal_eval(line.removeprefix("folder = ")) == f"{folder}/adversarial"
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_markdown_samples_are_the_first_ones():
     made.parts["gan_T1"]["texts"] = ["one\ntwo", *(f"text {place}" for place in range(9))]
     text = markdown(made)
     of_gan = text.split("**gan**\n\n")[1].split("\n\n")[0].splitlines()
-    assert of_gan == ["- one two", "- text 0", "- text 1", "- text 2", "- text 3"]
+    assert of_gan == ["- one&#10;two", "- text 0", "- text 1", "- text 2", "- text 3"]
     assert "**real text**\n\n- a dog sees\n- the cat\n" in text
 
 
