@@ -33,6 +33,7 @@ from .training.final_updates import FinalUpdates, fit_discriminator
 from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
 from .training.generation import end_completions, generate_without_cache, prompts_apart, unwrapped_generator
 from .training.model_card import PAPER, TAG_NAMES, extend_model_card
+from .training.positions import count_positions_by_mask
 from .training.real_text_loss import NLL, TOKENS, num_real_tokens, real_text_batch, real_text_nll, weighted_by_tokens
 from .training.resumable import ResumableTrainer
 from .training.resuming import check_state_fits, compared_settings
@@ -134,6 +135,8 @@ class AdversarialTrainer(ResumableTrainer):
         check_reward_names(self.reward_func_names, parts.safety)
         prepare_quantised_training(self.model)
         generate_without_cache(self)
+        count_positions_by_mask(self.model)
+        count_positions_by_mask(self.ref_model)
         self.discriminator = parts.reward.discriminator.to(self.accelerator.device)
         self.evaluator, self._reward, self._safety = evaluator, parts.reward, parts.safety
         self._real_dataset = real_dataset
