@@ -8,6 +8,7 @@
 - `mixture`: which losses and anchors find lost modes;
 - `safety`: what the safety gate keeps out, and `safety.generation`: its classifier as a filter at generation;
 - `hardware`: time, memory, architectures and precisions;
+- `robustness`: whether a step depends on how its batch is divided;
 - `readme_snippet`: the README's first example;
 - `pages`: writes the pages of the documentation from the committed results.
 
