@@ -299,7 +299,8 @@ class AdversarialTrainer(ResumableTrainer):
             shape = len(prompts) * self.accelerator.num_processes, len(self.reward_funcs)
             return torch.zeros(shape, device=self.accelerator.device)
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        check_rewards_finite(rewards, self.reward_func_names, NAME)
+        if self.model.training:
+            check_rewards_finite(rewards, self.reward_func_names, NAME)
         if self._safety is None:
             return rewards
         group_size = cast(int, self.num_generations if self.model.training else self.num_generations_eval)

@@ -210,11 +210,12 @@ def test_checkpoint_holds_past_completions(make_trainer, make_config, generator,
     whole.save_model(str(tmp_path / "saved"))
     assert (tmp_path / "saved" / "discriminator" / "config.json").exists()
     assert not list((tmp_path / "saved").rglob("replay*"))  # what is published holds no texts
-    (folder / "replay_0.json").unlink()
     resumed = fresh()
-    with pytest.warns(UserWarning, match=r"replay_0\.json does not exist"):
-        resumed.train(resume_from_checkpoint=str(folder.parent))
-    assert any(not torch.equal(value, states(resumed)[name]) for name, value in states(whole).items())
+    resumed.train(resume_from_checkpoint=str(folder.parent))
+    assert all(torch.equal(value, states(resumed)[name]) for name, value in states(whole).items())
+    (folder / "replay_0.json").unlink()
+    with pytest.raises(ValueError, match=r"replay_0\.json does not exist"):
+        fresh().train(resume_from_checkpoint=str(folder.parent))
 
 
 # Anchors

@@ -452,6 +452,7 @@ def test_members_overridden_to_resume_keep_signatures():
         "train": "(self, resume_from_checkpoint: str | bool | None = None, trial",
         "_load_from_checkpoint": "(self, resume_from_checkpoint: str, model",
         "_load_optimizer_and_scheduler": "(self, checkpoint)",
+        "_load_rng_state": "(self, checkpoint: str | None)",
         "_run_epoch": "(self, model, epoch",
         "_generate_and_score_completions": "(self, inputs: list",
         "_get_grad_norm": "(self, model, grad_norm=None)",

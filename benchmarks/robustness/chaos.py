@@ -3,9 +3,9 @@
     python -m benchmarks.robustness.chaos                 # 50 kills with SIGKILL, at least 15 of them while it saves
     python -m benchmarks.robustness.chaos --publish       # and write the committed results
 
-A run saves a checkpoint at every second step, the two newest are kept, and a kill falls between two bytes as well as
-between two steps. After each: is every checkpoint that lies there whole? Then `resume_from_checkpoint=True`, and at
-the end: are the weights of both models, and the log, those of the run that was left alone?
+Every second step is saved, the two newest checkpoints are kept, and a kill falls between two bytes as well as between
+two steps. After each: is every checkpoint that lies there whole? Then `resume_from_checkpoint=True`, and at the end:
+are the weights of both models, and the log, those of the run that was left alone?
 """
 
 import argparse

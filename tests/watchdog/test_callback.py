@@ -497,12 +497,13 @@ def test_run_with_a_reward_for_shortness_is_reported(make_trainer, make_config, 
     assert "have got shorter" in next(alarm.message for alarm in watchdog.alarms if alarm.name == "length_hacking")
 
 
-def test_run_with_an_infinite_reward_is_reported(make_trainer, make_config):
+def test_evaluation_with_an_infinite_reward_is_reported(make_trainer, make_config):
     def boundless(completions, **_):
         return [math.inf] * len(completions)
 
-    watchdog = Watchdog()
-    assert alarms_of_a_run(make_trainer, make_config, watchdog, 1, reward_funcs=[boundless]) == {"non_finite"}
+    watchdog, held_out = Watchdog(), Dataset.from_dict({"text": texts(4)})
+    make_trainer(make_config(), callbacks=[watchdog], reward_funcs=[boundless], eval_dataset=held_out).evaluate()
+    assert [alarm.name for alarm in watchdog.alarms] == ["non_finite"]
     assert_matches(watchdog.alarms[0].message, "rewards/boundless/mean is inf.*check the reward function boundless")
 
 
