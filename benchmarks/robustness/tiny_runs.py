@@ -65,15 +65,14 @@ def make_trainer(
     arguments = {**(arguments or {})}
     if kind != "full":
         arguments |= {
-            "peft_config": LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True),
+            "peft_config": LoraConfig(r=2, target_modules="all-linear"),
             "discriminator_peft_config": LoraConfig(r=2, target_modules=["query", "value"]),
         }
     if kind == "4-bit + LoRA":
         nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
         arguments |= {"quantization_config": nf4, "discriminator_quantization_config": nf4}
+    arguments = {"model": str(models / "g"), "discriminator": str(models / "d"), **arguments}
     return AdversarialTrainer(
-        str(models / "g"),
-        discriminator=str(models / "d"),
         args=AdversarialConfig(str(output_dir), **chosen),
         train_dataset=training_set(),
         callbacks=callbacks,
