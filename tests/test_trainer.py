@@ -458,6 +458,7 @@ def test_members_overridden_to_resume_keep_signatures():
         "_get_grad_norm": "(self, model, grad_norm=None)",
         "_maybe_log_save_evaluate": "(self, tr_loss: torch.Tensor, grad_norm: torch.Tensor | float | None, model: "
         "torch.nn.modules.module.Module, trial",
+        "_finalize_training": "(self, trial",
         "_save_checkpoint": "(self, model, trial)",
         "_get_output_dir": "(self, trial",
         "_push_from_checkpoint": "(self, checkpoint_folder: str)",

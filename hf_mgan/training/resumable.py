@@ -6,6 +6,7 @@ written before a signal ends the run. It has no part in adversarial training; [`
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
@@ -150,12 +152,14 @@ class ResumableTrainer(GRPOTrainer):
         step by now; what it leaves is not saved.
         """
         norm = super()._get_grad_norm(model, grad_norm)
-        is_scaled = self.accelerator.scaler is not None or self.is_deepspeed_enabled
-        if norm is not None and not is_scaled and not torch.as_tensor(norm).isfinite().all():
+        if norm is None or self.accelerator.scaler is not None or self.is_deepspeed_enabled:
+            return norm
+        value = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if not math.isfinite(value):
             model.zero_grad(set_to_none=True)
             raise FloatingPointError(
-                f"The norm of the generator's gradient is {float(norm)} at step {self.state.global_step}, and no step "
-                f"is taken from it. {REMEDY}"
+                f"The norm of the generator's gradient is {value} at step {self.state.global_step}, and no step is "
+                f"taken from it. {REMEDY}"
             )
         return norm
 
@@ -173,6 +177,12 @@ class ResumableTrainer(GRPOTrainer):
         if self._saved_step != self.state.global_step or not self.state.global_step:
             self._save_now(trial)
         self._stop_signals.deliver()
+
+    def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
+        """From here on signals do what they always do: nothing is left to be saved."""
+        self._stop_if_asked(trial)
+        self._stop_signals.release()
+        return super()._finalize_training(trial, *args, **kwargs)
 
     def _save_now(self, trial: Any = None) -> None:
         self._save_checkpoint(self.model, trial)

@@ -49,18 +49,19 @@ class StopSignals:
         try:
             yield
         finally:
-            self._restore()
+            self.release()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received and number == signal.SIGINT:  # Ctrl-C for the second time
-            self._restore()
+            self.release()
             signal.raise_signal(number)
             return
         self._received = number
         more = " Ctrl-C stops it at once." if number == signal.SIGINT else ""
         logger.warning(f"{signal.Signals(number).name}: the run ends its step, saves a checkpoint and stops.{more}")
 
-    def _restore(self) -> None:
+    def release(self) -> None:
+        """Give the signals back to those who had them."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
@@ -81,7 +82,7 @@ class StopSignals:
         """
         number, self._received = self._received, 0
         handler = self._handlers.get(number, signal.getsignal(number))
-        self._restore()
+        self.release()
         if handler is signal.SIG_DFL or handler is None:
             # The default would end the process without closing files and trackers.
             raise SystemExit(128 + number)

@@ -95,6 +95,39 @@ def test_run_goes_on_from_the_end_of_its_warm_up(fresh, tmp_path):
     assert_same(whole, resumed)
 
 
+class Window(TrainerCallback):
+    def __init__(self):
+        self.trainer, self.losses = None, []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.losses.append(len(self.trainer._metrics["train"]["discriminator/loss"]))
+
+
+def test_no_metric_of_the_warm_up_is_one_of_training(fresh, tmp_path):
+    """The fourth update of the warm-up comes after the last entry of its log."""
+    settings = {"max_steps": 2, "discriminator_warmup_steps": 4, "logging_steps": 3}
+    for resumed_from in (None, True):
+        window = Window()
+        window.trainer = fresh([window], **settings, save_strategy="steps", save_steps=4)
+        window.trainer.train(resume_from_checkpoint=resumed_from)
+        assert window.losses == [1, 2]
+        shutil.rmtree(tmp_path / "out" / "checkpoint-2")
+
+
+class StopAtEnd(TrainerCallback):
+    def on_train_end(self, args, state, control, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_signal_after_the_last_step_acts_at_once(fresh, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fresh([StopAtEnd()], max_steps=1).train()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_finished_run_takes_no_further_step(fresh, tmp_path):
     settings = {"max_steps": 2, **SAVING}
     whole = fresh(**settings)
