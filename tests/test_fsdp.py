@@ -14,7 +14,7 @@ from .conftest import bert_classifier, causal_generator, generators_tokenizer, t
 from .test_distributed import run_on_two_processes
 
 
-def trained(folder, batch_size, accumulation=1):
+def trained(folder, batch_size, accumulation=1, checkpoint=None, **settings):
     """A trainer after three steps on real texts of 1 to 6 words alone, whatever is sampled."""
     generator = causal_generator()
     for module in generator.modules():
@@ -34,12 +34,12 @@ def trained(folder, batch_size, accumulation=1):
         optim="sgd",
         learning_rate=0.1,
         logging_steps=1,
-        save_strategy="no",
         report_to="none",
         use_cpu=True,
         bf16=False,
         gradient_checkpointing=False,
         disable_tqdm=True,
+        **{"save_strategy": "no", **settings},
     )
     trainer = AdversarialTrainer(
         generator,
@@ -49,7 +49,7 @@ def trained(folder, batch_size, accumulation=1):
         discriminator=bert_classifier(),
         discriminator_processing_class=tokenizer_of_pairs(),
     )
-    trainer.train()
+    trainer.train(checkpoint)
     return trainer
 
 
@@ -87,19 +87,42 @@ for accumulation in (1, 2):
     assert all(isinstance(parameter, DTensor) for parameter in parameters.values())
     whole = {{name: parameter.full_tensor().detach() for name, parameter in parameters.items()}}
     torch.save([whole, real_nll(trainer)], folder / f"{{accumulation}}_{{rank}}.bin")
+
+# A generation batch serves two steps, and the checkpoint lies between them.
+settings = {{"steps_per_generation": 4, "discriminator_replay_fraction": 0.25}}
+whole = trained(folder, 2, 2, **settings, save_strategy="steps", save_steps=1)
+resumed = trained(folder, 2, 2, str(folder / "out" / "checkpoint-1"), **settings)
+pairs = []
+for trainer in (whole, resumed):
+    weights = [*trainer.model.parameters(), *trainer.discriminator.model.parameters()]
+    pairs.append([(one.full_tensor() if isinstance(one, DTensor) else one).detach() for one in weights])
+torch.save(pairs, folder / f"resumed_{{rank}}.bin")
 """
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fsdp")
+    run_on_two_processes(SCRIPT, path)
+    return path
+
+
 @pytest.mark.slow
-def test_real_text_steps_under_fsdp2_are_those_of_one(tmp_path):
-    run_on_two_processes(SCRIPT, tmp_path)
+def test_run_under_fsdp2_goes_on_within_its_batch(folder):
+    for rank in (0, 1):
+        whole, resumed = torch.load(folder / f"resumed_{rank}.bin", weights_only=True)
+        assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
+
+
+@pytest.mark.slow
+def test_real_text_steps_under_fsdp2_are_those_of_one(folder, tmp_path):
     one = trained(tmp_path, 8)
     expected = dict(one.model.named_parameters())
     start = dict(causal_generator().named_parameters())
     assert max((expected[name] - start[name]).abs().max() for name in start) > 1e-2
     for accumulation in (1, 2):
         for rank in (0, 1):
-            whole, nll = torch.load(tmp_path / f"{accumulation}_{rank}.bin", weights_only=True)
+            whole, nll = torch.load(folder / f"{accumulation}_{rank}.bin", weights_only=True)
             assert_close(nll, real_nll(one), atol=1e-5, rtol=0)
             for name, value in expected.items():
                 assert_close(whole[name], value.detach(), atol=1e-6, rtol=0)

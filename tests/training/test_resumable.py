@@ -74,7 +74,7 @@ class StopInWarmUp(TrainerCallback):
 
 
 def test_run_stopped_in_its_warm_up_goes_on_there(fresh, tmp_path):
-    settings = {"max_steps": 2, "discriminator_warmup_steps": 5}
+    settings = {"max_steps": 2, "discriminator_warmup_steps": 5, "min_prompt_tokens": 1, "max_prompt_tokens": 2}
     whole = fresh(**settings)
     whole.train()
     with pytest.raises(SystemExit):
