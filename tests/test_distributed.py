@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 
+from hf_mgan import AdversarialConfig, AdversarialTrainer
 from hf_mgan.metrics import duplicates, self_bleu, split_into_units
 from hf_mgan.training.batch_metrics import length_correlation
 
-from .conftest import bert_classifier, causal_generator, generators_tokenizer, tokenizer_of_pairs
+from .conftest import bert_classifier, causal_generator, generators_tokenizer, texts, tokenizer_of_pairs
 
 
 ROOT = Path(__file__).parents[1]
@@ -255,3 +257,34 @@ def test_two_processes_stay_in_step_when_gated(folder):
         batches = [completions[6 * rank :][:6] for completions, _ in own["advantages"]]
         learnt = [batch for batch, skipped in zip(batches, DISCRIMINATOR_SKIPS, strict=True) if not skipped]
         assert [completion for ((_, completion),) in whole["texts"]] == [text for batch in learnt for text in batch]
+
+
+def test_one_process_goes_on_from_a_checkpoint_of_two(folder):
+    checkpoint = folder / "gated" / "checkpoint-3"
+    trainer = AdversarialTrainer(
+        str(folder / "g"),
+        discriminator=str(folder / "d"),
+        train_dataset=Dataset.from_dict({"text": texts(64)}),
+        safety_gate=unsafe,
+        args=AdversarialConfig(
+            str(folder / "one"),
+            max_steps=4,
+            per_device_train_batch_size=12,
+            num_generations=4,
+            max_completion_length=8,
+            discriminator_replay_fraction=0.5,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+        ),
+    )
+    kept = [json.loads((checkpoint / "discriminator" / f"replay_{rank}.json").read_text())["texts"] for rank in (0, 1)]
+    with pytest.warns(
+        UserWarning, match=r"saved by 2 processes and goes on with 1(.|\n)*what is left of the last one is"
+    ):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert trainer.state.global_step == 4
+    dealt = [text for pair in zip(*kept, strict=True) for text in pair]
+    assert trainer.discriminator.replay.state_dict()["texts"][: len(dealt)] == dealt

@@ -101,6 +101,25 @@ def test_load_without_a_file_starts_empty_with_a_warning(tmp_path):
     assert not replay.texts
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_other_processes_share_the_texts_of_all(tmp_path, paired):
+    """Two processes kept 0, 1, 2 and 10, 11; three, or one, go on with all of them, the newest last."""
+    for rank, (start, count) in enumerate([(0, 3), (10, 2)]):
+        one = Replay(0.5, 100, paired)
+        names = [str(start + number) for number in range(count)]
+        one.add(names, names, names, names)
+        one.draw(rank)
+        one.draw(rank)
+        one.save(tmp_path, rank)
+    shares = {}
+    for rank, processes in ((0, 1), (0, 3), (1, 3), (2, 3)):
+        replay = Replay(0.5, 100, paired)
+        replay.load(tmp_path, rank, processes, num_saved=2)
+        assert replay.num_draws == 2
+        shares[rank, processes] = [text.fake[1] for text in replay.texts]
+    assert shares == {(0, 1): ["0", "10", "1", "11", "2"], (0, 3): ["0", "11"], (1, 3): ["10", "2"], (2, 3): ["1"]}
+
+
 def test_load_refuses_texts_of_another_kind_of_loss():
     with pytest.raises(ValueError, match="without references, and discriminator_loss"):
         Replay(0.5, 10, paired=True).load_state_dict(filled(3).state_dict())
