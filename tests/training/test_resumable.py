@@ -235,6 +235,8 @@ def test_changed_settings_are_named(fresh, checkpoint, settings, told):
         resumed.train(resume_from_checkpoint=str(checkpoint))
     assert any(told in str(one.message) for one in caught)
     assert resumed.state.global_step == 2
+    # The rest of the generation batch, which the discriminator has learnt from, serves the second step where it can.
+    assert resumed.discriminator.num_updates == (2 if "per_device_train_batch_size" in settings else 1)
     assert resumed.optimizer.param_groups[0]["initial_lr"] == 0.01
 
 
