@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from safetensors import safe_open
 from torch import Tensor
@@ -76,13 +77,17 @@ def refusal(what: str, file: str | Path, names: Mapping[str, list[str]]) -> str:
 
 
 def _compare_adapters(what: str, folder: Path, now: PeftConfig) -> None:
-    was, is_now = (_comparable(config) for config in (PeftConfig.from_pretrained(str(folder)), now))
+    path = folder / ADAPTER_CONFIG_NAME
+    try:
+        was, is_now = _comparable(PeftConfig.from_pretrained(str(folder))), _comparable(now)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not say what the adapters of the {what} are: {error}") from error
     changed = [name for name in is_now if is_now[name] != was.get(name)]
     if changed:
         told = [f"{name} was {was.get(name)!r} and is {is_now[name]!r}" for name in changed]
         raise ValueError(
-            f"The adapters of the {what} in {folder} have other settings: {', '.join(told)}. Resume with those of the "
-            "run that saved it."
+            f"{path} has other settings of the {what}'s adapters: {', '.join(told)}. Resume with those of the run "
+            "that saved it."
         )
 
 

@@ -295,3 +295,21 @@ def relist(checkpoint: Path, name: str) -> None:
     listed = checkpoint / "discriminator" / "files.json"
     sizes = json.loads(listed.read_text())
     listed.write_text(json.dumps({**sizes, name: (checkpoint / name).stat().st_size}))
+
+
+def test_other_adapters_are_refused(fresh, tmp_path):
+    def lora(**changes):
+        return {name: LoraConfig(r=2, **changes) for name in ("peft_config", "discriminator_peft_config")}
+
+    fresh(arguments=lora(), max_steps=1, **SAVING).train()
+    checkpoint = tmp_path / "out" / "checkpoint-1"
+    fresh(arguments=lora(), max_steps=1).train(resume_from_checkpoint=str(checkpoint))
+    with pytest.raises(ValueError, match=r"checkpoint-1.adapter_config\.json has other .*lora_alpha was 8 and is 4"):
+        fresh(arguments=lora(lora_alpha=4)).train(resume_from_checkpoint=str(checkpoint))
+    only_hers = {"peft_config": LoraConfig(r=2), "discriminator_peft_config": LoraConfig(r=4)}
+    with pytest.raises(ValueError, match=r"model.adapter_model\.safetensors does not hold .*of another shape"):
+        fresh(arguments=only_hers).train(resume_from_checkpoint=str(checkpoint))
+    (checkpoint / "adapter_config.json").write_text('{"another": 1}')
+    relist(checkpoint, "adapter_config.json")
+    with pytest.raises(ValueError, match=r"adapter_config\.json does not say what the adapters of the generator are"):
+        fresh(arguments=lora()).train(resume_from_checkpoint=str(checkpoint))
