@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from ..discriminator.loading import label_index
+from ..discriminator.zero3 import loaded_whole
 
 
 def load_trained_classifier(name: str) -> PreTrainedModel:
@@ -17,9 +18,10 @@ def load_trained_classifier(name: str) -> PreTrainedModel:
             "AutoPeftModelForSequenceClassification.from_pretrained(..., num_labels=...) and give the model."
         )
     architectures = AutoConfig.from_pretrained(name).architectures or []
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        name, dtype=torch.float32, output_loading_info=True
-    )
+    with loaded_whole():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True
+        )
     if report["missing_keys"]:
         raise ValueError(
             f"{name} ({', '.join(architectures)}) is no trained sequence classifier: it lacks "

@@ -2,6 +2,7 @@ import pytest
 from transformers.integrations import deepspeed
 
 from hf_mgan import Discriminator
+from hf_mgan.safety.loading import load_trained_classifier
 
 from ..conftest import bert_classifier, texts
 from .test_discriminator import COMPLETIONS, PROMPTS, parameters, with_optimizer
@@ -25,4 +26,13 @@ def test_discriminator_is_loaded_whole_under_zero3(pair_tokenizer, tmp_path, mon
     assert deepspeed.is_deepspeed_zero3_enabled()  # for the generator, all is as it was
     with pytest.raises(OSError, match="nowhere"):
         Discriminator.from_pretrained(tmp_path / "nowhere", processing_class=pair_tokenizer)
+    assert deepspeed.is_deepspeed_zero3_enabled()
+
+
+def test_safety_gate_is_loaded_whole_under_zero3(tmp_path, monkeypatch):
+    one = bert_classifier()
+    one.save_pretrained(tmp_path)
+    monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", Sharded)
+    loaded = load_trained_classifier(str(tmp_path))
+    assert [p.shape for p in loaded.parameters()] == [p.shape for p in one.parameters()]
     assert deepspeed.is_deepspeed_zero3_enabled()
