@@ -145,6 +145,84 @@ def weight_bytes(counts: Counts, precision: str, unquantised: int) -> float:
     return unquantised * (counts.linear + counts.other)
 
 
+@dataclass(frozen=True)
+class ModelMemory:
+    """Bytes of one of the two models; the activations are those of its own part of a step.
+
+    Attributes:
+        weights, adapters (`float`): Of the model as it is loaded, and of its adapters.
+        trained (`float`): Of what is trained; the gradients take as much, and AdamW twice as much.
+        activations (`float`): Of its forward and backward pass.
+        layer (`float`): The part of them that is there when all gradients are: one layer.
+        generation (`float`): What generation adds. 0 for a discriminator.
+    """
+
+    weights: float
+    adapters: float
+    trained: float
+    activations: float
+    layer: float
+    generation: float = 0.0
+
+    @property
+    def part(self) -> float:
+        """What its forward and backward pass adds, gradients included, where nothing is sharded."""
+        return max(self.activations, self.trained + self.layer)
+
+
+def generator_memory(g: PreTrainedConfig, precision: str, size: Size, cuda: bool) -> ModelMemory:
+    """Compute the memory of the generator; arguments as in [`training_memory`]."""
+    counts = count(AutoModelForCausalLM, g)
+    full, quantised = precision == "full", "bit" in precision
+    weight = 4 if full else 2
+    # TRL casts the adapters of a quantised generator to bfloat16; PEFT keeps the others in float32.
+    trained = 4 * (counts.linear + counts.other) if full else (2 if quantised else 4) * counts.adapters
+
+    tokens = size.completions * (size.prompt_tokens + size.completion_tokens)
+    generation = tokens * cache_bytes(g) + 4 * 4 * size.completions * g.vocab_size
+    if not cuda and not full:
+        generation += weight * size.completions * g.vocab_size * g.hidden_size
+
+    scored = size.completions * size.completion_tokens if cuda else tokens
+    tile = min(scored, TOKEN_TILE) * min(g.vocab_size, VOCABULARY_TILE) * (2 if cuda else 31)
+    layer = tokens * (34 * g.hidden_size + 8 * g.intermediate_size)
+    residual = tokens * g.hidden_size * weight * g.num_hidden_layers
+    return ModelMemory(
+        weights=weight_bytes(counts, precision, weight),
+        adapters=0.0 if full else float(trained),
+        trained=trained,
+        activations=residual + max(layer, tile + 4 * tokens * g.hidden_size),
+        layer=layer,
+        generation=generation,
+    )
+
+
+def discriminator_memory(d: PreTrainedConfig, precision: str, size: Size) -> ModelMemory:
+    """Compute the memory of the discriminator; arguments as in [`training_memory`]."""
+    counts = count(AutoModelForSequenceClassification, d)
+    full, quantised = precision == "full", "bit" in precision
+    trained = 4 * (counts.linear + counts.other if full else counts.adapters + counts.head)
+    layer = discriminator_tokens(size) * (26 * d.hidden_size + 4 * d.intermediate_size)
+    casts = 0 if quantised else 2 * counts.linear
+    return ModelMemory(
+        weights=weight_bytes(counts, precision, 4),
+        adapters=0.0 if full else float(trained),
+        trained=trained,
+        activations=layer * d.num_hidden_layers + casts,
+        layer=layer,
+    )
+
+
+def cache_bytes(g: PreTrainedConfig) -> int:
+    """Return the bytes of one token's keys and values, in bfloat16."""
+    return 2 * 2 * g.num_hidden_layers * g.num_key_value_heads * (g.hidden_size // g.num_attention_heads)
+
+
+def discriminator_tokens(size: Size) -> int:
+    """Return the tokens of completions and real texts; three special ones stand around prompt and text."""
+    return 2 * size.completions * (size.prompt_tokens + size.completion_tokens + 3)
+
+
 def training_memory(generator: str, discriminator: str, precision: str, size: Size, cuda: bool) -> Memory:
     """Compute the memory of adversarial training; the page says in words what is computed here.
 
@@ -160,47 +238,18 @@ def training_memory(generator: str, discriminator: str, precision: str, size: Si
     Returns:
         [`Memory`]: In bytes.
     """
-    g, d = GENERATORS[generator], DISCRIMINATORS[discriminator]
-    g_counts, d_counts = count(AutoModelForCausalLM, g), count(AutoModelForSequenceClassification, d)
-    full, quantised = precision == "full", "bit" in precision
-    g_weight = 4 if full else 2
-    weights = weight_bytes(g_counts, precision, g_weight) + weight_bytes(d_counts, precision, 4)
-    if full:
-        adapters = 0.0
-        trained = 4 * (g_counts.linear + g_counts.other), 4 * (d_counts.linear + d_counts.other)
-    else:
-        # TRL casts the adapters of a quantised generator to bfloat16; PEFT keeps the others in float32.
-        trained = (2 if quantised else 4) * g_counts.adapters, 4 * (d_counts.adapters + d_counts.head)
-        adapters = sum(trained)
-    optimizer = 2 * sum(trained)
-
-    tokens = size.completions * (size.prompt_tokens + size.completion_tokens)
-    cache = 2 * 2 * g.num_hidden_layers * g.num_key_value_heads * (g.hidden_size // g.num_attention_heads)
-    generation = tokens * cache + 4 * 4 * size.completions * g.vocab_size
-    if not cuda and not full:
-        generation += g_weight * size.completions * g.vocab_size * g.hidden_size
-
-    # Special tokens around prompt and text: three.
-    texts = 2 * size.completions * (size.prompt_tokens + size.completion_tokens + 3)
-    layer = texts * (26 * d.hidden_size + 4 * d.intermediate_size)
-    casts = 0 if quantised else 2 * d_counts.linear
-    d_part = max(layer * d.num_hidden_layers + casts, trained[1] + layer)
-
-    scored = size.completions * size.completion_tokens if cuda else tokens
-    tile = min(scored, TOKEN_TILE) * min(g.vocab_size, VOCABULARY_TILE) * (2 if cuda else 31)
-    layer = tokens * (34 * g.hidden_size + 8 * g.intermediate_size)
-    residual = tokens * g.hidden_size * g_weight * g.num_hidden_layers
-    policy = max(residual + max(layer, tile + 4 * tokens * g.hidden_size), trained[0] + layer)
-
+    g = generator_memory(GENERATORS[generator], precision, size, cuda)
+    d = discriminator_memory(DISCRIMINATORS[discriminator], precision, size)
+    weights, adapters, optimizer = g.weights + d.weights, g.adapters + d.adapters, 2 * (g.trained + d.trained)
     return Memory(
         weights=weights,
         adapters=adapters,
         optimizer=optimizer,
-        gradients=max(trained),
-        generation=generation,
-        discriminator=d_part,
-        policy=policy,
-        peak=weights + adapters + optimizer + max(generation, d_part, policy),
+        gradients=max(g.trained, d.trained),
+        generation=g.generation,
+        discriminator=d.part,
+        policy=g.part,
+        peak=weights + adapters + optimizer + max(g.generation, d.part, g.part),
     )
 
 
