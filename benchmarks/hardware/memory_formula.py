@@ -3,7 +3,9 @@
 In: a generator, a discriminator, a precision and a batch. Out: bytes by what they hold.
 """
 
+import json
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -117,6 +119,12 @@ class Memory:
 
 def count(auto_class: type, config: PreTrainedConfig) -> Counts:
     """Count the parameters of a model by their kind, without making it."""
+    return _count(auto_class, type(config), config.to_json_string())
+
+
+@cache
+def _count(auto_class: type, config_class: type[PreTrainedConfig], content: str) -> Counts:
+    config = config_class(**json.loads(content))
     with torch.device("meta"):
         model: PreTrainedModel = auto_class.from_config(config)
     linear = [

@@ -4,8 +4,8 @@
     python -m benchmarks.pages --check   # fail if one is not what the committed results make of it
     python -m benchmarks.pages --demo demo/demo.json --evaluation OUT/report.json   # take in what these commands found
 
-The pages are recipe, oracle, real_text, guided_language, guided_text, supported_models, memory and results; each is
-made of a template beside its benchmark and of benchmarks/results.
+The pages are recipe, oracle, real_text, guided_language, guided_text, supported_models, memory, many_processes and
+results; each is made of a template beside its benchmark and of benchmarks/results.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from ..guided_language.tables import page as guided_language_page
 from ..guided_text.tables import page as guided_text_page
 from ..hardware.architectures import page as architectures_page
 from ..hardware.memory_page import page as memory_page
+from ..hardware.scale import page as scale_page
 from ..oracle.tables import page as oracle_page
 from ..real_text.tables import page as real_text_page
 from ..recipe.tables import page as recipe_page
@@ -34,6 +35,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "supported_models": lambda: architectures_page(_results("architectures")),
     "guided_language": lambda: guided_language_page(_results("guided_language")),
     "guided_text": lambda: guided_text_page(_results("guided_text")),
+    "many_processes": scale_page,
     "memory": lambda: memory_page(_results("memory"), _results("gpu")),
     "oracle": lambda: oracle_page(_results("oracle")),
     "real_text": lambda: real_text_page(_results("real_text")),
