@@ -313,3 +313,41 @@ def test_other_adapters_are_refused(fresh, tmp_path):
     relist(checkpoint, "adapter_config.json")
     with pytest.raises(ValueError, match=r"adapter_config\.json does not say what the adapters of the generator are"):
         fresh(arguments=lora()).train(resume_from_checkpoint=str(checkpoint))
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_push_in_progress_is_left_alone(fresh, tmp_path, monkeypatch, always):
+    """Its files are read while it runs: the next push leaves them, or waits with `hub_always_push`."""
+    events = []
+
+    class Job:
+        def __init__(self):
+            self.ended = False
+
+        def done(self):
+            return self.ended
+
+        def result(self):
+            events.append("waited")
+            self.ended = True
+
+    class Hub:
+        def create_repo(self, repo_id, **kwargs):
+            return type("Repo", (), {"repo_id": repo_id})()
+
+        def upload_folder(self, folder_path, **kwargs):
+            pair = [load_file(tmp_path / "out" / place / "model.safetensors") for place in (".", "discriminator")]
+            events.append([sum(one.double().sum().item() for one in model.values()) for model in pair])
+            return Job()
+
+    monkeypatch.setattr("transformers.trainer.hf_api", Hub)
+    pushing = {"push_to_hub": True, "hub_model_id": "someone/out", "hub_always_push": always}
+    trainer = fresh(max_steps=3, **pushing, **SAVING)
+    trainer.train()
+    pushed = [event for event in events if event != "waited"]
+    checkpoints = [tmp_path / "out" / f"checkpoint-{step}" for step in ((1, 2, 3) if always else (1,))]
+    for sums, checkpoint in zip(pushed, checkpoints, strict=True):
+        for total, place in zip(sums, (".", "discriminator/model"), strict=True):
+            saved = load_file(checkpoint / place / "model.safetensors").values()
+            assert total == sum(one.double().sum().item() for one in saved)
+    assert events[1] == "waited"  # before the next push, or at the end of training
