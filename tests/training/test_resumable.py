@@ -320,14 +320,16 @@ def test_push_in_progress_is_left_alone(fresh, tmp_path, monkeypatch, always):
     """Its files are read while it runs: the next push leaves them, or waits with `hub_always_push`."""
     events = []
 
-    class Job:
-        def __init__(self):
-            self.ended = False
+    class Push:
+        """Ends when it is waited for."""
 
-        def done(self):
+        def __init__(self, jobs):
+            self.jobs, self.ended = jobs, False
+
+        def is_done(self):
             return self.ended
 
-        def result(self):
+        def wait_until_done(self):
             events.append("waited")
             self.ended = True
 
@@ -338,9 +340,10 @@ def test_push_in_progress_is_left_alone(fresh, tmp_path, monkeypatch, always):
         def upload_folder(self, folder_path, **kwargs):
             pair = [load_file(tmp_path / "out" / place / "model.safetensors") for place in (".", "discriminator")]
             events.append([sum(one.double().sum().item() for one in model.values()) for model in pair])
-            return Job()
+            return None
 
     monkeypatch.setattr("transformers.trainer.hf_api", Hub)
+    monkeypatch.setattr("transformers.trainer.PushInProgress", Push)
     pushing = {"push_to_hub": True, "hub_model_id": "someone/out", "hub_always_push": always}
     trainer = fresh(max_steps=3, **pushing, **SAVING)
     trainer.train()
