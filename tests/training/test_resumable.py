@@ -353,4 +353,6 @@ def test_push_in_progress_is_left_alone(fresh, tmp_path, monkeypatch, always):
         for total, place in zip(sums, (".", "discriminator/model"), strict=True):
             saved = load_file(checkpoint / place / "model.safetensors").values()
             assert total == sum(one.double().sum().item() for one in saved)
+    left = load_file(tmp_path / "out" / "discriminator" / "model.safetensors").values()
+    assert sum(one.double().sum().item() for one in left) == pushed[-1][1]
     assert events[1] == "waited"  # before the next push, or at the end of training
