@@ -139,7 +139,9 @@ def main(words: list[str] | None = None) -> list[dict[str, Any]]:
             results.append({"models": "tiny", "steps": steps, "peak_memory_mib": peak_memory(Path(place), steps)})
             print(json.dumps(results[-1]), flush=True)
     if arguments.publish:
-        source = {"command": f"python -m {MODULE} --publish", "versions": versions(), **machine()}
+        names = (("generator", arguments.generator), ("discriminator", arguments.discriminator))
+        given = "".join(f" --{name} {short_name(value)}" for name, value in names if value)
+        source = {"command": f"python -m {MODULE}{given} --publish", "versions": versions(), **machine()}
         write_lines(COMMITTED, [source, *results])
     return results
 
