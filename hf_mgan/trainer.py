@@ -216,9 +216,8 @@ class AdversarialTrainer(ResumableTrainer):
         with naming(folder, TRAINING_STATE_FILE):
             # A checkpoint can have been renamed since it was saved, so its name does not say where the model lies.
             self.discriminator.load_state(folder, folder / MODEL_FOLDER)
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         with naming(folder, "replay_<rank>.json"):
-            self.discriminator.replay.load(folder, rank, processes, state.num_processes)
+            self.discriminator.replay.load(folder, self.accelerator.process_index, state.num_processes)
         self._step = state.micro_steps
         if not self._takes_progress:  # batches may be of another size
             self._step = state.global_step * self.args.gradient_accumulation_steps

@@ -442,9 +442,13 @@ def test_model_card_lines_load_the_discriminator(make_trainer, tmp_path, adapter
     assert 'snapshot_download("someone/out"' in (tmp_path / "out" / "README.md").read_text()
 
 
-def overridden(trainer):
+def assert_overrides(trainer, signatures):
+    """Check that a class overrides these members of TRL's trainer, whose signatures begin so, and no others."""
     inherited = set(dir(GRPOTrainer))
-    return {name for name, member in vars(trainer).items() if name in inherited and inspect.isfunction(member)}
+    overridden = {name for name, member in vars(trainer).items() if name in inherited and inspect.isfunction(member)}
+    assert overridden == set(signatures) | {"__init__"}
+    for name, signature in signatures.items():
+        assert str(inspect.signature(getattr(GRPOTrainer, name))).startswith(signature), name
 
 
 def test_members_overridden_to_resume_keep_signatures():
@@ -464,9 +468,7 @@ def test_members_overridden_to_resume_keep_signatures():
         "_push_from_checkpoint": "(self, checkpoint_folder: str)",
         "_save_optimizer_and_scheduler": "(self, output_dir: str)",
     }
-    assert overridden(ResumableTrainer) == set(expected) | {"__init__"}
-    for name, signature in expected.items():
-        assert str(inspect.signature(getattr(GRPOTrainer, name))).startswith(signature), name
+    assert_overrides(ResumableTrainer, expected)
 
 
 def test_overridden_members_keep_their_signatures():
@@ -488,9 +490,7 @@ def test_overridden_members_keep_their_signatures():
         "save_model": "(self, output_dir: str | None = None, _internal_call: bool = False)",
         "create_model_card": "(self, model_name: str | None = None, dataset_name: str | None = None, tags",
     }
-    assert overridden(AdversarialTrainer) == set(expected) | {"__init__"}
-    for name, signature in expected.items():
-        assert str(inspect.signature(getattr(GRPOTrainer, name))).startswith(signature), name
+    assert_overrides(AdversarialTrainer, expected)
     ours = list(inspect.signature(AdversarialTrainer.__init__).parameters)
     theirs = list(inspect.signature(GRPOTrainer.__init__).parameters)
     assert ours[: len(theirs)] == theirs

@@ -111,7 +111,7 @@ class Replay:
         Path(folder).mkdir(parents=True, exist_ok=True)
         _file(folder, rank).write_text(json.dumps(self.state_dict()) + "\n")
 
-    def load(self, folder: str | Path, rank: int, num_processes: int = 1, num_saved: int | None = None) -> None:
+    def load(self, folder: str | Path, rank: int, num_saved: int | None = None) -> None:
         """Restore what `save` wrote, if there is replay; without such a file start with no texts, and warn.
 
         Where other processes saved it than there are now, the texts of all of them are dealt out anew.
@@ -119,15 +119,17 @@ class Replay:
         Args:
             folder (`str` or `Path`): Where `save` wrote to.
             rank (`int`): This process.
-            num_processes (`int`, *optional*, defaults to 1): How many there are.
-            num_saved (`int`, *optional*): How many there were; as many by default.
+            num_saved (`int`, *optional*): How many processes there were; as many as there are (`share`) by default.
 
         Raises:
             ValueError: If one of the two losses is paired and the other is not.
         """
         if not self.fraction:
             return
-        ranks = [rank] if num_saved in (None, num_processes) else range(num_saved)
+        num_processes = self.share[1]
+        num_saved = num_saved or num_processes
+        is_dealt_out = num_saved != num_processes
+        ranks = range(num_saved) if is_dealt_out else [rank]
         paths = [_file(folder, one) for one in ranks]
         if missing := [path for path in paths if not path.exists()]:
             self.texts.clear()
@@ -138,7 +140,7 @@ class Replay:
             )
             return
         states = [json.loads(path.read_text()) for path in paths]
-        if len(states) > 1 or num_saved not in (None, num_processes):
+        if is_dealt_out:
             # One text of each process after the other, so that the newest of all of them stay the newest.
             dealt = [text for texts in zip_longest(*(state["texts"] for state in states)) for text in texts if text]
             states[0] |= {"texts": dealt[rank::num_processes], "num_draws": max(one["num_draws"] for one in states)}

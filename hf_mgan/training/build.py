@@ -7,7 +7,7 @@ the generator itself.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peft import PeftModel
 from transformers import (
@@ -32,10 +32,6 @@ from .loading import load_discriminator, load_generator_processing_class, shared
 from .prepared_data import datasets_in, prepared_data
 from .reward import NAME, DiscriminatorReward
 from .safety_reward import SafetyReward
-
-
-if TYPE_CHECKING:
-    pass
 
 
 # Arguments of the trainer that TRL's does not have.

@@ -114,7 +114,8 @@ def test_other_processes_share_the_texts_of_all(tmp_path, paired):
     shares = {}
     for rank, processes in ((0, 1), (0, 3), (1, 3), (2, 3)):
         replay = Replay(0.5, 100, paired)
-        replay.load(tmp_path, rank, processes, num_saved=2)
+        replay.share = rank, processes
+        replay.load(tmp_path, rank, num_saved=2)
         assert replay.num_draws == 2
         shares[rank, processes] = [text.fake[1] for text in replay.texts]
     assert shares == {(0, 1): ["0", "10", "1", "11", "2"], (0, 3): ["0", "11"], (1, 3): ["10", "2"], (2, 3): ["1"]}
