@@ -45,7 +45,7 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max_texts", type=int, default=20_000, help="of each split")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
-    parser.add_argument("--supervised_steps", type=int, default=200, help="of the generator, 32 texts each")
+    parser.add_argument("--epochs", type=int, default=3, help="of the generator, at most")
     parser.add_argument("--updates", type=int, default=300, help="of the discriminator, 32 texts of each kind")
     parser.add_argument("--max_completion_length", type=int, default=40)
     parser.add_argument("--texts", type=int, default=4900, help="of a row in the last test, at most")

@@ -6,6 +6,7 @@ In: the command line. Out: folders with models, a file of samples and one of tes
 import argparse
 import json
 import math
+import shutil
 import time
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, Discriminator, prepare_dataset
@@ -30,6 +31,8 @@ from ..testbed import machine, versions
 
 STAGES = ("generator", "discriminator", "samples", "tests", "fine_tuned_tests")
 BATCH_SIZE = 32
+EVALUATIONS = 3  # of the generator, per epoch
+PATIENCE = 2  # evaluations of it without a lower loss
 TEMPERATURE, COLDER = 1.0, 0.9
 THRESHOLDS = (0.0, 0.5, 1.0)
 CHOSEN = 0.5  # that of the fine-tuned test
@@ -53,11 +56,9 @@ class Run:
         self.folder = self.root / f"seed_{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         data = load_texts(arguments.data, arguments.max_texts)
-        rows, size = data["train"], min(arguments.supervised_steps * BATCH_SIZE, len(data["train"]) // 3)
-        self.validation = data["validation"]
-        self.supervised, self.of_discriminator, self.tested = (
-            rows.select(range(*ends)) for ends in ((0, size), (size, 2 * size), (2 * size, len(rows)))
-        )
+        rows, self.validation = data["train"], data["validation"]
+        cut = len(rows) - min(arguments.texts, len(rows) // 3)
+        self.train, self.tested = rows.select(range(cut)), rows.select(range(cut, len(rows)))
 
     def do(self, stages: list[str]) -> None:
         """Do the stages that are not done."""
@@ -81,35 +82,46 @@ class Run:
             print(f"{self.folder}: {stage}, {result['seconds']} s", flush=True)
 
     def generator(self) -> dict[str, Any]:
-        """Fine-tune the generator on the first rows of the corpus, once, with adapters."""
-        name = self.arguments.generator
+        """Fine-tune the generator with adapters until the held-out loss no longer falls, and keep the best of it."""
+        name, work = self.arguments.generator, self.root / "generator_training"
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
         adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         trainer = SFTTrainer(
             get_peft_model(model, adapters),  # type: ignore[arg-type]
             args=SFTConfig(
-                str(self.root / "generator"),
-                max_steps=self.arguments.supervised_steps,
+                str(work),
+                num_train_epochs=self.arguments.epochs,
                 per_device_train_batch_size=BATCH_SIZE,
+                per_device_eval_batch_size=2 * BATCH_SIZE,
                 learning_rate=2e-4,
-                lr_scheduler_type="cosine",
+                lr_scheduler_type="linear",
                 warmup_steps=10,
                 use_cpu=not torch.cuda.is_available(),
                 bf16=False,
                 max_length=64,
                 train_sampling_strategy="group_by_length",  # less padding
                 gradient_checkpointing=False,
-                save_strategy="no",
+                eval_strategy="steps",
+                eval_steps=1 / (EVALUATIONS * self.arguments.epochs),
+                save_strategy="steps",
+                save_steps=1 / (EVALUATIONS * self.arguments.epochs),
+                save_total_limit=1,
+                load_best_model_at_end=True,
+                metric_for_best_model="eval_loss",
                 report_to="none",
                 seed=0,
             ),
-            train_dataset=prepare_dataset(self.supervised, tokenizer),
+            train_dataset=prepare_dataset(self.train, tokenizer),
+            eval_dataset=prepare_dataset(self.validation, tokenizer),
             processing_class=tokenizer,
+            callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)],
         )
-        trainer.train()
-        trainer.save_model()
-        return {"steps": trainer.state.global_step, "texts": len(self.supervised)}
+        trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")))
+        trainer.save_model(str(self.root / "generator"))
+        shutil.rmtree(work)
+        losses = [[entry["step"], entry["eval_loss"]] for entry in trainer.state.log_history if "eval_loss" in entry]
+        return {"texts": len(self.train), "steps": trainer.state.best_global_step, "held_out_losses": losses}
 
     def discriminator(self) -> dict[str, Any]:
         """Train the discriminator against the generator, on as many other rows, and calibrate it."""
@@ -121,7 +133,7 @@ class Run:
             self._generator,
             self._tokenizer,
             discriminator,
-            self.of_discriminator,
+            self.train,
             self.validation,
             AdversarialConfig(
                 str(folder),
@@ -140,7 +152,7 @@ class Run:
         return {
             "calibration": vars(calibration),
             "updates": discriminator.num_updates,
-            "texts": len(self.of_discriminator),
+            "texts": len(self.train),
         }
 
     def samples(self) -> dict[str, Any]:

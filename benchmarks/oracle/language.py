@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from transformers import GPTNeoConfig, GPTNeoForCausalLM, PreTrainedTokenizerBase
 
 from hf_mgan.demo.models import MAX_TOKENS, make_tokenizer
-from hf_mgan.demo.run import TEMPERATURES, DemoArguments
+from hf_mgan.demo.parts import TEMPERATURES
+from hf_mgan.demo.run import DemoArguments
 from hf_mgan.metrics import best_value
 
 from ..recipe.initial_models import RealSentences

@@ -13,7 +13,7 @@ What differs from the published setup, and what is held so that the comparison i
   sides have exactly 20 words, the density of the generator has no term for an end, and its special tokens have
   probability 0 (see [`make_generator`]).
 - Maximum likelihood is stopped where held-out texts are likeliest, and measured at every temperature. Two runs of
-  adversarial training start from it, with the demo's settings (`hf_mgan.demo.run.adversarial_config`), one with a
+  adversarial training start from it, with the demo's settings (`hf_mgan.demo.parts.adversarial_config`), one with a
   lower learning rate of the generator, and are measured at the same temperatures.
 - All models learn from the same 10,000 texts: generator, encoder and discriminator. The oracle gives no reward.
 - What is measured is exact but for the sample: held-out texts of either side, both densities known.

@@ -22,7 +22,8 @@ from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialTrainer
 from hf_mgan.demo.models import TRAINING, train_encoder
-from hf_mgan.demo.run import DemoArguments, adversarial_config
+from hf_mgan.demo.parts import adversarial_config
+from hf_mgan.demo.run import DemoArguments
 from hf_mgan.metrics import auc
 
 from ..sweep.stopwatch import Stopwatch

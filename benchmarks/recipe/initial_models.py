@@ -28,7 +28,8 @@ from transformers.trainer_callback import PrinterCallback
 from hf_mgan.demo.exact_metrics import ExactMetrics, Quality
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import TRAINING, make_tokenizer, train_encoder, train_generator
-from hf_mgan.demo.run import TEMPERATURES, DemoArguments
+from hf_mgan.demo.parts import TEMPERATURES
+from hf_mgan.demo.run import DemoArguments
 
 from ..sweep.stopwatch import Stopwatch
 

@@ -25,7 +25,8 @@ from hf_mgan import AdversarialConfig, AdversarialTrainer
 from hf_mgan.demo.exact_metrics import BATCH_SIZE, sample_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import adapters
-from hf_mgan.demo.run import DemoArguments, adversarial_config
+from hf_mgan.demo.parts import adversarial_config
+from hf_mgan.demo.run import DemoArguments
 from hf_mgan.metrics import sequence_logps
 from hf_mgan.objectives import REWARDS
 

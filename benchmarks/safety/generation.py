@@ -33,7 +33,7 @@ from hf_mgan.decoding import DecodingConfig, Filter, guided_sample
 from hf_mgan.demo.exact_metrics import sample_sentences
 from hf_mgan.demo.guidance import held_out_sentences
 from hf_mgan.demo.models import MAX_TOKENS
-from hf_mgan.demo.run import adversarial_config
+from hf_mgan.demo.parts import adversarial_config
 from hf_mgan.metrics import jensen_shannon, sequence_logps
 from hf_mgan.training.final_updates import fit_discriminator
 

@@ -28,7 +28,8 @@ from hf_mgan import AdversarialTrainer, SafetyGate
 from hf_mgan.demo.exact_metrics import sample_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import TRAINING, adapters, make_tokenizer, train_encoder, train_generator
-from hf_mgan.demo.run import DemoArguments, adversarial_config
+from hf_mgan.demo.parts import adversarial_config
+from hf_mgan.demo.run import DemoArguments
 from hf_mgan.metrics import distinct_n, jensen_shannon, sequence_logps
 
 from .unsafe_language import is_unsafe, safe_logps

@@ -3,18 +3,19 @@
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .aside import Aside
 from .rows import LANGUAGE, at_one, table_rows
 from .run import SeedResult
 
@@ -62,14 +63,26 @@ class Bars(Progress):
     """The progress of all parts, each with its bar."""
 
     def __init__(self) -> None:
+        self._beside: dict[TaskID, Aside] = {}
         columns = (TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         super().__init__(*columns, console=Console(stderr=True))
 
     def add(self, part: str, steps: int, warmup_steps: int = 0) -> Bar:
         """Add a bar and return the callback that moves it."""
         for task in self.tasks:
-            self.stop_task(task.id)
+            if task.id not in self._beside:
+                self.stop_task(task.id)
         return Bar(self, self.add_task(part, total=steps + warmup_steps), warmup_steps)
+
+    def follow(self, part: str, steps: int, beside: Aside) -> None:
+        """Add a bar of what another process does."""
+        self._beside[self.add_task(part, total=steps)] = beside
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Ask the other processes how far they are, each time that the bars are drawn."""
+        for task, beside in self._beside.items():
+            self.update(task, completed=beside.steps)
+        return super().get_renderables()
 
 
 def show(runs: Sequence[SeedResult], real: dict[str, float], folder: Path, console: Console | None = None) -> None:

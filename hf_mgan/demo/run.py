@@ -4,18 +4,11 @@ Out, in `output_dir`: for each seed a folder with both models, all metrics as `d
 """
 
 import json
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
-import torch
-import transformers
 from peft import PeftModel
 from transformers import (
     PreTrainedModel,
@@ -27,21 +20,31 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from ..config import AdversarialConfig
 from ..discriminator import Calibration
 from ..metrics import distinct_n
 from ..trainer import AdversarialTrainer
+from .aside import Aside
 from .exact_metrics import ExactMetrics, GuidedQuality, Quality, sample_sentences
-from .guidance import THRESHOLDS, caught_up, dataset_of, guided_texts, held_out_sentences
+from .guidance import dataset_of
 from .language import Language
-from .models import MAX_TOKENS, TRAINING, adapters, make_tokenizer, train_encoder, train_generator
+from .models import adapters, make_tokenizer, train_encoder
+from .parts import (
+    ADVERSARIAL,
+    LIKELIHOOD,
+    TEMPERATURES,
+    GuidedLikelihood,
+    Parts,
+    adversarial_config,
+    guided_likelihood,
+    likelihood_again,
+    quiet,
+)
 from .rows import table_rows
 
 
 if TYPE_CHECKING:
     from .report import Bars
 
-TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1)
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 # Metrics of the trainer that become the curves, under the names of the formula: V(D, G), D(x), D(G(s)).
 CURVES = {
@@ -171,96 +174,64 @@ class DivergenceCallback(TrainerCallback):
             self.divergences.append((state.global_step, quality.divergence))
 
 
-def train_one_seed(arguments: DemoArguments, language: Language, seed: int, folder: Path, bars: "Bars") -> SeedResult:
+def train_one_seed(arguments: DemoArguments, seed: int, bars: "Bars") -> SeedResult:
     """Train maximum likelihood, the discriminator's encoder and both models together, with one seed.
+
+    What depends on nothing but models that are done runs beside the rest, in a process of its own.
 
     Args:
         arguments ([`DemoArguments`]): Sizes.
-        language ([`Language`]): The language.
         seed (`int`): Seed of sentences, weights and samples.
-        folder (`Path`): Where the models are saved.
         bars (`Bars`): Shows the progress.
 
     Returns:
         [`SeedResult`]: All metrics.
     """
-    # No two seeds share sentences: real ones to train on and to measure with.
-    sentences = [" ".join(words) for words in language.sample(arguments.sentences, 2 * seed)]
-    tokenizer = make_tokenizer(language.words, adds_ends=False)
-    exact_metrics = ExactMetrics(language, tokenizer, language.sample(arguments.samples, 2 * seed + 1), seed)
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(part: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        seconds[part] = round(time.perf_counter() - began, 1)
-
-    likelihood_folder, encoder_folder = folder / "maximum_likelihood", folder / "encoder"
-    sizes: dict[str, Any] = {"batch_size": arguments.batch_size, "seed": seed}
-    with timed("maximum likelihood"):
-        bar = bars.add("maximum likelihood", arguments.likelihood_steps)
-        model = train_generator(
-            sentences, tokenizer, likelihood_folder, arguments.likelihood_steps, callback=bar, **sizes
-        )
-    with timed("discriminator's encoder"):
-        bar = bars.add("discriminator's encoder", arguments.encoder_steps)
-        encoder_tokenizer = make_tokenizer(language.words, adds_ends=True)
-        train_encoder(sentences, encoder_tokenizer, encoder_folder, arguments.encoder_steps, callback=bar, **sizes)
-    with timed("measuring maximum likelihood"):
-        likelihood = exact_metrics.best(model, TEMPERATURES)
-        samples_before = _texts(model, tokenizer, likelihood[0].temperature)
-
-    divergence = DivergenceCallback(exact_metrics, min(2000, arguments.samples))
-    with timed("adversarial training"):
-        trainer = AdversarialTrainer(
-            model=str(likelihood_folder),
-            discriminator=str(encoder_folder),
-            args=adversarial_config(arguments, folder / "adversarial", seed),
-            train_dataset=dataset_of(sentences),
-            peft_config=adapters(),
-            callbacks=[bars.add("adversarial training", arguments.steps, arguments.warmup_steps), divergence],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        trainer.save_model()
-        trainer.create_model_card(dataset_name="a small formal language")
-    with timed("measuring the adversarial model"):
-        adversarial = exact_metrics(trainer.model)
-        samples_after = _texts(trainer.model, tokenizer, 1.0)
-
-    guided, discriminators = {}, {}
-    held_out, adversarial_folder = held_out_sentences(language, seed), folder / "adversarial"
-    source = adversarial_folder / "discriminator"
-    for name, generator, path in (
-        ("maximum likelihood + D", model, likelihood_folder),
-        ("adversarial + D", trainer.model, adversarial_folder),
-    ):
-        with timed(f"discriminator of {path.name}"):
-            bar = bars.add(f"discriminator, {path.name}".replace("_", " "), arguments.final_steps)
-            given = generator, tokenizer, dataset_of(sentences), held_out, trainer.args
-            discriminator = caught_up(source, *given, arguments.final_steps, bar.move)
-        discriminators[name] = discriminator.calibration
-        with timed(f"measuring with the discriminator of {path.name}"):
-            guided[name] = exact_metrics.guided(generator, discriminator, THRESHOLDS)
-        if generator is model:
-            guided["maximum likelihood + perfect D"] = exact_metrics.guided(generator, None, THRESHOLDS)
-            samples_guided = guided_texts(generator, tokenizer, discriminator)
-        discriminator.save_pretrained(path / "discriminator")
-
-    with timed("maximum likelihood again"):
-        bar = bars.add("maximum likelihood again", arguments.likelihood_steps)
-        again = train_generator(
-            sentences,
-            tokenizer,
-            folder / "maximum_likelihood_again",
-            arguments.likelihood_steps,
-            callback=bar,
-            start=model,
-            **sizes,
-        )
-    with timed("measuring maximum likelihood again"):
-        likelihood_again = exact_metrics.best(again, TEMPERATURES)
+    parts = Parts(arguments, seed)
+    folder, exact_metrics, tokenizer = parts.folder, parts.metrics, parts.tokenizer
+    with parts.timed("maximum likelihood"):
+        model = parts.likelihood(LIKELIHOOD, bars.add("maximum likelihood", arguments.likelihood_steps))
+    with Aside(likelihood_again, arguments, seed) as beside:
+        bars.follow("maximum likelihood again", arguments.likelihood_steps, beside)
+        with parts.timed("discriminator's encoder"):
+            bar = bars.add("discriminator's encoder", arguments.encoder_steps)
+            train_encoder(
+                parts.sentences,
+                make_tokenizer(parts.language.words, adds_ends=True),
+                folder / "encoder",
+                arguments.encoder_steps,
+                arguments.batch_size,
+                seed,
+                bar,
+            )
+        with parts.timed("measuring maximum likelihood"):
+            likelihood = exact_metrics.best(model, TEMPERATURES)
+            samples_before = _texts(model, tokenizer, likelihood[0].temperature)
+        with parts.timed("adversarial training"):
+            divergence = DivergenceCallback(exact_metrics, min(2000, arguments.samples))
+            bar = bars.add("adversarial training", arguments.steps, arguments.warmup_steps)
+            trainer = AdversarialTrainer(
+                model=str(folder / LIKELIHOOD),
+                discriminator=str(folder / "encoder"),
+                args=adversarial_config(arguments, folder / ADVERSARIAL, seed),
+                train_dataset=dataset_of(parts.sentences),
+                peft_config=adapters(),
+                callbacks=[bar, divergence],
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+            trainer.save_model()
+            trainer.create_model_card(dataset_name="a small formal language")
+        again, seconds_again = beside.result()
+    with Aside(guided_likelihood, arguments, seed) as beside:
+        bars.follow("discriminator, maximum likelihood", arguments.final_steps, beside)
+        with parts.timed("measuring the adversarial model"):
+            adversarial = exact_metrics(trainer.model)
+            samples_after = _texts(trainer.model, tokenizer, 1.0)
+        bar = bars.add("discriminator, adversarial", arguments.final_steps)
+        discriminator, guided_adversarial = parts.guided(trainer.model, ADVERSARIAL, bar.move)
+        of_likelihood: GuidedLikelihood = beside.result()
+    discriminator.save_pretrained(folder / ADVERSARIAL / "discriminator")  # both begin with the one that was there
 
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     curves = {name: [round(entry[key], 4) for entry in logged] for name, key in CURVES.items()}
@@ -268,53 +239,25 @@ def train_one_seed(arguments: DemoArguments, language: Language, seed: int, fold
         seed=seed,
         folder=str(folder),
         likelihood=likelihood,
-        likelihood_again=likelihood_again,
+        likelihood_again=again,
         adversarial=adversarial,
-        guided=guided,
-        discriminators=discriminators,
+        guided={
+            "maximum likelihood + D": of_likelihood.learned,
+            "maximum likelihood + perfect D": of_likelihood.perfect,
+            "adversarial + D": guided_adversarial,
+        },
+        discriminators={
+            "maximum likelihood + D": of_likelihood.calibration,
+            "adversarial + D": discriminator.calibration,
+        },
         before={name: sum(values[:WINDOW]) / WINDOW for name, values in curves.items()},
         after={name: sum(values[-WINDOW:]) / WINDOW for name, values in curves.items()},
         curves=curves,
         divergences=divergence.divergences,
-        seconds=seconds,
+        seconds=parts.seconds | seconds_again | of_likelihood.seconds,
         samples_before=samples_before,
         samples_after=samples_after,
-        samples_guided=samples_guided,
-    )
-
-
-def adversarial_config(arguments: DemoArguments, folder: Path, seed: int) -> AdversarialConfig:
-    """Return the settings of adversarial training.
-
-    The reward is the one of V itself, -log(1 - D), without division by its deviation, so that the expected step is the
-    gradient of V; each batch is one group. Both learning rates fall to 0: the discriminator has to follow a generator
-    that moves, and stands nearer to the best discriminator when both slow down.
-
-    Args:
-        arguments ([`DemoArguments`]): Sizes.
-        folder (`Path`): Output folder.
-        seed (`int`): Seed.
-    """
-    shared = {name: value for name, value in TRAINING.items() if name != "logging_strategy"}
-    return AdversarialConfig(
-        str(folder),
-        max_steps=arguments.steps,
-        per_device_train_batch_size=arguments.batch_size,
-        num_generations=arguments.batch_size,
-        max_completion_length=MAX_TOKENS,
-        top_k=0,
-        learning_rate=7e-4,
-        warmup_steps=10,
-        scale_rewards="none",
-        loss_type="dr_grpo",
-        discriminator_learning_rate=1e-3,
-        discriminator_optim_kwargs={"lr_scheduler_type": "linear", "weight_decay": 0.01},
-        discriminator_warmup_steps=arguments.warmup_steps,
-        model_init_kwargs={"dtype": "float32"},
-        gradient_checkpointing=False,
-        logging_steps=1,
-        seed=seed,
-        **shared,
+        samples_guided=of_likelihood.samples,
     )
 
 
@@ -337,8 +280,8 @@ def run_demo(arguments: DemoArguments) -> list[SeedResult]:
 
     folder = Path(arguments.output_dir)
     language = Language()
-    with _quiet(), Bars() as bars:
-        runs = [train_one_seed(arguments, language, seed, folder / f"seed_{seed}", bars) for seed in arguments.seeds]
+    with quiet(), Bars() as bars:
+        runs = [train_one_seed(arguments, seed, bars) for seed in arguments.seeds]
     texts = language.sample(arguments.samples, 2 * arguments.seeds[0] + 1)
     real = {
         "grammatical": 1.0,
@@ -362,22 +305,3 @@ def run_demo(arguments: DemoArguments) -> list[SeedResult]:
 
 def _texts(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, temperature: float) -> list[str]:
     return [" ".join(words) for words in sample_sentences(model, tokenizer, 10, temperature, seed=0)[1]]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the libraries' own bars and notes, and use one thread: these models are too small for several."""
-    threads, verbosity = torch.get_num_threads(), transformers.logging.get_verbosity()
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of TRL's defaults, which transformers has renamed since
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        transformers.logging.set_verbosity(verbosity)
-        transformers.logging.enable_progress_bar()
-        datasets.enable_progress_bars()

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +20,8 @@ from benchmarks.sweep import Job, rounded
 from benchmarks.warmup import freeze
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import make_tokenizer
-from hf_mgan.demo.run import adversarial_config, train_one_seed
+from hf_mgan.demo.parts import adversarial_config
+from hf_mgan.demo.run import train_one_seed
 from hf_mgan.metrics import jensen_shannon
 
 
@@ -183,6 +184,8 @@ class NoBars:
     def add(self, *_):
         return NoBar()
 
+    def follow(self, *_): ...
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
@@ -197,7 +200,7 @@ def default(models):
 
 
 def test_default_is_the_demos_training(models, default, tmp_path):
-    demo = train_one_seed(recipe.TINY, Language(), SEED, tmp_path, NoBars())
+    demo = train_one_seed(replace(recipe.TINY, output_dir=str(tmp_path)), SEED, NoBars())
     expected = rounded(asdict(demo.adversarial))
     assert {name: default["generator"][name] for name in expected} == expected
     made = recipe.do(Job(INITIAL_MODELS, SEED), recipe.TINY, models)
