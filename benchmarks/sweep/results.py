@@ -148,10 +148,10 @@ def publish_runs(
     page: Path,
     gather: Callable[[Path], list[Result]],
     written: Callable[[list[Result]], str],
-) -> None:
+) -> list[Result]:
     """Put the runs of a folder in the place of the committed ones, and write the page from all.
 
-    Runs are the same of one corpus, generator and seed.
+    Runs are the same of one corpus, generator and seed, and trained in one way where they say how.
 
     Args:
         output (`Path`, *optional*): Folder of the runs; without one the page alone is written.
@@ -159,6 +159,9 @@ def publish_runs(
         page (`Path`): The page of the documentation.
         gather (`Callable`): Returns the finished runs of a folder.
         written (`Callable`): Makes the text of the page from all runs.
+
+    Returns:
+        `list[Result]`: All runs.
 
     Raises:
         ValueError: If the folder holds no finished run.
@@ -168,7 +171,9 @@ def publish_runs(
         new = gather(output)
         if not new:
             raise ValueError(f"There is no finished run in {output}: run without --publish first.")
-        known = {tuple(run[name] for name in ("corpus", "generator", "seed")): run for run in (*runs, *new)}
+        names = ("corpus", "generator", "trained", "seed")
+        known = {tuple(run.get(name, "") for name in names): run for run in (*runs, *new)}
         runs = [known[key] for key in sorted(known)]
         write_lines(committed, runs)
     page.write_text(written(runs))
+    return runs

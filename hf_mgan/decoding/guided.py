@@ -143,10 +143,16 @@ def guided_sample(
     ratios = torch.full_like(uniforms, -torch.inf)
     candidates: list[list[list[int]]] = [[] for _ in prompts]
     texts: list[list[str]] = [[] for _ in prompts]
-    pending = list(range(len(prompts)))
-    per_round = 1 if config.method == "rejection" else config.num_candidates
-    for number in range(config.num_candidates // per_round):
-        owners = [place for place in pending for _ in range(per_round)]
+    pending, tried, number, num_drawn, num_accepted = list(range(len(prompts))), 0, 0, 0, 0
+    while pending and tried < config.num_candidates:
+        at_once = config.num_candidates
+        if config.method == "rejection":
+            # Few prompts that still wait for a text draw several candidates at once, as many as one text has taken so
+            # far and as a batch has room for: small batches cost nearly as much as full ones.
+            taken = round((num_drawn + 1) / (num_accepted + 1))
+            at_once = max(1, min(taken, config.batch_size // len(pending)))
+        until = min(tried + at_once, config.num_candidates)
+        owners = [place for place in pending for _ in range(tried, until)]
         drawn = _draw(model, tokenizer, [prompt_ids[place] for place in owners], config, number)
         if number == 0:
             _check_temperature(model, discriminator, drawn, config)
@@ -155,14 +161,12 @@ def guided_sample(
             ratios[place, len(texts[place])] = ratio
             texts[place].append(text)
             candidates[place].append(ids)
-        accepted = is_accepted(ratios[pending, number], uniforms[pending, number], config.threshold)
-        is_last = number == config.num_candidates // per_round - 1
-        before = len(pending)
-        pending = [] if is_last else [at for at, done in zip(pending, accepted.tolist(), strict=True) if not done]
+        accepted = is_accepted(ratios[pending, tried:until], uniforms[pending, tried:until], config.threshold)
+        num_drawn, num_accepted = num_drawn + accepted.numel(), num_accepted + int(accepted.sum())
+        before, tried, number = len(pending), until, number + 1
+        pending = [place for place, found in zip(pending, accepted.any(1).tolist(), strict=True) if not found]
         if on_text is not None:
-            on_text(before - len(pending))
-        if not pending:
-            break
+            on_text(before - (len(pending) if tried < config.num_candidates else 0))
     choice = METHODS[config.method](ratios, uniforms, config.threshold)
     _check_exhausted(choice, config)
     rows = list(enumerate(choice.kept.tolist()))

@@ -21,7 +21,7 @@ class Aside:
 
     def __init__(self, function: Callable[..., Any], *args: Any) -> None:
         context = get_context("spawn")  # a fork would have torch's locks without its threads
-        self._steps = context.Value("q", 0)
+        self._steps = context.Value("q", 0, lock=False)
         self._results, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_call, args=(sender, self._steps, function, args), daemon=True)
         self._process.start()
@@ -33,7 +33,7 @@ class Aside:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.terminate()  # it has nothing left to do, or nobody who waits for it
+        self._process.terminate()  # unless it has ended: nobody waits for what it does any more
         self._process.join()
 
     @property
@@ -52,6 +52,7 @@ class Aside:
         except EOFError:
             self._process.join()
             raise RuntimeError(f"A process of the demo ended with code {self._process.exitcode}.") from None
+        self._process.join()  # it clears up by itself
         if error is not None:
             raise RuntimeError(f"A process of the demo failed:\n{error}")
         return value

@@ -26,7 +26,7 @@ def guided(pair, prompts=(PROMPT,), keep=None, discriminator=None, on_text=None,
 @pytest.mark.parametrize("threshold", [-1.0, 0.0, 1.0])
 def test_guided_sample_by_rejection_is_exact(pair, threshold):
     """What is accepted has the density q(x) min(1, e^(r - c)) / Z, from the probabilities of both models."""
-    drawn = guided(pair, [IDS] * COUNT, threshold=threshold, num_candidates=40)
+    drawn = guided(pair, [IDS] * COUNT, threshold=threshold, num_candidates=40, batch_size=COUNT // 10)
     q, r = pair.q(PROMPT, 2), pair.r(PROMPT, 2)
     accepted = q * (r - threshold).exp().clamp(max=1)
     assert q.sum().item() == pytest.approx(1)
@@ -198,11 +198,38 @@ def test_rejection_draws_for_what_is_left_alone(pair, monkeypatch):
         guided_module, "sample", lambda *args, **kw: drawn_for.append(len(args[2])) or draw(*args, **kw)
     )
     texts_found = []
-    drawn = guided(pair, [IDS] * 50, num_candidates=30, threshold=1.0, on_text=texts_found.append)
+    settings = {"num_candidates": 30, "threshold": 1.0, "batch_size": 1}
+    drawn = guided(pair, [IDS] * 50, on_text=texts_found.append, **settings)
     left = [sum(tries > number for tries in drawn.tries) for number in range(max(drawn.tries))]
     assert drawn_for == left
     assert sum(drawn.tries) == sum(drawn_for)
     assert texts_found == [before - after for before, after in zip(left, [*left[1:], 0], strict=True)]
+
+
+def test_few_prompts_draw_several_candidates_at_once(pair, monkeypatch):
+    """As many as a text has taken so far: of one prompt whose candidates are all refused 1, then 2, 4 and the rest."""
+    drawn_for = []
+    draw = guided_module.sample
+    monkeypatch.setattr(
+        guided_module, "sample", lambda *args, **kw: drawn_for.append(len(args[2])) or draw(*args, **kw)
+    )
+    with pytest.warns(UserWarning, match="1 of 1 prompts .* 13 tries: 1 of them none at all"):
+        alone = guided(pair, [IDS], lambda _, texts: [False] * len(texts), num_candidates=13)
+    assert drawn_for == [1, 2, 4, 6]
+    assert alone.tries == [13]
+    drawn_for.clear()
+    with pytest.warns(UserWarning, match="3 of 3 prompts"):
+        guided(pair, [IDS] * 3, lambda _, texts: [False] * len(texts), num_candidates=6, batch_size=8)
+    assert drawn_for == [3, 6, 6, 3]  # a batch has room for two of each
+
+
+def test_candidates_drawn_in_vain_change_no_distribution(pair):
+    """A text takes about two candidates: where the first is refused, the second and the third are drawn at once."""
+    with pytest.warns(UserWarning, match="prompts have no accepted text after 3 tries"):
+        drawn = guided(pair, [IDS] * COUNT, num_candidates=3, threshold=1.0)
+    q, r = pair.q(PROMPT, 2), pair.r(PROMPT, 2)
+    assert set(drawn.tries) == {1, 3}
+    assert misfit(pair.counts(drawn.completion_ids, 2), exact("rejection", q, r, 3, 1.0)) < 4
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
