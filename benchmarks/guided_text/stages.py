@@ -1,76 +1,70 @@
-"""One run of `benchmarks.guided_text`: a seed of discriminators and samples, through all stages, each done once.
+"""One run of `benchmarks.guided_text`: a seed of discriminator and samples, through all stages, each done once.
 
-In: the command line. Out, for each generator: folders with both models, samples and test results.
+In: the command line. Out: folders with models, a file of samples and one of test results.
 """
 
 import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer, set_seed
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from trl import SFTConfig, SFTTrainer
 
-from hf_mgan import AdversarialConfig, Discriminator
+from hf_mgan import AdversarialConfig, Discriminator, prepare_dataset
 from hf_mgan.data import TextPath, start_of_sequence
 from hf_mgan.decoding import sample
-from hf_mgan.metrics import (
-    auc_interval,
-    c2st,
-    encoder_features,
-    fine_tuned_c2st,
-    mauve,
-    memorisation,
-    self_bleu,
-    sequence_logps,
-)
+from hf_mgan.decoding.selection import best_of_k, is_accepted, resampling
+from hf_mgan.metrics import c2st, encoder_features, fine_tuned_c2st, self_bleu
 from hf_mgan.training.final_updates import fit_discriminator
 
 from ..sources import load_texts, short_name
 from ..sweep import rounded, write_file
 from ..testbed import machine, versions
-from .candidates import ALONE, Row, rejection_name, rows
-from .generators import BATCH_SIZE, LEARNING_RATE, QUIET, supervise, train_adversarially
 
 
-SUPERVISED, DISTILLED, ADVERSARIAL = GENERATORS = ("supervised", "distilled", "adversarial")
-STAGES = ("generator", "samples", "discriminator", "log_ratios", "tests", "fine_tuned_tests")
+STAGES = ("generator", "discriminator", "samples", "tests", "fine_tuned_tests")
+BATCH_SIZE = 32
 TEMPERATURE, COLDER = 1.0, 0.9
-REAL = "real text"
-NUM_SAMPLES = 20  # texts of each row that are kept with the results
-TAUGHT_AT = 2.0  # draws per text that the distilled generator learns from
+THRESHOLDS = (0.0, 0.5, 1.0)
+CHOSEN = 0.5  # that of the fine-tuned test
+GROUP = 3  # candidates of resampling and of the best of k
+DRAWS = 2.4  # candidates in the pool for a text of the fine-tuned test
+ALONE, GUIDED, REAL = "T = 1", f"rejection, c = {CHOSEN:g}", "real text"
 
 
 class Run:
-    """A generator and a seed: all stages, each done once. The supervised generator is that of all seeds.
+    """A seed: all stages, each done once. The generator is that of all seeds.
 
     Args:
-        name (`str`): One of `GENERATORS`.
         seed (`int`): Seed of the discriminator and the samples.
         arguments (`argparse.Namespace`): The command line.
     """
 
-    def __init__(self, name: str, seed: int, arguments: argparse.Namespace) -> None:
-        self.name, self.seed, self.arguments = name, seed, arguments
-        self.root: Path = arguments.output / f"{short_name(arguments.generator)}_{short_name(arguments.data)}"
-        self.folder = self.root / f"seed_{seed}" / name
-        self.home = self.root if name == SUPERVISED else self.folder  # of the generator
+    def __init__(self, seed: int, arguments: argparse.Namespace) -> None:
+        self.seed, self.arguments = seed, arguments
+        name = f"{short_name(arguments.generator)}_{short_name(arguments.data)}"
+        self.root = arguments.output / name
+        self.folder = self.root / f"seed_{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         data = load_texts(arguments.data, arguments.max_texts)
-        rows, self.validation = data["train"], data["validation"]
-        cut = len(rows) - min(arguments.texts, len(rows) // 3)
-        self.train, self.unseen = rows.select(range(cut)), rows.select(range(cut, len(rows)))
+        rows, size = data["train"], min(arguments.supervised_steps * BATCH_SIZE, len(data["train"]) // 3)
+        self.validation = data["validation"]
+        self.supervised, self.of_discriminator, self.tested = (
+            rows.select(range(*ends)) for ends in ((0, size), (size, 2 * size), (2 * size, len(rows)))
+        )
 
-    def do(self, stages: Sequence[str]) -> None:
+    def do(self, stages: list[str]) -> None:
         """Do the stages that are not done."""
-        for stage in (one for one in STAGES if one in stages):
-            done = (self.home if stage == "generator" else self.folder) / f"{stage}.json"
+        for stage in STAGES:
+            done = (self.root if stage == "generator" else self.folder) / f"{stage}.json"
+            if stage not in stages:
+                continue
             if done.exists():
                 print(f"{self.folder}: {stage} is there already", flush=True)
                 continue
@@ -87,54 +81,47 @@ class Run:
             print(f"{self.folder}: {stage}, {result['seconds']} s", flush=True)
 
     def generator(self) -> dict[str, Any]:
-        """Train the generator."""
-        arguments, folder = self.arguments, self.home / "generator"
-        if self.name == SUPERVISED:
-            return supervise(arguments.generator, folder, self.train, self.validation, arguments.epochs, LEARNING_RATE)
-        teacher = Run(SUPERVISED, self.seed, arguments)
-        start = teacher.home / "generator"
-        if self.name == ADVERSARIAL:
-            discriminator = teacher.folder / "discriminator"
-            return train_adversarially(start, discriminator, folder, self.train, self.seed, arguments)
-        accepted = Dataset.from_dict({"text": teacher.rows()[rejection_name(TAUGHT_AT)].texts})
-        split = accepted.train_test_split(0.1, shuffle=False)
-        return supervise(start, folder, split["train"], split["test"], 1, LEARNING_RATE / 2)
-
-    def samples(self) -> dict[str, Any]:
-        """Draw the pool of candidates, and as many texts as are tested at a lower temperature."""
-        arguments, made = self.arguments, {}
-        for temperature, number in (
-            (TEMPERATURE, math.ceil(max(arguments.draws) * arguments.texts)),
-            (COLDER, arguments.texts),
-        ):
-            prompts = [start_of_sequence(self._tokenizer)] * number
-            began = time.perf_counter()
-            drawn = sample(
-                self._generator,
-                self._tokenizer,
-                prompts,
-                arguments.max_completion_length,
-                temperature,
-                self.seed,
-                arguments.batch_size,
-            )
-            made[f"{temperature:g}"] = {
-                "texts": drawn.texts,
-                "tokens": [len(row) for row in drawn.completion_ids],
-                "sampling_seconds": time.perf_counter() - began,
-            }
-        return made
+        """Fine-tune the generator on the first rows of the corpus, once, with adapters."""
+        name = self.arguments.generator
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+        trainer = SFTTrainer(
+            get_peft_model(model, adapters),  # type: ignore[arg-type]
+            args=SFTConfig(
+                str(self.root / "generator"),
+                max_steps=self.arguments.supervised_steps,
+                per_device_train_batch_size=BATCH_SIZE,
+                learning_rate=2e-4,
+                lr_scheduler_type="cosine",
+                warmup_steps=10,
+                use_cpu=not torch.cuda.is_available(),
+                bf16=False,
+                max_length=64,
+                train_sampling_strategy="group_by_length",  # less padding
+                gradient_checkpointing=False,
+                save_strategy="no",
+                report_to="none",
+                seed=0,
+            ),
+            train_dataset=prepare_dataset(self.supervised, tokenizer),
+            processing_class=tokenizer,
+        )
+        trainer.train()
+        trainer.save_model()
+        return {"steps": trainer.state.global_step, "texts": len(self.supervised)}
 
     def discriminator(self) -> dict[str, Any]:
-        """Train the discriminator against the generator and calibrate it."""
-        limit, folder = self.arguments.max_completion_length, self.folder / "discriminator"
+        """Train the discriminator against the generator, on as many other rows, and calibrate it."""
+        limit = self.arguments.max_completion_length
+        folder = self.folder / "discriminator"
         discriminator = Discriminator.from_pretrained(self.arguments.discriminator, max_length=2 * limit)
-        discriminator.to(self._device)
+        discriminator.to(next(self._generator.parameters()).device)
         calibration = fit_discriminator(
             self._generator,
             self._tokenizer,
             discriminator,
-            self.train,
+            self.of_discriminator,
             self.validation,
             AdversarialConfig(
                 str(folder),
@@ -142,135 +129,129 @@ class Run:
                 num_generations=BATCH_SIZE,
                 max_completion_length=limit,
                 temperature=TEMPERATURE,
+                use_cpu=not torch.cuda.is_available(),
+                bf16=False,
+                report_to="none",
                 seed=self.seed,
-                **QUIET,
             ),
             self.arguments.updates,
         )
         discriminator.save_pretrained(folder)
-        return {"calibration": vars(calibration), "updates": discriminator.num_updates}
+        return {
+            "calibration": vars(calibration),
+            "updates": discriminator.num_updates,
+            "texts": len(self.of_discriminator),
+        }
 
-    def log_ratios(self) -> dict[str, Any]:
-        """Let the discriminator read the pool and the real texts, and the generator say how likely these are."""
+    def samples(self) -> dict[str, Any]:
+        """Draw the pool of candidates, and some texts at a lower temperature; the discriminator scores them."""
+        few, texts = self.arguments.few_texts, min(self.arguments.texts, len(self.tested))
+        count = math.ceil(max(DRAWS * texts, GROUP * few))
         discriminator = Discriminator.from_pretrained(
             self.folder / "discriminator", max_length=2 * self.arguments.max_completion_length
-        ).to(self._device)
-        pool = self._read("samples")[f"{TEMPERATURE:g}"]["texts"]
-        began = time.perf_counter()
-        made: dict[str, Any] = {"pool": self._ratios(discriminator, pool)}
-        made["pool_seconds"] = time.perf_counter() - began
-        made["real"] = self._ratios(discriminator, self._real)
-        path = TextPath(self._tokenizer, self.arguments.max_completion_length)
-        ids = path.encode([""] * len(self._real), list(self.unseen["text"]))
-        starts = path.encode_prompts([path.started("")] * len(ids))
-        made["real_logps"] = sequence_logps(
-            self._generator, starts, ids, TEMPERATURE, self.arguments.batch_size
-        ).tolist()
+        ).to(next(self._generator.parameters()).device)
+        made = {}
+        for temperature, number in ((TEMPERATURE, count), (COLDER, few)):
+            prompts = [start_of_sequence(self._tokenizer)] * number
+            began = time.perf_counter()
+            drawn = sample(
+                self._generator,
+                self._tokenizer,
+                prompts,
+                self.arguments.max_completion_length,
+                temperature,
+                self.seed,
+                self.arguments.batch_size,
+            )
+            sampled = time.perf_counter()
+            ratios: list[float] = []
+            for start in range(0, number, self.arguments.batch_size):
+                part = drawn.texts[start : start + self.arguments.batch_size]
+                ratios += discriminator.log_ratio([""] * len(part), part).tolist()
+            made[f"{temperature:g}"] = {
+                "texts": drawn.texts,
+                "tokens": [len(row) for row in drawn.completion_ids],
+                "log_ratios": ratios,
+                "sampling_seconds": sampled - began,
+                "discriminator_seconds": time.perf_counter() - sampled,
+            }
         return made
 
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> dict[str, dict[str, Any]]:
         """Return texts of every row, and what they cost."""
-        made, ratios = self._read("samples"), self._read("log_ratios")
+        made = json.loads((self.folder / "samples.json").read_text())
         pool, colder = made[f"{TEMPERATURE:g}"], made[f"{COLDER:g}"]
-        unknown = [0.0] * len(colder["texts"])  # the discriminator is that of temperature 1
-        found = rows({**pool, "log_ratios": ratios["pool"]}, self.arguments.draws, self.seed)
-        tokens = sum(colder["tokens"]) / len(colder["tokens"])
-        return {ALONE: found.pop(ALONE), f"T = {COLDER:g}": Row(colder["texts"], unknown, 1.0, tokens), **found}
+        texts, tokens = pool["texts"], torch.tensor(pool["tokens"], dtype=torch.float64)
+        ratios = torch.tensor(pool["log_ratios"], dtype=torch.float64)
+        uniforms = torch.rand(len(ratios), generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
+        rows = {
+            ALONE: {"texts": texts, "draws": 1.0, "tokens": tokens.mean().item()},
+            f"T = {COLDER:g}": {
+                "texts": colder["texts"],
+                "draws": 1.0,
+                "tokens": sum(colder["tokens"]) / len(colder["tokens"]),
+            },
+        }
+        for threshold in THRESHOLDS:
+            places = is_accepted(ratios, uniforms, threshold).nonzero()[:, 0]
+            rows[f"rejection, c = {threshold:g}"] = self._row(texts, places, len(texts), tokens.sum().item())
+        groups = len(ratios) // GROUP
+        grouped, noise = (one[: groups * GROUP].view(groups, GROUP) for one in (ratios, uniforms))
+        for name, rule in ((f"resampling of {GROUP}", resampling), (f"best of {GROUP}", best_of_k)):
+            places = rule(grouped, noise).kept + GROUP * torch.arange(groups)
+            rows[name] = self._row(texts, places, groups * GROUP, tokens[: groups * GROUP].sum().item())
+        return rows
+
+    @staticmethod
+    def _row(texts: list[str], places: Tensor, drawn: int, tokens: float) -> dict[str, Any]:
+        kept = [texts[place] for place in places.tolist()]
+        return {"texts": kept, "draws": drawn / len(kept), "tokens": tokens / len(kept)}
 
     def tests(self) -> dict[str, Any]:
-        """Compare each row with unseen real texts by the fast two-sample tests, and measure its texts."""
+        """Compare each row with unseen real texts by the fast two-sample tests."""
         few, real = self.arguments.few_texts, self._real
-        features = encoder_features(self.arguments.generator, device=str(self._device))
-        made = {**self.rows(), REAL: Row(real[few:], self._read("log_ratios")["real"][few:], 0.0, 0.0)}
-        ratios = self._read("log_ratios")
-        corpus, results = [text.split() for text in self.train["text"]], {}
-        for name, row in made.items():
-            texts = row.texts[:few]
+        features = encoder_features(self.arguments.generator, device="cuda" if torch.cuda.is_available() else "cpu")
+        rows = {**self.rows(), REAL: {"texts": real[few:], "draws": 0.0, "tokens": 0.0}}
+        results = {}
+        for name, row in rows.items():
+            texts = row["texts"][:few]
             reference = real[: len(texts)]
-            words, real_words = ([text.split() for text in side] for side in (texts, reference))
-            copied = memorisation(words, real_words, corpus)
             results[name] = {
-                "draws": row.draws,
-                "tokens": row.tokens,
-                "threshold": row.threshold,
+                "draws": row["draws"],
+                "tokens": row["tokens"],
                 "texts": len(texts),
                 "c2st_auc": list(c2st(reference, texts, seed=self.seed).auc),
                 "encoder_c2st_auc": list(c2st(reference, texts, seed=self.seed, encoder=features).auc),
-                "mauve": mauve(features(reference), features(texts), seed=self.seed).score,
-                "self_bleu": self_bleu(words, 4),
-                "words": sum(map(len, words)) / len(words),
-                "near_duplicates": copied.generated.near_duplicate_share,
-                "near_duplicates_of_real": copied.held_out.near_duplicate_share,
-                "longest_ngram": copied.generated.longest_ngram,
-                "real_nll": real_nll(ratios, row) if name == ALONE or row.threshold is not None else None,
-                "samples": list(zip(texts[:NUM_SAMPLES], row.log_ratios[:NUM_SAMPLES], strict=True)),
+                "self_bleu": self_bleu([text.split() for text in texts], 4),
+                "words": sum(len(text.split()) for text in texts) / len(texts),
             }
             print(f"{name}: {results[name]}", flush=True)
-        lengths = [len(text.split()) for text in real]
-        return {
-            "rows": results,
-            "real_words": sum(lengths) / len(lengths),
-            "unseen_auc": list(auc_interval(torch.tensor(ratios["real"]), torch.tensor(ratios["pool"]))),
-        }
+        words = [len(text.split()) for text in real]
+        return {"rows": results, "real_words": sum(words) / len(words)}
 
     def fine_tuned_tests(self) -> dict[str, Any]:
-        """Compare rows with real texts by a freshly fine-tuned encoder."""
-        real, made, results = self._real, self.rows(), {}
-        sides = {
-            name: (real, row.texts)
-            for name, row in made.items()
-            if row.threshold is not None or name == ALONE or (self.name == SUPERVISED and row.draws == 1)
-        }
-        if self.name == SUPERVISED:
-            sides[REAL] = (real[: len(real) // 2], real[len(real) // 2 :])
+        """Compare the generator alone, the guided one and real text with real texts by a fine-tuned encoder."""
+        real, rows, results = self._real, self.rows(), {}
+        half = len(real) // 2
+        sides = {name: (real, rows[name]["texts"]) for name in (ALONE, GUIDED)} | {REAL: (real[:half], real[half:])}
         for name, (reference, texts) in sides.items():
-            count = min(len(reference), len(texts))
+            count = min(len(reference), len(texts), self.arguments.texts)
             test = fine_tuned_c2st(reference[:count], texts[:count], self.arguments.discriminator, seed=self.seed)
             results[name] = {"texts": count, "fine_tuned_c2st_auc": list(test.auc)}
             print(f"{name}: {results[name]}", flush=True)
         return {"rows": results}
 
-    def _read(self, stage: str) -> dict[str, Any]:
-        made: dict[str, Any] = json.loads((self.folder / f"{stage}.json").read_text())
-        return made
-
-    def _ratios(self, discriminator: Discriminator, texts: list[str]) -> list[float]:
-        """Return log-ratios of texts; those of one length are read together, so that little is padded."""
-        order, size = sorted(range(len(texts)), key=lambda place: len(texts[place])), self.arguments.batch_size
-        ratios = torch.empty(len(texts))
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
-            values = discriminator.log_ratio([""] * len(places), [texts[place] for place in places])
-            ratios[places] = values.cpu()
-        found: list[float] = ratios.tolist()
-        return found
-
     @cached_property
     def _real(self) -> list[str]:
-        texts: list[Any] = list(self.unseen["text"])
+        texts: list[Any] = list(self.tested["text"])
         path = TextPath(self._tokenizer, self.arguments.max_completion_length)
         return path.as_completions([""] * len(texts), texts)
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(self.home / "generator", padding_side="left")
-
-    @property
-    def _device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return AutoTokenizer.from_pretrained(self.root / "generator", padding_side="left")
 
     @cached_property
     def _generator(self) -> Any:
-        model = AutoPeftModelForCausalLM.from_pretrained(self.home / "generator", dtype=torch.float32)
-        return model.merge_and_unload().to(self._device).eval()
-
-
-def real_nll(ratios: dict[str, Any], row: Row) -> float:
-    """Return the negative log-likelihood of a real text in nats: of the generator, or of what rejection makes of it.
-
-    What is accepted has the density q(x) min(1, exp(r(x) - c)) / Z, and 1 / Z draws are needed for a text.
-    """
-    logps = torch.tensor(ratios["real_logps"], dtype=torch.float64)
-    if row.threshold is not None:
-        logps += (torch.tensor(ratios["real"], dtype=torch.float64) - row.threshold).clamp(max=0) + math.log(row.draws)
-    return -logps.mean().item()
+        model = AutoPeftModelForCausalLM.from_pretrained(self.root / "generator", dtype=torch.float32)
+        return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

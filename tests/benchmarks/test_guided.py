@@ -11,10 +11,7 @@ from benchmarks.guided_language.measurement import TINY
 from benchmarks.guided_language.tables import at_draws
 from benchmarks.guided_language.token_metrics import log_densities
 from benchmarks.guided_text import __main__ as guided_text
-from benchmarks.guided_text.candidates import Row, rows, threshold_for
-from benchmarks.guided_text.stages import real_nll
-from benchmarks.guided_text.tables import draw, gather
-from benchmarks.guided_text.tables import page as guided_text_page
+from benchmarks.guided_text.tables import gather, rows_table
 from benchmarks.sweep import read_lines
 from hf_mgan import Discriminator
 from hf_mgan.metrics.likelihood import sequence_logps
@@ -91,58 +88,36 @@ def test_guided_text_runs_through_its_fast_stages(tmp_path):
     for split, count in (("train", 240), ("validation", 60)):
         rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(count, seed=count))
         (tmp_path / f"corpus.{split}.jsonl").write_text(rows)
-    command = (
+    guided_text.main(
         f"--output {tmp_path}/out --generator {tmp_path}/generator --discriminator {tmp_path}/discriminator "
-        f"--data {tmp_path}/corpus --seeds 0 --epochs 1 --updates 4 --max_completion_length 8 --texts 60 "
-        "--few_texts 40 --batch_size 32 --steps 2 --adversarial_batch_size 4 --draws 2 4 "
-        "--stages generator samples discriminator log_ratios tests"
-    ).split()
-    guided_text.main(command)
-    runs = gather(tmp_path / "out")
-    assert [run["trained"] for run in runs] == ["adversarial", "distilled", "supervised"]
-    for run in runs:
-        assert (run["corpus"], run["generator"], run["seed"]) == ("corpus", "generator", 0)
-        assert run["rows"]["T = 1"]["draws"] == 1
-        assert run["rows"]["rejection, 4 draws"]["draws"] > run["rows"]["rejection, 2 draws"]["draws"] > 1
-        assert run["rows"]["best of 4"]["draws"] == 4
-    text = guided_text_page(runs)
-    assert "{" not in text
-    assert "| supervised, rejection, 4 draws |" in text
-    assert "**distilled, T = 1**" in text
-    draw(runs, tmp_path / "picture.svg")
-    assert "adversarial" in (tmp_path / "picture.svg").read_text()
-    guided_text.main(command)  # goes on where it stopped: everything is there
-    assert gather(tmp_path / "out") == runs
+        f"--data {tmp_path}/corpus --seeds 0 --supervised_steps 2 --updates 4 --max_completion_length 8 --texts 40 "
+        "--few_texts 40 --batch_size 32 --stages generator discriminator samples tests".split()
+    )
+    (run,) = gather(tmp_path / "out")
+    assert (run["corpus"], run["generator"], run["seed"]) == ("corpus", "generator", 0)
+    assert run["rows"]["T = 1"]["draws"] == 1
+    assert run["rows"]["rejection, c = 1"]["draws"] > run["rows"]["rejection, c = 0"]["draws"] >= 1
+    assert run["rows"]["best of 3"]["draws"] == 3
+    assert run["sampling"]["candidates"] == 120
+    lines = rows_table([run, {**run, "seed": 1}]).splitlines()
+    assert any(line.startswith("| T = 1 |") and line.count(" / ") == 2 for line in lines)
 
 
-def test_guided_text_chooses_among_the_pool_as_the_samplers_do():
-    """Eight candidates, of which the log-ratios accept half, and best of 4 takes the greatest of four."""
+def test_guided_text_chooses_among_the_pool_as_the_samplers_do(tmp_path):
+    """Six candidates, of which the log-ratios accept all or none at c = 0, and best of 3 takes the greatest."""
+    arguments = guided_text.parsed_arguments(["--output", str(tmp_path), "--generator", "g", "--data", "d"])
+    run = object.__new__(guided_text.Run)
+    run.seed, run.arguments, run.folder = 0, arguments, tmp_path
     pool = {
-        "texts": list("abcdefgh"),
-        "tokens": [1, 2, 3, 4, 5, 6, 7, 8],
-        "log_ratios": [9.0, -99.0, -99.0, -99.0, 8.0, 9.0, -99.0, 9.0],
+        "texts": list("abcdef"),
+        "tokens": [1, 2, 3, 4, 5, 6],
+        "log_ratios": [9.0, -99.0, -99.0, -99.0, 8.0, 9.0],
     }
-    found = rows(pool, [2.0], seed=0)
-    kept = found["rejection, 2 draws"]
-    assert kept.texts == ["a", "e", "f", "h"]
-    assert kept.log_ratios == [9, 8, 9, 9]
-    assert kept.draws == 2
-    assert kept.tokens == 9  # 36 tokens for four texts
-    assert found["best of 4"].texts in (["a", "f"], ["a", "h"])
-    assert found["T = 1"].texts == list("abcdefgh")
-
-
-@pytest.mark.parametrize("draws", [1.5, 2.0, 8.0])
-def test_threshold_for_takes_so_many_draws(draws):
-    ratios = torch.randn(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    threshold = threshold_for(ratios, draws)
-    assert 1 / (ratios - threshold).exp().clamp(max=1).mean().item() == pytest.approx(draws)
-
-
-def test_likelihood_of_rejection_is_that_of_its_density():
-    """Of three texts: q(x) min(1, exp(r - c)) / Z at each of them, with 1 / Z draws."""
-    ratios = {"real_logps": [-1.0, -2.0, -3.0], "real": [0.0, 2.0, 1.0]}
-    alone = Row([], [], 1.0, 1.0)
-    assert real_nll(ratios, alone) == 2
-    kept = Row([], [], 4.0, 1.0, threshold=1.0)
-    assert real_nll(ratios, kept) == pytest.approx(2 + 1 / 3 - math.log(4))
+    (tmp_path / "samples.json").write_text(json.dumps({"1": pool, "0.9": {**pool, "texts": list("uvwxyz")}}))
+    rows = run.rows()
+    assert rows["rejection, c = 0"]["texts"] == ["a", "e", "f"]
+    assert rows["rejection, c = 0"]["draws"] == 2
+    assert rows["rejection, c = 0"]["tokens"] == 7  # 21 tokens for three texts
+    assert rows["best of 3"]["texts"] == ["a", "f"]
+    assert rows["T = 0.9"]["texts"] == list("uvwxyz")
+    assert torch.tensor(pool["tokens"]).sum() == 21

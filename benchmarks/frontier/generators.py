@@ -1,4 +1,4 @@
-"""The generators of `benchmarks.guided_text`: supervised, distilled from accepted texts, and adversarial.
+"""The generators of `benchmarks.frontier`: supervised, distilled from accepted texts, and adversarial.
 
 In: a start and texts. Out: a folder with adapters and tokenizer, and what training said.
 """

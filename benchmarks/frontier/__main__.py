@@ -1,0 +1,83 @@
+"""Real text: from supervised training's best to text that a test can hardly tell, and what each step costs.
+
+    python -m benchmarks.frontier --output OUT             # every generator, three seeds
+    python -m benchmarks.frontier --output OUT --trained supervised --seeds 0    # a part of it
+    python -m benchmarks.frontier --output OUT --generator FOLDER --discriminator FOLDER --data FOLDER/wordnet
+    python -m benchmarks.frontier --output OUT --publish   # committed results, page and picture
+    python -m benchmarks.frontier --publish                # page and picture alone
+
+A generator is fine-tuned with adapters until its held-out loss no longer falls ("supervised"). For each seed a
+discriminator learns from the same texts against samples of it (`fit_discriminator`), is calibrated on held-out texts,
+and scores a pool of candidates that the generator draws at temperature 1. Each way to choose among them is a row:
+the generator alone, rejection at several numbers of draws per text kept, resampling and the best of four. Two more
+generators go on from the supervised one, each with a discriminator and rows of its own: "distilled" learns from texts
+that rejection has kept at two draws, "adversarial" is trained against the discriminator.
+
+Each row is compared with the last texts of the corpus, which no model has seen: by the two-sample test on n-grams and
+with the features of the generator as it was before (`--few_texts` of each), and the generator alone, rejection and
+real text by a freshly fine-tuned encoder (`--texts` of each). Each stage leaves its files in --output, and a second
+call goes on where the first one stopped. On a GPU the whole takes minutes; on two CPU cores hours.
+"""
+
+import argparse
+from pathlib import Path
+
+import datasets
+from transformers.utils import logging
+
+from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
+from ..sweep import PAGES, RESULTS, publish_runs
+from .stages import GENERATORS, STAGES, Run
+from .tables import draw, gather, page
+
+
+MODULE = "benchmarks.frontier"
+COMMITTED = RESULTS / "frontier.jsonl"
+PAGE = PAGES / "frontier.md"
+PICTURE = PAGES / "_static" / "frontier.svg"
+
+
+def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, help="folder of the runs")
+    parser.add_argument("--generator", default=GENERATOR, help="id on the Hub, or folder")
+    parser.add_argument("--discriminator", default=ENCODER, help="id on the Hub, or folder; fresh for the last test")
+    parser.add_argument("--data", default=TEXTS, help=TEXTS_HELP)
+    parser.add_argument("--max_texts", type=int, default=20_000, help="of each split")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--trained", nargs="+", default=list(GENERATORS), choices=GENERATORS, help="generators")
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--epochs", type=int, default=3, help="of the supervised generator, at most")
+    parser.add_argument("--steps", type=int, default=60, help="of adversarial training")
+    parser.add_argument("--adversarial_batch_size", type=int, default=64, help="of adversarial training")
+    parser.add_argument("--updates", type=int, default=600, help="of a discriminator at most, 32 texts of each kind")
+    parser.add_argument("--max_completion_length", type=int, default=40)
+    parser.add_argument("--draws", type=float, nargs="+", default=[2, 4, 8], help="per text kept, of rejection")
+    parser.add_argument("--texts", type=int, default=4000, help="of a row in the last test, and unseen real ones")
+    parser.add_argument("--few_texts", type=int, default=1000, help="of a row in the other tests")
+    parser.add_argument("--batch_size", type=int, default=256, help="texts that are sampled at a time")
+    parser.add_argument("--publish", action="store_true", help="write the committed results, their page and picture")
+    arguments = parser.parse_args(words)
+    if arguments.output is None and not arguments.publish:
+        parser.error("--output is needed, unless --publish alone writes the page from the committed results")
+    return arguments
+
+
+def main(words: list[str] | None = None) -> None:
+    arguments = parsed_arguments(words)
+    if arguments.publish:
+        runs = publish_runs(arguments.output, COMMITTED, PAGE, gather, page)
+        draw(runs, PICTURE)
+        return
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for seed in arguments.seeds:
+        for name in (one for one in GENERATORS if one in arguments.trained):
+            Run(name, seed, arguments).do(arguments.stages)
+
+
+if __name__ == "__main__":
+    main()

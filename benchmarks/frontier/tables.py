@@ -1,0 +1,197 @@
+"""The page and the picture of `benchmarks.frontier`, from the results of all its runs: plain values in."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..sweep.tables import table
+
+
+TEMPLATE = Path(__file__).with_name("page.md.in")
+FILES = ("discriminator", "tests")  # without which a run is not finished
+FINE_TUNED, COSTS = "fine_tuned_tests", ("samples", "discriminator", "log_ratios", "tests", "fine_tuned_tests")
+ALONE, REAL = "T = 1", "real text"
+NUM_SAMPLES = 20  # texts of each row on the page, unpicked
+COLOURS = {"supervised": "tab:blue", "distilled": "tab:green", "adversarial": "tab:red"}
+
+
+def gather(output: Path) -> list[dict[str, Any]]:
+    """Return one entry per run that has its tests, without the texts but for a few.
+
+    Args:
+        output (`Path`): The folder of the runs.
+
+    Returns:
+        `list[dict]`: Corpus, generator, how it was trained and seed, what the discriminator knows, and the rows.
+    """
+    runs = []
+    for folder in sorted(output.glob("*/seed_*/*")):
+        if not all((folder / f"{name}.json").exists() for name in FILES):
+            continue
+        generator, _, corpus = folder.parent.parent.name.partition("_")
+        stages = {name: _read(folder / f"{name}.json") for name in COSTS if (folder / f"{name}.json").exists()}
+        tests = stages["tests"]
+        rows = tests["rows"]
+        for name, row in stages.get(FINE_TUNED, {"rows": {}})["rows"].items():
+            rows[name] |= {"fine_tuned_texts": row["texts"], "fine_tuned_c2st_auc": row["fine_tuned_c2st_auc"]}
+        home = folder if (folder / "generator.json").exists() else folder.parent.parent
+        runs.append(
+            {
+                "corpus": corpus,
+                "generator": generator,
+                "trained": folder.name,
+                "seed": int(folder.parent.name.removeprefix("seed_")),
+                "training": {
+                    name: value for name, value in _read(home / "generator.json").items() if name != "machine"
+                },
+                "calibration": stages["discriminator"]["calibration"],
+                "updates": stages["discriminator"]["updates"],
+                "unseen_auc": tests["unseen_auc"],
+                "rows": rows,
+                "real_words": tests["real_words"],
+                "cpu_seconds": {name: stage["cpu_seconds"] for name, stage in stages.items()},
+                "versions": tests["versions"],
+                "machine": tests["machine"],
+            }
+        )
+    return runs
+
+
+def _read(path: Path) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(path.read_text())
+    return made
+
+
+def page(runs: Sequence[dict[str, Any]]) -> str:
+    """Write the page from the template and the runs."""
+    text = TEMPLATE.read_text()
+    corpora = sorted({run["corpus"] for run in runs})
+    parts = {
+        "rows": "\n\n".join(_of_corpus(runs, corpus, rows_table) for corpus in corpora),
+        "discriminators": "\n\n".join(_of_corpus(runs, corpus, discriminators_table) for corpus in corpora),
+        "samples": "\n\n".join(_of_corpus(runs, corpus, samples) for corpus in corpora),
+        "texts": str(max((_fine_tuned_texts(run) for run in runs), default=0)),
+    }
+    for name, made in parts.items():
+        text = text.replace("{" + name + "}", made)
+    return text
+
+
+def _of_corpus(runs: Sequence[dict[str, Any]], corpus: str, made: Any) -> str:
+    return f"### {corpus}\n\n{made([run for run in runs if run['corpus'] == corpus])}"
+
+
+def _fine_tuned_texts(run: dict[str, Any]) -> int:
+    return max((row.get("fine_tuned_texts", 0) for row in run["rows"].values()), default=0)
+
+
+def rows_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the table of all ways to sample from all generators: means over the seeds, and every seed's areas."""
+    rows = []
+    for trained in sorted({run["trained"] for run in runs}, key=list(COLOURS).index):
+        same = [run for run in runs if run["trained"] == trained]
+        for name in [row for row in same[0]["rows"] if row != REAL]:
+            of_name = [run["rows"][name] for run in same if name in run["rows"]]
+            rows.append([f"{trained}, {name}", *_cells(of_name)])
+    real = [run["rows"][REAL] for run in runs if run["trained"] == "supervised" and REAL in run["rows"]]
+    if real:
+        rows.append([REAL, *_cells(real)[:3], "", "", *_cells(real)[5:]])
+    head = ["", "AUC, fine-tuned", "AUC, encoder", "AUC, n-grams", "draws", "tokens", "MAUVE", "self-BLEU"]
+    return table([*head, "words", "near duplicates", "NLL of real"], rows)
+
+
+def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
+    likelihoods = [row["real_nll"] for row in rows if row["real_nll"] is not None]
+    return [
+        _areas(rows, "fine_tuned_c2st_auc"),
+        _areas(rows, "encoder_c2st_auc"),
+        _areas(rows, "c2st_auc"),
+        f"{_mean(rows, 'draws'):.2f}",
+        f"{_mean(rows, 'tokens'):.1f}",
+        f"{_mean(rows, 'mauve'):.3f}",
+        f"{_mean(rows, 'self_bleu'):.3f}",
+        f"{_mean(rows, 'words'):.1f}",
+        f"{_mean(rows, 'near_duplicates'):.3f} ({_mean(rows, 'near_duplicates_of_real'):.3f})",
+        f"{statistics.fmean(likelihoods):.2f}" if likelihoods else "",
+    ]
+
+
+def _mean(rows: Sequence[dict[str, Any]], key: str) -> float:
+    return statistics.fmean(row[key] for row in rows)
+
+
+def _areas(rows: Sequence[dict[str, Any]], key: str) -> str:
+    """Return the areas of all seeds, and half of their intervals."""
+    found = [row[key] for row in rows if key in row]
+    if not found:
+        return ""
+    half = statistics.fmean((high - low) / 2 for _, low, high in found)
+    return f"{' / '.join(f'{value:.3f}' for value, _, _ in found)} ± {half:.3f}"
+
+
+def discriminators_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the table of what the discriminators know of held-out texts."""
+    rows = []
+    for run in sorted(runs, key=lambda one: (list(COLOURS).index(one["trained"]), one["seed"])):
+        known = run["calibration"]
+        value, low, high = known["auc"]
+        rows.append(
+            [
+                f"{run['trained']}, {run['seed']}",
+                str(run["updates"]),
+                f"{value:.3f} ({low:.3f} to {high:.3f})",
+                f"{run['unseen_auc'][0]:.3f}",
+                f"{known['loss']:.3f}",
+                f"{known['uncalibrated_error']:.3f}",
+                f"{known['error']:.3f}",
+                f"{known['slope']:.2f}",
+                f"{known['intercept']:+.2f}",
+            ]
+        )
+    head = ["generator, seed", "updates", "AUC", "AUC, unseen", "loss", "error before", "error after", "slope"]
+    return table([*head, "intercept"], rows)
+
+
+def samples(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the first texts of the least seed: of each generator alone, and of its rejection at the most draws."""
+    seed, blocks = min(run["seed"] for run in runs), []
+    for run in (one for one in runs if one["seed"] == seed):
+        rejection = [name for name, row in run["rows"].items() if row["threshold"] is not None]
+        for name in [ALONE, *rejection[-1:]]:
+            pairs = run["rows"][name]["samples"][:NUM_SAMPLES]
+            lines = [f"{ratio:+5.1f}  {' '.join(text.split())}" for text, ratio in pairs]
+            blocks.append(f"**{run['trained']}, {name}**\n\n```text\n" + "\n".join(lines) + "\n```")
+    return "\n\n".join(blocks)
+
+
+def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the area of the fine-tuned test against tokens per text kept, a picture per corpus."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    corpora = sorted({run["corpus"] for run in runs})
+    # Equal files for equal results: neither a date nor random ids.
+    with rc_context({"svg.hashsalt": "frontier", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(5.5 * len(corpora), 4.2), layout="constrained")
+        for axes, corpus in zip(figure.subplots(1, len(corpora), squeeze=False)[0], corpora, strict=True):
+            of_corpus = [run for run in runs if run["corpus"] == corpus]
+            labelled: set[str] = set()
+            for run in of_corpus:
+                points = [
+                    (row["tokens"], row["fine_tuned_c2st_auc"][0])
+                    for name, row in run["rows"].items()
+                    if "fine_tuned_c2st_auc" in row and (name == ALONE or row["threshold"] is not None)
+                ]
+                label = None if run["trained"] in labelled else run["trained"]
+                labelled.add(run["trained"])
+                axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[run["trained"]], label=label)
+            reals = [run["rows"][REAL] for run in of_corpus if REAL in run["rows"]]
+            areas = [row["fine_tuned_c2st_auc"][0] for row in reals if "fine_tuned_c2st_auc" in row]
+            axes.axhline(statistics.fmean(areas) if areas else 0.5, color="grey", linestyle="--", label=REAL)
+            axes.set(title=corpus, xlabel="tokens drawn per text kept", ylabel="AUC of a fine-tuned encoder")
+            axes.set(xscale="log", ylim=(0.48, None))
+            axes.legend()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})

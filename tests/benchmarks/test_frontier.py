@@ -1,0 +1,82 @@
+"""The frontier on real text: ways to choose among candidates, likelihoods, and the command at tiny size."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from benchmarks.frontier import __main__ as frontier
+from benchmarks.frontier.candidates import Row, rows, threshold_for
+from benchmarks.frontier.stages import real_nll
+from benchmarks.frontier.tables import draw, gather, page
+
+from ..conftest import bert_classifier, causal_generator, generators_tokenizer, texts, tokenizer_of_pairs
+
+
+@pytest.mark.benchmark
+def test_frontier_runs_through_its_fast_stages(tmp_path):
+    for name, model, tokenizer in (
+        ("generator", causal_generator(), generators_tokenizer()),
+        ("discriminator", bert_classifier(), tokenizer_of_pairs()),
+    ):
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    for split, count in (("train", 240), ("validation", 60)):
+        rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(count, seed=count))
+        (tmp_path / f"corpus.{split}.jsonl").write_text(rows)
+    command = (
+        f"--output {tmp_path}/out --generator {tmp_path}/generator --discriminator {tmp_path}/discriminator "
+        f"--data {tmp_path}/corpus --seeds 0 --epochs 1 --updates 4 --max_completion_length 8 --texts 60 "
+        "--few_texts 40 --batch_size 32 --steps 2 --adversarial_batch_size 4 --draws 2 4 "
+        "--stages generator samples discriminator log_ratios tests"
+    ).split()
+    frontier.main(command)
+    runs = gather(tmp_path / "out")
+    assert [run["trained"] for run in runs] == ["adversarial", "distilled", "supervised"]
+    for run in runs:
+        assert (run["corpus"], run["generator"], run["seed"]) == ("corpus", "generator", 0)
+        assert run["rows"]["T = 1"]["draws"] == 1
+        assert run["rows"]["rejection, 4 draws"]["draws"] > run["rows"]["rejection, 2 draws"]["draws"] > 1
+        assert run["rows"]["best of 4"]["draws"] == 4
+    text = page(runs)
+    assert "{" not in text
+    assert "| supervised, rejection, 4 draws |" in text
+    assert "**distilled, T = 1**" in text
+    draw(runs, tmp_path / "picture.svg")
+    assert "adversarial" in (tmp_path / "picture.svg").read_text()
+    frontier.main(command)  # goes on where it stopped: everything is there
+    assert gather(tmp_path / "out") == runs
+
+
+def test_frontier_chooses_among_the_pool_as_the_samplers_do():
+    """Eight candidates, of which the log-ratios accept half, and best of 4 takes the greatest of four."""
+    pool = {
+        "texts": list("abcdefgh"),
+        "tokens": [1, 2, 3, 4, 5, 6, 7, 8],
+        "log_ratios": [9.0, -99.0, -99.0, -99.0, 8.0, 9.0, -99.0, 9.0],
+    }
+    found = rows(pool, [2.0], seed=0)
+    kept = found["rejection, 2 draws"]
+    assert kept.texts == ["a", "e", "f", "h"]
+    assert kept.log_ratios == [9, 8, 9, 9]
+    assert kept.draws == 2
+    assert kept.tokens == 9  # 36 tokens for four texts
+    assert found["best of 4"].texts in (["a", "f"], ["a", "h"])
+    assert found["T = 1"].texts == list("abcdefgh")
+
+
+@pytest.mark.parametrize("draws", [1.5, 2.0, 8.0])
+def test_threshold_for_takes_so_many_draws(draws):
+    ratios = torch.randn(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    threshold = threshold_for(ratios, draws)
+    assert 1 / (ratios - threshold).exp().clamp(max=1).mean().item() == pytest.approx(draws)
+
+
+def test_likelihood_of_rejection_is_that_of_its_density():
+    """Of three texts: q(x) min(1, exp(r - c)) / Z at each of them, with 1 / Z draws."""
+    ratios = {"real_logps": [-1.0, -2.0, -3.0], "real": [0.0, 2.0, 1.0]}
+    alone = Row([], [], 1.0, 1.0)
+    assert real_nll(ratios, alone) == 2
+    kept = Row([], [], 4.0, 1.0, threshold=1.0)
+    assert real_nll(ratios, kept) == pytest.approx(2 + 1 / 3 - math.log(4))
