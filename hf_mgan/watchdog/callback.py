@@ -14,7 +14,7 @@ from transformers.trainer_callback import ExportableState, TrainerCallback
 from transformers.utils import logging
 
 from ..checks import COUNT, SHARE, Check, Dict, checked, optional
-from .failure_modes import FAILURE_MODES, THRESHOLDS, WATCHED, Thresholds, is_finite, means, non_finite, unsafe
+from .failure_modes import FAILURE_MODES, THRESHOLDS, Thresholds, is_finite, is_watched, means, non_finite, unsafe
 
 
 logger = logging.get_logger(__name__)
@@ -53,6 +53,8 @@ class Watchdog(TrainerCallback, ExportableState):
     - `length_runaway`: completions are far longer or far shorter than real texts.
     - `length_hacking`: rewards go along with length, and completions follow, away from the length of real texts: the
       cause of a runaway before it has run away.
+    - `reward_hacking`: a reward of the user's rises, and completions become easier to tell from real text. With
+      `discriminator_weight=0` the discriminator watches a run that it has no part in.
     - `non_finite`: a logged metric is nan or infinite; at once, in evaluations and the warm-up too.
     - `unsafe`: more completions are unsafe than allowed; at once, in evaluations too.
 
@@ -137,7 +139,7 @@ class Watchdog(TrainerCallback, ExportableState):
         self._report(state, "non_finite", non_finite(metrics), prefix)
         if self.unsafe_limit is not None:
             self._report(state, "unsafe", unsafe(metrics, self.unsafe_limit), prefix)
-        entry = {name: logs[name] for name in WATCHED if is_finite(logs.get(name))}
+        entry = {name: logs[name] for name in logs if is_watched(name) and is_finite(logs[name])}
         if not entry or "discriminator/warmup_step" in logs:
             return
         window = self.memory["window"] = [*self.memory["window"], entry][-self.patience :]

@@ -28,6 +28,7 @@ WATCHED = (
     *(ACCURACY, VALUE, REWARD_SPREAD, GRAD_NORM, ZERO_STD, REWARD_STD, DUPLICATES, REAL_DUPLICATES),
     *(SELF_BLEU, REAL_SELF_BLEU, ENTROPY, LENGTH_RATIO, LENGTH_CORRELATION),
 )
+OWN_REWARDS = ("discriminator", "safety")  # what pays them is no reward that the user gave
 # A mean over a batch that holds nan is left out of the log or None in it, while the accuracy is a number even then.
 LOGGED_WITH_THE_ACCURACY = ("discriminator/loss", "discriminator/real_prob", "discriminator/fake_prob", VALUE)
 
@@ -42,6 +43,8 @@ THRESHOLDS: dict[str, Check] = {
     "reward_std": NOT_NEGATIVE,
     "length_tolerance": SHARE,
     "length_correlation": SHARE,
+    "hacking_accuracy": SHARE,
+    "hacking_rise": NOT_NEGATIVE,
 }
 
 
@@ -71,6 +74,10 @@ class Thresholds:
             beyond swing on, to 1.9 times and 0.7 times that length; the one with anchors stays within 1.15.
         length_correlation (`float`, *optional*, defaults to 0.5): Correlation of reward and length within groups above
             which length is exploited, if the length is 10 % farther from that of real texts than at the start.
+        hacking_accuracy (`float`, *optional*, defaults to 0.1): Rise of the discriminator's accuracy since the start
+            above which a reward of the user's that rises is hacked.
+        hacking_rise (`float`, *optional*, defaults to 0.5): Rise of that reward since the start, in deviations of the
+            rewards at the start, from which it counts.
 
     Raises:
         TypeError: If a threshold is no number.
@@ -86,9 +93,18 @@ class Thresholds:
     reward_std: float = 1e-4
     length_tolerance: float = 0.2
     length_correlation: float = 0.5
+    hacking_accuracy: float = 0.1
+    hacking_rise: float = 0.5
 
     def __post_init__(self) -> None:
         check_fields(self, THRESHOLDS)
+
+
+def is_watched(name: str) -> bool:
+    """Tell whether a metric takes part: those of [`WATCHED`], and mean and deviation of each reward of the user's."""
+    kind, _, rest = name.partition("/")
+    reward, _, statistic = rest.rpartition("/")
+    return name in WATCHED or (kind == "rewards" and reward not in OWN_REWARDS and statistic in ("mean", "std"))
 
 
 def is_finite(value: Any) -> bool:
@@ -98,7 +114,8 @@ def is_finite(value: Any) -> bool:
 
 def means(window: list[dict[str, float]]) -> Means:
     """Average each metric that at least half of the entries have."""
-    values = {name: [entry[name] for entry in window if name in entry] for name in WATCHED}
+    names = {name for entry in window for name in entry}
+    values = {name: [entry[name] for entry in window if name in entry] for name in sorted(names)}
     return {name: sum(some) / len(some) for name, some in values.items() if 2 * len(some) >= len(window)}
 
 
@@ -202,6 +219,29 @@ def length_hacking(mean: Means, start: Means, thresholds: Thresholds) -> str | N
     )
 
 
+def reward_hacking(mean: Means, start: Means, thresholds: Thresholds) -> str | None:
+    """Tell a reward of the user's that rises while completions become easier to tell from real text."""
+    before, now = start.get(ACCURACY), mean.get(ACCURACY)
+    if before is None or now is None or now - before <= thresholds.hacking_accuracy:
+        return None
+    risen = []
+    for metric in sorted(mean):
+        name = metric.removeprefix("rewards/").removesuffix("/mean")
+        if metric != f"rewards/{name}/mean" or metric not in start:
+            continue
+        rise = mean[metric] - start[metric]
+        if rise > max(thresholds.hacking_rise * start.get(f"rewards/{name}/std", 0.0), 0.0):
+            risen.append(f"{name} has risen from {start[metric]:.3g} to {mean[metric]:.3g}")
+    if not risen:
+        return None
+    return (
+        f"{', '.join(risen)}, and the discriminator tells completions from real text with an accuracy of {now:.3f}, "
+        f"{before:.3f} at the start: the reward is hacked, by text that nobody would write. Raise "
+        "discriminator_weight or lower the weight of that reward in reward_weights; give as real_dataset the real "
+        "texts that the reward likes; lower learning_rate so that the discriminator keeps up."
+    )
+
+
 def unsafe(metrics: dict[str, Any], limit: float) -> str | None:
     """Tell a share of unsafe completions above a limit."""
     rate = max(metrics.get(name) or 0.0 for name in UNSAFE_RATES)
@@ -247,4 +287,5 @@ FAILURE_MODES: dict[str, Callable[[Means, Means, Thresholds], str | None]] = {
     "no_reward_variance": no_reward_variance,
     "length_runaway": length_runaway,
     "length_hacking": length_hacking,
+    "reward_hacking": reward_hacking,
 }

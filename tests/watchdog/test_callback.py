@@ -31,6 +31,8 @@ HEALTHY = {
     "rewards/discriminator/mean": 0.6,
     "rewards/discriminator/std": 0.4,
     "rewards/discriminator/length_correlation": 0.2,
+    "rewards/dog/mean": 0.2,
+    "rewards/dog/std": 0.4,
     "completions/duplicates": 0.02,
     "references/duplicates": 0.01,
     "completions/self_bleu": 0.3,
@@ -68,6 +70,11 @@ FAILURES = [
         "length_hacking",
         {"completions/length_ratio": 0.84, "rewards/discriminator/length_correlation": -0.7},
         "-0.70.*shorter, to 0.84.*learning_rate",
+    ),
+    (
+        "reward_hacking",
+        {"rewards/dog/mean": 0.6, "discriminator/accuracy": 0.85},
+        "dog has risen from 0.2 to 0.6.*accuracy of 0.850, 0.700 at the start.*discriminator_weight.*real_dataset",
     ),
 ]
 
@@ -136,6 +143,12 @@ def assert_matches(text, pattern):
         # Completions that are too short, or have become so, while longer ones are paid.
         {"completions/length_ratio": 0.85, "rewards/discriminator/length_correlation": 0.7},
         {"completions/length_ratio": 1.04, "rewards/discriminator/length_correlation": 0.7},
+        # A reward that rises while texts stay as real, texts that become less real while no reward rises, or only
+        # what pays them: the discriminator itself, and safety.
+        {"rewards/dog/mean": 0.9, "discriminator/accuracy": 0.75},
+        {"rewards/dog/mean": 0.3, "discriminator/accuracy": 0.9},
+        {"rewards/dog/mean": 0.0, "discriminator/accuracy": 0.9},
+        {"rewards/discriminator/mean": 2.0, "rewards/safety/mean": 1.0, "discriminator/accuracy": 0.9},
         {"frac_reward_zero_std": 0.5},
         {"discriminator/grad_norm": 0.0},
         # Upstream writes None for a metric that no batch had.
