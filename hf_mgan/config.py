@@ -4,9 +4,10 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from accelerate.utils import parse_flag_from_env
 from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
-from transformers.utils import is_bitsandbytes_available
+from transformers.utils import is_bitsandbytes_available, is_torch_bf16_gpu_available, is_torch_xla_available
 from trl import GRPOConfig
 
 from .checks import check_fields, check_json
@@ -50,6 +51,9 @@ class AdversarialConfig(GRPOConfig):
             with them: None, which cuts completions at 20 tokens and real texts nowhere, is refused.
         learning_rate (`float`, *optional*, defaults to 1e-5): Learning rate of the generator. TRL's 1e-6 is meant for
             whole models; adapters want more.
+        bf16 (`bool`, *optional*): Whether both models run under bfloat16 autocast. By default they do where the device
+            has it and `fp16` is not set; on a CPU they run in float32. TRL's default, which is to want it everywhere,
+            is refused by transformers on a CPU.
         discriminator_loss (`str`, *optional*, defaults to `"bce"`): What the discriminator minimises: `"bce"`,
             `"bradley_terry"` (each completion against the reference of its own prompt), `"relativistic_average"`,
             `"hinge"`, `"least_squares"` or `"wasserstein"`.
@@ -147,6 +151,9 @@ class AdversarialConfig(GRPOConfig):
         model_init_kwargs: dict[str, Any] | None = None
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of the generator."})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Whether both models run under bfloat16; by default where the device has it."}
+    )
     discriminator_loss: str = field(
         default="bce", metadata={"help": "What the discriminator minimises.", "choices": sorted(LOSSES)}
     )
@@ -226,6 +233,8 @@ class AdversarialConfig(GRPOConfig):
         check_fields(self, INHERITED)
         for name in DICT_SETTINGS:
             check_json(name, getattr(self, name))
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = _has_bf16(self.use_cpu)
         super().__post_init__()
         check_fields(self, SETTINGS)
         if self.min_prompt_tokens > self.max_prompt_tokens:
@@ -305,6 +314,12 @@ class AdversarialConfig(GRPOConfig):
             "translation_template": self.translation_template,
             "seed": self.seed,
         }
+
+
+def _has_bf16(use_cpu: bool) -> bool:
+    """Return whether training runs on a device for which transformers lets bf16 through."""
+    on_cpu = use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+    return not on_cpu and (is_torch_bf16_gpu_available() or is_torch_xla_available())
 
 
 def _is_of_bitsandbytes(optimizer: str) -> bool:

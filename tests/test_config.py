@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from transformers import training_args
 from transformers.training_args import OptimizerNames
 from trl import TrlParser
 
@@ -263,3 +264,33 @@ def test_dict_settings_from_yaml(tmp_path):
 def test_unknown_key_from_the_command_line_is_refused(tmp_path, setting):
     with pytest.raises(ValueError, match=f"{setting} has the keys unheard_of"):
         parsed(tmp_path, f"--{setting}", '{"unheard_of": 1}')
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "expected"),
+    [
+        ("gpu", {}, True),
+        ("cpu", {}, False),
+        ("gpu", {"use_cpu": True}, False),
+        ("gpu", {"fp16": True}, False),
+        ("gpu", {"bf16": False}, False),
+        ("gpu", {"bf16": True}, True),
+        ("cpu", {"bf16": True, "use_cpu": True}, True),  # what is asked for is what is done
+    ],
+)
+def test_bf16_is_on_where_the_device_has_it(monkeypatch, tmp_path, device, given, expected):
+    for module in (config_module, training_args):
+        monkeypatch.setattr(module, "is_torch_bf16_gpu_available", lambda: device == "gpu")
+    assert AdversarialConfig(str(tmp_path), **given).bf16 is expected
+
+
+def test_bf16_is_off_where_accelerate_takes_the_cpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(config_module, "is_torch_bf16_gpu_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert AdversarialConfig(str(tmp_path)).bf16 is False
+
+
+def test_bf16_that_is_asked_for_is_checked(monkeypatch, tmp_path):
+    monkeypatch.setattr(training_args, "is_torch_bf16_gpu_available", lambda: False)
+    with pytest.raises(ValueError, match="bf16"):
+        AdversarialConfig(str(tmp_path), bf16=True)

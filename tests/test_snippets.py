@@ -1,0 +1,222 @@
+"""The code that README and docs show, run as it is printed, on tiny models.
+
+Nothing is put into it. Folders stand under the names of the Hub ids, where transformers and datasets find them as they
+find any folder. `...` stands for what a page has shown before: the trainer's models and data, or the flags of
+`hf-mgan train`. Trainings are cut short after two steps, but for the README's first snippet (`test_readme.py`).
+"""
+
+import ast
+import io
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from datasets import Dataset, load_dataset
+from peft import LoraConfig
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.trainer_callback import DefaultFlowCallback
+
+from hf_mgan import AdversarialConfig, AdversarialTrainer
+from hf_mgan.cli.main import main
+
+from .conftest import VOCABULARY, bert_classifier, generators_tokenizer, texts, tokenizer_of_pairs
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+GENERATORS = ("Qwen/Qwen2.5-0.5B", "HuggingFaceTB/SmolLM2-135M-Instruct", "your/model", "your/sft-model")
+CLASSIFIERS = (
+    "distilbert/distilbert-base-uncased",
+    "sentence-transformers/all-MiniLM-L6-v2",
+    "sentence-transformers/all-mpnet-base-v2",
+    "your/encoder",
+)
+GATE = "your/toxicity-classifier"
+DATASETS = ("your/dataset", "your/texts")
+TRAIN = (
+    "--model_name_or_path Qwen/Qwen2.5-0.5B --discriminator_name_or_path distilbert/distilbert-base-uncased "
+    "--dataset_name your/dataset --output_dir out"
+)
+# Their commands are those of others, and belong to the environment or to several processes.
+NOT_OURS = ("pip", "make", "accelerate", "torchrun", "trl", "git")
+
+
+def blocks(page, language):
+    return [code for kind, code in BLOCK.findall(page.read_text()) if kind == language]
+
+
+def commands(page):
+    """Return the commands of a page, each on one line and without a comment."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    shown = [re.sub(r"\s+#.*", "", line).strip() for line in lines]
+    return [line for line in shown if line and line.split()[0] not in NOT_OURS]
+
+
+def brief_generator():
+    """A generator with room for 512 tokens that ends its texts after a few."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(VOCABULARY),
+        n_embd=64,  # which 4 bits take
+        n_layer=1,
+        n_head=2,
+        n_positions=1024,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.15,
+    )
+    model = GPT2LMHeadModel(config)
+    model.transformer.ln_f.bias.data = 2.5 * model.transformer.wte.weight.data[2].clone()
+    return model
+
+
+def rows(count, seed):
+    return [{"text": text} for text in texts(count, seed, length=20)]
+
+
+def write(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder to stand in, with a folder under each Hub id and a file under each name of one."""
+    toxic = bert_classifier(num_labels=2)
+    toxic.config.id2label, toxic.config.label2id = {0: "fine", 1: "toxic"}, {"fine": 0, "toxic": 1}
+    models = {name: (brief_generator(), generators_tokenizer()) for name in GENERATORS}
+    models |= {name: (bert_classifier(), tokenizer_of_pairs()) for name in CLASSIFIERS}
+    for name, parts in {**models, GATE: (toxic, tokenizer_of_pairs())}.items():
+        for part in parts:
+            part.save_pretrained(tmp_path / name)
+    for name in DATASETS:
+        write(tmp_path / name / "train.jsonl", rows(64, 1))
+        write(tmp_path / name / "test.jsonl", rows(48, 2))
+    for name, count in (("stories", 64), ("texts", 64), ("train", 64), ("held_out", 64)):
+        write(tmp_path / f"{name}.jsonl", rows(count, 3))
+    (tmp_path / "prompts.txt").write_text("the dog\na cat\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def two_steps(self, args, state, control, **_):
+        control.should_training_stop |= state.global_step >= 2
+
+    monkeypatch.setattr(DefaultFlowCallback, "on_step_end", two_steps)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(workplace):
+    """A trainer whose models are in `out/`, as after the quickstart, and a checkpoint with them."""
+    data = {
+        "train_dataset": load_dataset("your/dataset", split="train"),
+        "eval_dataset": Dataset.from_list(rows(64, 2)),
+    }
+    args = AdversarialConfig("out", max_completion_length=24, discriminator_final_steps=2)
+    peft_config = LoraConfig(r=2, target_modules="all-linear")
+    trainer = AdversarialTrainer(
+        GENERATORS[0], args=args, discriminator=CLASSIFIERS[0], peft_config=peft_config, **data
+    )
+    trainer.train()
+    trainer.save_model()
+    trainer.model.save_pretrained("out/warm_start")
+    trainer._save_checkpoint(trainer.model, trial=None)
+    return trainer
+
+
+def in_full(code):
+    """Return a block as a tree in which `...` among the arguments of a call is what the pages have shown before."""
+    tree = ast.parse(code)
+    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        if not any(isinstance(one, ast.Constant) and one.value is Ellipsis for one in call.args):
+            continue
+        shown = {one.arg for one in call.keywords}
+        call.args = []
+        call.keywords.append(
+            ast.keyword(value=ast.parse(f"before({ast.unparse(call.func)!r}, {shown})").body[0].value)
+        )
+    return ast.fix_missing_locations(tree)
+
+
+def before(name, shown):
+    """Return the arguments of a call that a page leaves out."""
+    if name == "AdversarialConfig":
+        return {"output_dir": "out"}
+    arguments = {"model": GENERATORS[0], "discriminator": CLASSIFIERS[0]}
+    arguments["train_dataset"] = load_dataset("your/dataset", split="train")
+    arguments["args"] = AdversarialConfig("out", logging_steps=1)
+    return {key: value for key, value in arguments.items() if key not in shown}
+
+
+def run_command(command, monkeypatch):
+    source, _, command = command.rpartition(" | ")
+    command = command.partition(" > ")[0]
+    words = shlex.split(command.replace(" ... ", f" {TRAIN} "))
+    assert words[0] == "hf-mgan", command
+    if source:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(Path(source.removeprefix("cat ")).read_text()))
+    main(words[1:])
+
+
+def readers_own(trainer):
+    """Return what a page speaks of and does not define."""
+    held_out = Dataset.from_list(rows(300, 4))
+    return {
+        "before": before,
+        "trainer": trainer,
+        "generator": trainer.model,
+        "tokenizer": trainer.processing_class,
+        "discriminator": trainer.discriminator,
+        "held_out": held_out,
+        "train_dataset": load_dataset("your/dataset", split="train"),
+        "generated": texts(len(held_out), 5),
+        "prompts": ["the dog", "a cat"],
+        "score": lambda model, processing_class: 0.5,
+    }
+
+
+def test_quickstart_trains_as_printed(workplace):
+    exec(compile(in_full(blocks(ROOT / "docs" / "quickstart.md", "python")[0]), "quickstart.md", "exec"), {})
+    assert (workplace / "out" / "adapter_model.safetensors").exists()
+    assert (workplace / "out" / "discriminator" / "model.safetensors").exists()
+
+
+def test_command_of_the_quickstart_trains_as_printed(workplace, monkeypatch):
+    (command,) = (one for one in commands(ROOT / "docs" / "quickstart.md") if "warm_start_steps" in one)
+    run_command(command, monkeypatch)
+    for folder in ("out",):
+        assert (workplace / folder / "adapter_model.safetensors").exists()
+
+
+def test_trainer_without_args_trains(workplace):
+    trainer = AdversarialTrainer(
+        "Qwen/Qwen2.5-0.5B",
+        discriminator="distilbert/distilbert-base-uncased",
+        train_dataset=load_dataset("your/dataset", split="train"),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert trainer.args.bf16 is torch.cuda.is_available()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_of_a_page_runs_as_printed(page, trained):
+    namespace = readers_own(trained)
+    for number, code in enumerate(blocks(page, "python")):
+        exec(compile(in_full(code), f"{page.name}, block {number}", "exec"), namespace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+def test_commands_of_a_page_run_as_printed(page, trained, monkeypatch):
+    for command in commands(page):
+        run_command(command, monkeypatch)
