@@ -151,7 +151,7 @@ class AdversarialConfig(GRPOConfig):
         model_init_kwargs: dict[str, Any] | None = None
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of the generator."})
-    bf16: bool | None = field(
+    bf16: bool | None = field(  # type: ignore[assignment]  # as TRL has it; None is the default that is worked out
         default=None, metadata={"help": "Whether both models run under bfloat16; by default where the device has it."}
     )
     discriminator_loss: str = field(

@@ -98,7 +98,7 @@ def workplace(tmp_path, monkeypatch):
             part.save_pretrained(tmp_path / name)
     for name in DATASETS:
         write(tmp_path / name / "train.jsonl", rows(64, 1))
-        write(tmp_path / name / "test.jsonl", rows(48, 2))
+        write(tmp_path / name / "test.jsonl", rows(320, 2))
     for name, count in (("stories", 64), ("texts", 64), ("train", 64), ("held_out", 64)):
         write(tmp_path / f"{name}.jsonl", rows(count, 3))
     (tmp_path / "prompts.txt").write_text("the dog\na cat\n")
@@ -192,7 +192,7 @@ def test_quickstart_trains_as_printed(workplace):
 def test_command_of_the_quickstart_trains_as_printed(workplace, monkeypatch):
     (command,) = (one for one in commands(ROOT / "docs" / "quickstart.md") if "warm_start_steps" in one)
     run_command(command, monkeypatch)
-    for folder in ("out",):
+    for folder in ("out", "out/warm_start"):
         assert (workplace / folder / "adapter_model.safetensors").exists()
 
 

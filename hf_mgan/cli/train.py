@@ -4,11 +4,15 @@ It takes [`TrainArguments`], [`AdversarialConfig`], TRL's `ModelConfig` (adapter
 `DatasetMixtureConfig`, as TRL's own scripts do. All that is wrong with them is an error before a warm start.
 """
 
+import copy
+import gc
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from transformers import EarlyStoppingCallback
+import torch
+from transformers import AutoConfig, EarlyStoppingCallback
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -22,7 +26,7 @@ from ..checks import COUNT, INDEX, NOT_NEGATIVE, Check, Number, check_fields, op
 from ..config import AdversarialConfig
 from ..evaluation.evaluator import GeneratorEvaluator
 from ..trainer import AdversarialTrainer
-from ..training.build import build
+from ..training.build import check_arguments
 from .arguments import check_alone, imported, named_safety_gate
 from .data_files import Splits, are_local, split_of, splits_of
 from .warm_start import warm_started
@@ -54,7 +58,8 @@ class TrainArguments(ScriptArguments):
         reward_funcs (`list[str]`, *optional*): Further rewards: Hub ids of classifiers, or functions as
             `module.function`.
         warm_start_steps (`int`, *optional*, defaults to 0): Steps of supervised fine-tuning (TRL's `SFTTrainer`) on
-            the same data before adversarial training, with the same batch size, adapters and seed.
+            the same data before adversarial training, with the same batch size, adapters and seed. What comes of it is
+            saved in `warm_start/` of `output_dir`.
         warm_start_learning_rate (`float`, *optional*, defaults to 2e-4): Its learning rate.
         safety_gate_name_or_path (`str`, *optional*): Tells unsafe completions, which then rank below every safe one of
             their group: Hub id or folder of a classifier, or a function as `module.function`, from a list of
@@ -130,7 +135,7 @@ def train(
     data = load_splits(script, args, mixture)
     given = trainer_arguments(script, args, model, data)
     if script.warm_start_steps > 0 and not args.resume_from_checkpoint:  # a checkpoint is past it
-        check_all(given)
+        check_trainer(given)
         peft_config = given["peft_config"]
         given["model"], given["processing_class"] = warm_started(
             model,
@@ -208,7 +213,7 @@ def trainer_arguments(
         "args": args,
         "train_dataset": data[script.dataset_train_split],
         "eval_dataset": data[script.dataset_test_split] if needs_held_out(args) else None,
-        "reward_funcs": [imported(name, "reward_funcs") for name in script.reward_funcs or []],
+        "reward_funcs": [_reward(name) for name in script.reward_funcs or []],
         "safety_gate": named_safety_gate(script),
         "evaluator": _evaluator(script, args, data),
         "callbacks": _early_stopping(script, args),
@@ -217,14 +222,37 @@ def trainer_arguments(
     }
 
 
-def check_all(given: dict[str, Any]) -> None:
+def _reward(name: str) -> str | Callable:
+    """Return the function that is named, or the id or folder of a classifier that is there."""
+    reward = imported(name, "reward_funcs")
+    if isinstance(reward, str):
+        try:
+            AutoConfig.from_pretrained(reward)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"reward_funcs names {reward!r}, which cannot be loaded: {error} Give module.function, or the Hub id "
+                "or folder of a classifier."
+            ) from error
+    return reward
+
+
+def check_trainer(given: dict[str, Any]) -> None:
     """Refuse all that the trainer would refuse, before a warm start that may take hours.
 
-    The trainer's parts are built for that, and dropped: this loads the discriminator, and the generator only
-    where it is saved adapters.
+    The trainer is made for that with its optimizers, and dropped: both models are loaded, the rewards too, and a
+    repository is made on the Hub where the run is to be pushed. vLLM, which cannot be started twice, is left out.
     """
     defaults = {name: each.default for name, each in inspect.signature(AdversarialTrainer).parameters.items()}
-    build({**defaults, **given}, is_training=lambda: False)
+    check_arguments({**defaults, **given}, given["args"], given["safety_gate"])
+    args = copy.copy(given["args"])
+    args.model_init_kwargs = copy.copy(args.model_init_kwargs)  # TRL writes into it
+    args.use_vllm = False
+    trainer = AdversarialTrainer(**{**given, "args": args})
+    trainer.create_optimizer_and_scheduler(max(args.max_steps, 1))
+    del trainer
+    gc.collect()  # a trainer and its callbacks hold one another
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _evaluator(script: TrainArguments, args: AdversarialConfig, data: Splits) -> GeneratorEvaluator | None:

@@ -1,6 +1,7 @@
 """The warm start of `hf-mgan train`: supervised fine-tuning of the generator, on the same data and before all else.
 
 In: the arguments of the command and rows of the dataset. Out: the generator, with its adapters, and its tokenizer.
+Both are saved in `warm_start/`: what adversarial training is compared with, and where it can begin again.
 """
 
 from pathlib import Path
@@ -17,6 +18,9 @@ from ..models import load_processing_class
 from ..training.generator import Generator
 
 
+FOLDER = "warm_start"
+
+
 def warm_started(
     model: ModelConfig,
     args: AdversarialConfig,
@@ -26,7 +30,7 @@ def warm_started(
     steps: int,
     learning_rate: float,
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    """Fine-tune the generator with TRL's `SFTTrainer`, with the batch size, precision and seed of `args`.
+    """Fine-tune the generator with TRL's `SFTTrainer`, with the batch size, precision and seed of `args`, and save it.
 
     Args:
         model (`ModelConfig`): The generator and its quantisation.
@@ -54,7 +58,7 @@ def warm_started(
     trainer = SFTTrainer(
         model=generator.load_adapters(quantization_config) if has_adapters else name,
         args=SFTConfig(
-            str(Path(args.output_dir) / "warm_start"),
+            str(Path(args.output_dir) / FOLDER),
             max_steps=steps,
             learning_rate=learning_rate,
             per_device_train_batch_size=args.per_device_train_batch_size,
@@ -75,5 +79,7 @@ def warm_started(
         peft_config=peft_config,
     )
     trainer.train()
+    trainer.save_model()
+    trainer.accelerator.print(f"The generator after the warm start is in {trainer.args.output_dir}.")
     # transformers declares the model as optional, for trainers that make theirs later.
     return cast("PreTrainedModel | PeftModel", trainer.model), tokenizer

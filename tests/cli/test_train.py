@@ -9,7 +9,12 @@ import torch
 import yaml
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, EarlyStoppingCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+)
 
 from hf_mgan import Discriminator
 from hf_mgan.cli import main as main_module
@@ -83,7 +88,8 @@ def workplace(tmp_path, monkeypatch, generator, tokenizer, classifier, pair_toke
     (tmp_path / "my_rewards.py").write_text(
         "def number_of_words(completions, **_):\n    return [float(len(text.split())) for text in completions]\n\n"
         "def share_of_dogs(completions):\n"
-        "    return [text.split().count('dog') / max(len(text.split()), 1) for text in completions]\n"
+        "    return [text.split().count('dog') / max(len(text.split()), 1) for text in completions]\n\n"
+        "def discriminator(completions, **_):\n    return [0.0] * len(completions)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds the folder it stands in
@@ -274,6 +280,20 @@ def test_warm_start_comes_first_and_its_adapters_go_on(workplace, trained, monke
     assert_models_are_saved(workplace / "out")
     saved = AutoPeftModelForCausalLM.from_pretrained(workplace / "out").state_dict()
     assert all(saved[name].equal(value) for name, value in model.state_dict().items() if "lora_" in name)
+    before = AutoPeftModelForCausalLM.from_pretrained("out/warm_start").state_dict()
+    assert all(before[name].equal(value) for name, value in weights.items())
+
+
+def test_warm_start_of_a_whole_model_is_saved_with_its_tokenizer(workplace, trained, capsys):
+    main(flags(warm_start_steps=1, use_peft=None, lora_r=None, lora_target_modules=None, max_steps=1))
+    states = [
+        AutoModelForCausalLM.from_pretrained(name).state_dict() for name in ("generator", "out/warm_start", "out")
+    ]
+    start, warm, end = (state["transformer.h.0.attn.c_attn.weight"] for state in states)
+    assert not start.equal(warm)
+    assert not warm.equal(end)
+    assert AutoTokenizer.from_pretrained("out/warm_start").decode([8]) == "dog"
+    assert "The generator after the warm start is in out/warm_start." in capsys.readouterr().out
 
 
 @pytest.mark.slow  # what is handed to the trainer is tested above, and how it resumes in tests/training
@@ -319,7 +339,7 @@ def test_missing_argument_is_refused_before_anything_loads(workplace, monkeypatc
     def loaded(*_, **__):
         raise AssertionError("a model was loaded first")
 
-    monkeypatch.setattr(train_module, "build", loaded)
+    monkeypatch.setattr(train_module, "AdversarialTrainer", loaded)
     with pytest.raises(ValueError, match=f"give --{missing}"):
         main(flags(**{missing: None, "warm_start_steps": 1}))
 
@@ -328,6 +348,7 @@ REFUSED = {
     "no train split": ({"dataset_train_split": "training", "dataset_name": "folder"}, "dataset_train_split"),
     "no test split": ({"eval_strategy": "steps"}, "dataset_test_split"),
     "no such function": ({"reward_funcs": ["my_rewards.number_of_letters"]}, "reward_funcs.*'number_of_letters'"),
+    "no such reward": ({"reward_funcs": ["no/such-reward"]}, "reward_funcs names 'no/such-reward'.*cannot be loaded"),
     "no such module": ({"reward_funcs": ["your_rewards.number_of_words"]}, "reward_funcs.*'your_rewards'"),
     "no label": ({"discriminator_name_or_path": "two_labels"}, "discriminator_label"),
     "weights": ({"reward_funcs": ["my_rewards.number_of_words"], "reward_weights": [1.0, 2.0]}, "reward weights"),
@@ -360,6 +381,23 @@ REFUSED = {
 @pytest.mark.parametrize(("changes", "message"), list(REFUSED.values()), ids=list(REFUSED))
 def test_train_refuses_before_a_warm_start(workplace, no_warm_start, changes, message):
     with pytest.raises(ValueError, match=message):
+        main(flags(warm_start_steps=1, **changes))
+
+
+# What only the whole trainer knows: it is TRL's, transformers' or the Hub's to refuse.
+REFUSED_BY_OTHERS = {
+    "no push": ({"push_to_hub": True, "hub_model_id": "me/model"}, Exception, "(?i)offline|connect|token|network"),
+    "name of ours": ({"reward_funcs": ["my_rewards.discriminator"]}, ValueError, "called 'discriminator'"),
+    "endless stream": ({"dataset_streaming": True, "max_steps": None}, ValueError, "max_steps"),
+    "schedule": ({"lr_scheduler_type": "cosine_with_min_lr"}, ValueError, "min_lr"),
+    "optimizer": ({"optim": "schedule_free_adamw"}, ImportError, "schedulefree"),
+    "tracker": ({"report_to": "comet_ml"}, RuntimeError, "comet"),
+}
+
+
+@pytest.mark.parametrize(("changes", "kind", "message"), list(REFUSED_BY_OTHERS.values()), ids=list(REFUSED_BY_OTHERS))
+def test_others_refuse_before_a_warm_start_too(workplace, no_warm_start, changes, kind, message):
+    with pytest.raises(kind, match=message):
         main(flags(warm_start_steps=1, **changes))
 
 
