@@ -3,8 +3,6 @@ import inspect
 import json
 import math
 from collections import Counter
-from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
@@ -405,22 +403,6 @@ def test_model_card_names_the_discriminator(make_trainer, tmp_path):
     assert "hf-mgan" in card.split("---")[1]
 
 
-def test_push_to_hub_uploads_both_models(make_trainer, monkeypatch):
-    class Hub:
-        uploads: ClassVar = []
-
-        def upload_folder(self, folder_path, **_):
-            self.uploads.append({path.name for path in Path(folder_path).rglob("*") if path.is_file()})
-
-    monkeypatch.setattr("transformers.trainer.hf_api", Hub)
-    trainer = make_trainer()
-    trainer.train()
-    trainer.hub_model_id = "someone/out"
-    trainer.push_to_hub()
-    assert {"README.md", "model.safetensors", "config.json", "tokenizer.json"} <= Hub.uploads[0]
-    assert (Path(trainer.args.output_dir) / "discriminator" / "model.safetensors").exists()
-
-
 @pytest.mark.parametrize("adapters", [False, True])
 def test_model_card_lines_load_the_discriminator(make_trainer, tmp_path, adapters):
     bert_classifier().save_pretrained(tmp_path / "base")
@@ -485,7 +467,11 @@ def test_overridden_members_keep_their_signatures():
         "_load_optimizer_and_scheduler": "(self, checkpoint)",
         "_load_best_model": "(self)",
         "_push_from_checkpoint": "(self, checkpoint_folder: str)",
+        "_save": "(self, output_dir: str | None = None, state_dict: dict | None = None)",
         "_save_optimizer_and_scheduler": "(self, output_dir: str)",
+        "init_hf_repo": "(self, token: str | None = None, private: bool | None = None)",
+        "push_to_hub": "(self, commit_message: str | None = 'End of training', blocking: bool = True, token: str | "
+        "None = None, revision: str | None = None, private: bool | None = None, **kwargs)",
         "create_scheduler": "(self, num_training_steps: int, optimizer",
         "save_model": "(self, output_dir: str | None = None, _internal_call: bool = False)",
         "create_model_card": "(self, model_name: str | None = None, dataset_name: str | None = None, tags",

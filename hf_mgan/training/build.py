@@ -28,6 +28,7 @@ from .best_model import check_best_model
 from .final_updates import check_final_updates
 from .generation import check_vllm
 from .generator import Generator, checked_model, saved_adapters
+from .hub import make_repository
 from .loading import load_discriminator, load_generator_processing_class, shared_base
 from .prepared_data import datasets_in, prepared_data
 from .reward import NAME, DiscriminatorReward
@@ -58,6 +59,7 @@ class Parts:
         reward_weights (`list[float]`, *optional*): The weights as the user gave them.
         reads_real_texts (`bool`): Whether the generator reads real texts as they stand, without images or the tools of
             an environment.
+        repo_id (`str`, *optional*): The repository on the Hub that the run is pushed to.
     """
 
     for_trl: dict[str, Any]
@@ -65,6 +67,7 @@ class Parts:
     safety: SafetyReward | None
     reward_weights: list[float] | None
     reads_real_texts: bool
+    repo_id: str | None
 
 
 def checked_args(args: Any, model: Any) -> AdversarialConfig:
@@ -124,6 +127,9 @@ def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
     if given["evaluator"] is not None:
         given["evaluator"].prepare(processing_class, args, gate)
 
+    pushes = args.push_to_hub and args.process_index == 0
+    repo_id = make_repository(args) if pushes else None  # the last that can be refused before weights are loaded
+
     trl_args = copy.copy(args)  # the user's keep the weights of the user's rewards
     discriminator = load_given_discriminator(given, args, tokenizer)
     reward = DiscriminatorReward(discriminator, real_texts, trl_args, is_training)
@@ -145,7 +151,7 @@ def build(given: dict[str, Any], is_training: Callable[[], bool]) -> Parts:
         changed["model"] = generator.load_adapters(given["quantization_config"])
         changed["quantization_config"] = trl_args.model_init_kwargs = None  # it is loaded with them
     for_trl = {name: value for name, value in {**given, **changed}.items() if name not in OWN_ARGUMENTS}
-    return Parts(for_trl, reward, safety, args.reward_weights, reads_real_texts)
+    return Parts(for_trl, reward, safety, args.reward_weights, reads_real_texts, repo_id)
 
 
 def check_arguments(given: dict[str, Any], args: AdversarialConfig, gate: SafetyGate | None) -> None:

@@ -181,37 +181,6 @@ def test_best_models_are_of_one_step(fresh, tmp_path, dataset, adapters):
         assert not all(torch.equal(value, kept[at]) for at, value in last.items())
 
 
-@pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
-def test_every_push_holds_both_models_of_one_step(fresh, tmp_path, monkeypatch, strategy):
-    pushed = []
-
-    class Hub:
-        def create_repo(self, repo_id, **kwargs):
-            return type("Repo", (), {"repo_id": repo_id})()
-
-        def upload_folder(self, folder_path, path_in_repo="", **kwargs):
-            shutil.copytree(folder_path, tmp_path / f"push-{len(pushed)}")
-            pushed.append(path_in_repo)
-            return type("Done", (), {"done": lambda self: True, "result": lambda self: None})()
-
-    monkeypatch.setattr("transformers.trainer.hf_api", Hub)
-    trainer = fresh(max_steps=2, push_to_hub=True, hub_model_id="someone/out", hub_strategy=strategy, **SAVING)
-    seen = []
-    save = trainer._save_checkpoint
-    trainer._save_checkpoint = lambda *args: (seen.append(states(trainer)), save(*args))
-    trainer.train()
-    per_save = 1 if strategy == "every_save" else 2
-    assert len(pushed) == 2 * per_save
-    for number, where in enumerate(pushed):
-        at, folder = seen[number // per_save], tmp_path / f"push-{number}"
-        nested = "discriminator/model" if where else "discriminator"
-        for letter, place in (("G", folder), ("D", folder / nested)):
-            saved = load_file(place / "model.safetensors")
-            assert all(torch.equal(value, at[f"{letter}.{name}"]) for name, value in saved.items())
-        if not where:
-            assert not {"model", "_unfinished"} & {path.name for path in (folder / "discriminator").iterdir()}
-
-
 @pytest.fixture
 def checkpoint(fresh, tmp_path):
     """A checkpoint of a run of one step, in the middle of a generation batch."""
@@ -313,46 +282,3 @@ def test_other_adapters_are_refused(fresh, tmp_path):
     relist(checkpoint, "adapter_config.json")
     with pytest.raises(ValueError, match=r"adapter_config\.json does not say what the adapters of the generator are"):
         fresh(arguments=lora()).train(resume_from_checkpoint=str(checkpoint))
-
-
-@pytest.mark.parametrize("always", [False, True])
-def test_push_in_progress_is_left_alone(fresh, tmp_path, monkeypatch, always):
-    """Its files are read while it runs: the next push leaves them, or waits with `hub_always_push`."""
-    events = []
-
-    class Push:
-        """Ends when it is waited for."""
-
-        def __init__(self, jobs):
-            self.jobs, self.ended = jobs, False
-
-        def is_done(self):
-            return self.ended
-
-        def wait_until_done(self):
-            events.append("waited")
-            self.ended = True
-
-    class Hub:
-        def create_repo(self, repo_id, **kwargs):
-            return type("Repo", (), {"repo_id": repo_id})()
-
-        def upload_folder(self, folder_path, **kwargs):
-            pair = [load_file(tmp_path / "out" / place / "model.safetensors") for place in (".", "discriminator")]
-            events.append([sum(one.double().sum().item() for one in model.values()) for model in pair])
-            return None
-
-    monkeypatch.setattr("transformers.trainer.hf_api", Hub)
-    monkeypatch.setattr("transformers.trainer.PushInProgress", Push)
-    pushing = {"push_to_hub": True, "hub_model_id": "someone/out", "hub_always_push": always}
-    trainer = fresh(max_steps=3, **pushing, **SAVING)
-    trainer.train()
-    pushed = [event for event in events if event != "waited"]
-    checkpoints = [tmp_path / "out" / f"checkpoint-{step}" for step in ((1, 2, 3) if always else (1,))]
-    for sums, checkpoint in zip(pushed, checkpoints, strict=True):
-        for total, place in zip(sums, (".", "discriminator/model"), strict=True):
-            saved = load_file(checkpoint / place / "model.safetensors").values()
-            assert total == sum(one.double().sum().item() for one in saved)
-    left = load_file(tmp_path / "out" / "discriminator" / "model.safetensors").values()
-    assert sum(one.double().sum().item() for one in left) == pushed[-1][1]
-    assert events[1] == "waited"  # before the next push, or at the end of training
