@@ -2,7 +2,7 @@
 
 from .inspection import inspected
 from .prepare import check_is_dataset, form_of, prepare_dataset, prepare_datasets
-from .prompts import as_prompts, encode_prompts, plain_text, start_of_sequence
+from .prompts import answer_text, as_prompts, encode_prompts, plain_text, start_of_sequence
 from .real_texts import RealBatch, RealSampler, RealTexts
 from .rows import TRANSLATION_TEMPLATE
 from .text_path import TextPath
@@ -14,6 +14,7 @@ __all__ = [
     "RealSampler",
     "RealTexts",
     "TextPath",
+    "answer_text",
     "as_prompts",
     "check_is_dataset",
     "encode_prompts",

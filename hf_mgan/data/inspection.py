@@ -13,7 +13,7 @@ from datasets import Dataset, IterableDataset
 
 from ..checks import shown
 from ..metrics.units import HAS_NO_SPACES
-from .prompts import Text, plain_text
+from .prompts import Text, answer_text
 from .text_path import TextPath
 
 
@@ -51,7 +51,7 @@ def inspected(path: TextPath, dataset: Dataset | IterableDataset, name: str = "t
     prompts, references = (list(side) for side in zip(*pairs, strict=True))
     ids = whole.encode(prompts, references)
     texts = whole.decode(whole.encode_prompts([whole.started(prompt) for prompt in prompts]), ids)
-    plain = [plain_text(reference) for reference in references]
+    plain = [answer_text(reference) for reference in references]
     _check_writable(plain, texts, name)
     lengths = [len(row) - bool(row and row[-1] in path.ends) for row in ids]
     _check_lengths(lengths, path.max_completion_length, name)

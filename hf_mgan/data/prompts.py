@@ -42,6 +42,24 @@ def plain_text(text: Text) -> str:
     return "\n".join(f"{message['role']}: {content}" for message, content in zip(text, contents, strict=True))
 
 
+def answer_text(text: Text) -> str:
+    """Return what the assistant says in a completion: of several messages its own, without those of tools.
+
+    A completion with calls of tools is several messages, and its reference most often one. By the names of the roles,
+    or by what a tool writes, a discriminator would tell them apart without reading what the assistant says.
+
+    Args:
+        text (`str` or `list[dict]`): A completion, or a reference.
+
+    Returns:
+        `str`: The text itself, or the contents of the assistant's messages, a line each.
+    """
+    if isinstance(text, str) or len(text) == 1:
+        return plain_text(text)
+    said = [plain_text([message]) for message in text if message["role"] == "assistant"]
+    return "\n".join(one for one in said if one.strip())
+
+
 def as_prompts(prompts: Sequence[Text], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """Write prompts as plain text without the generator's special tokens; a bare start of sequence becomes "".
 

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from .prepare import check_is_dataset, dataset_columns, prepare_dataset
-from .prompts import Text, as_prompts, plain_text
+from .prompts import Text, answer_text, as_prompts
 from .text_path import TextPath, shown_texts
 
 
@@ -222,7 +222,7 @@ class RealTexts:
         """Return real texts for an evaluation batch: its references, or draws apart from training's."""
         if references is not None and self.are_whole:
             beginnings = as_prompts(prompts, self.path.tokenizer)
-            wholes = [first + plain_text(rest) for first, rest in zip(beginnings, references, strict=True)]
+            wholes = [first + answer_text(rest) for first, rest in zip(beginnings, references, strict=True)]
             return self._read([""] * len(wholes), wholes, beside=prompts)
         if references is not None:
             return self._read(prompts, references)

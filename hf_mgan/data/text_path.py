@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 from .prompts import (
     IDS_ALONE,
     Text,
+    answer_text,
     encode_beginnings,
     encode_prompts,
     end_of_turn,
-    plain_text,
     start_of_sequence,
     templated,
 )
@@ -189,7 +189,7 @@ class TextPath:
         read = self.decode(self.encode_prompts([self.started(prompt) for prompt in prompts]), ids)
         if all(isinstance(completion, str) for completion in completions):
             return read
-        given = [plain_text(completion) for completion in completions]
+        given = [answer_text(completion) for completion in completions]
         of_tokens = self._decoded(list(ids))
         return [text if theirs == raw else theirs for theirs, raw, text in zip(given, of_tokens, read, strict=True)]
 
@@ -250,7 +250,7 @@ class TextPath:
         Where the template writes more or less than the answer, such as an empty line of thought, or calls of tools,
         the tokens are those of its text.
         """
-        text, end = plain_text(reference), self._end_of_turn
+        text, end = answer_text(reference), self._end_of_turn
         if not isinstance(prompt, str) and not isinstance(reference, str) and len(reference) == 1 and end is not None:
             start = templated(prompt, self.tokenizer, self.template_kwargs, add_generation_prompt=True)
             whole = templated([*prompt, *reference], self.tokenizer, self.template_kwargs, add_generation_prompt=False)

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data import TextPath, as_prompts, inspected, plain_text
+from ..data import TextPath, answer_text, as_prompts, inspected
 from ..data.text_path import with_boundary
 from ..metrics.likelihood import TextNll, tempered_logps
 from ..safety import SafetyGate
@@ -160,6 +160,6 @@ class EvaluatedModel:
         places = places_with_text(self._training, "training")
         chosen = random.Random(self.config.seed).sample(places, min(len(places), self.config.num_training_texts))
         rows = self._prepared(self._training, chosen, "training")
-        texts = [plain_text(text) for text in rows["completion"]]
+        texts = [answer_text(text) for text in rows["completion"]]
         check_real(texts, rows, "training")
         return texts

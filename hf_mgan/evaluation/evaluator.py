@@ -33,7 +33,7 @@ from ..checks import (
     optional,
 )
 from ..config import AdversarialConfig
-from ..data import TextPath, as_prompts, inspected, plain_text
+from ..data import TextPath, answer_text, as_prompts, inspected
 from ..data.text_path import with_boundary
 from ..decoding.sampling import sample
 from ..metrics import encoder_features
@@ -287,7 +287,7 @@ class GeneratorEvaluator:
             places = places_with_text(self.training, "training")
             data = self.training.select(places)
             prepared = prepared_rows(data, places, "training", processing_class, args.prompt_arguments())
-            training = [plain_text(text) for text in prepared["completion"]]
+            training = [answer_text(text) for text in prepared["completion"]]
             check_real(training, prepared, "training")
         prompt_ids = path.encode_prompts(prompts)
         self._held_out_texts = HeldOutTexts(

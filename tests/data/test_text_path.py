@@ -1,6 +1,6 @@
 import pytest
 
-from hf_mgan.data import TextPath, as_prompts, plain_text
+from hf_mgan.data import TextPath, answer_text, as_prompts, plain_text
 
 
 def test_as_completions_cuts_and_drops_special_tokens(tokenizer):
@@ -17,6 +17,16 @@ def test_plain_text_of_messages():
     assert plain_text([{"role": "user", "content": blocks}]) == "a b"
     talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None}]
     assert plain_text(talk) == "user: hi\nassistant: "
+
+
+def test_answer_text_is_what_the_assistant_says():
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]}
+    found, answer = {"role": "tool", "content": "nothing"}, {"role": "assistant", "content": "not there"}
+    assert answer_text([call, found, answer]) == "not there"
+    assert answer_text([answer, found, answer]) == "not there\nnot there"
+    assert answer_text([answer]) == answer_text("not there") == "not there"
+    assert answer_text([{"role": "user", "content": "where"}]) == "where"
+    assert answer_text([call, found]) == ""
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, [6, 8, 2]), (3, [6, 8, 2]), (2, [6, 8])])
