@@ -82,6 +82,24 @@ def test_twin_scripts_differ_in_two_lines():
     assert [line.split()[0] for line in only_adversarial] == ["from", "discriminator=arguments.classifier,"]
 
 
+def test_twin_scripts_with_a_reward_differ_in_two_lines():
+    only_grpo, only_adversarial = changed_lines(
+        (EXAMPLES / "verifiable_grpo_script.py").read_text(),
+        (EXAMPLES / "verifiable_adversarial_script.py").read_text(),
+    )
+    assert [line.split()[0] for line in only_grpo] == ["from"]
+    assert [line.split()[0] for line in only_adversarial] == ["from", "discriminator=arguments.classifier,"]
+
+
+@pytest.mark.parametrize("name", ["verifiable_grpo_script.py", "verifiable_adversarial_script.py"])
+def test_twin_script_with_a_reward_trains_and_saves(name, folders, run):
+    write_rows(folders, [{"prompt": f"{text} ", "completion": "a dog runs ."} for text in texts(16, length=4)])
+    run(name, model=folders / "generator", classifier=folders / "discriminator")
+    assert (folders / "out" / "adapter_config.json").exists()
+    if name == "verifiable_adversarial_script.py":
+        assert discriminator_moved(folders)
+
+
 @pytest.mark.parametrize("name", ["grpo_script.py", "adversarial_script.py"])
 def test_twin_script_trains_and_saves(name, folders, run):
     # TRL's path to a classifier glues prompt and completion together, so the space between them is the prompt's.

@@ -1,0 +1,309 @@
+"""One run of `benchmarks.verifiable`: a way to raise a reward, and what is measured on it.
+
+In: a condition, a reward, a seed and the initial models of that seed. Out: a dict of plain values. Nothing is saved.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import GPTNeoForCausalLM, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from hf_mgan import AdversarialTrainer, Discriminator
+from hf_mgan.decoding import DecodingConfig, guided_sample
+from hf_mgan.demo.exact_metrics import BATCH_SIZE, ExactMetrics, sample_sentences
+from hf_mgan.demo.guidance import dataset_of, held_out_sentences
+from hf_mgan.demo.language import Language
+from hf_mgan.demo.models import MAX_TOKENS, adapters, make_tokenizer, train_generator
+from hf_mgan.demo.parts import adversarial_config
+from hf_mgan.demo.run import DemoArguments
+from hf_mgan.metrics import jensen_shannon, sequence_logps
+from hf_mgan.training.final_updates import fit_discriminator
+
+from .conditions import THRESHOLDS, Condition
+from .target import Reward, Target
+
+
+TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
+LEVEL, MULTIPLIER_RATE = 0.9, 0.05  # of the constraint: mean reward asked for, as a share of the highest; and its pace
+TAUGHT_AT = 1.0  # threshold of the sentences that imitation learns from
+MOST_TRIES = 400  # candidates per sentence that imitation learns from
+PROMPT = "<s>"
+
+
+def total_by_product(rewards: Tensor, weights: Tensor, reward: Reward) -> Tensor:
+    """Return the discriminator's reward, of shape `(B,)`, paid as far as the verifiable one is met."""
+    return rewards[:, -1] * (rewards[:, 0] / reward.highest).clamp(0, 1)
+
+
+class Constraint:
+    """The discriminator's reward, and the verifiable one times a multiplier that rises while too little is met."""
+
+    def __init__(self) -> None:
+        self.multiplier = 0.0
+
+    def __call__(self, rewards: Tensor, weights: Tensor, reward: Reward) -> Tensor:
+        """Return the rewards of shape `(B,)`, and move the multiplier."""
+        met = rewards[:, 0] / reward.highest
+        total = rewards[:, -1] + self.multiplier * met
+        self.multiplier = max(0.0, self.multiplier + MULTIPLIER_RATE * (LEVEL - met.mean().item()))
+        return total
+
+
+COMBINATIONS: dict[str, Callable[[], Any]] = {
+    "sum": lambda: None,  # as TRL does
+    "product": lambda: total_by_product,
+    "constraint": Constraint,
+}
+"""From rewards of shape `(B, 2)`, the verifiable one first, to one of each completion."""
+
+
+class CombiningTrainer(AdversarialTrainer):
+    """Combines the verifiable reward and the discriminator's in another way than by a weighted sum."""
+
+    combination: Any = None
+    reward: Reward
+
+    def _calculate_rewards(self, *arguments: Any, **further: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(*arguments, **further)
+        if self.combination is None:
+            return rewards
+        total = self.combination(rewards, self.reward_weights, self.reward)
+        # TRL adds the columns, each times its weight: all of it stands in the last one.
+        return torch.stack([torch.zeros_like(total), total / self.reward_weights[-1]], 1)
+
+
+class RewardFunction:
+    """The verifiable reward as TRL calls it."""
+
+    def __init__(self, reward: Reward) -> None:
+        self._reward, self.__name__ = reward, reward.name
+
+    def __call__(self, completions: list[str], **_: Any) -> list[float]:
+        """Return the reward of each completion."""
+        return [self._reward.value(text.split()) for text in completions]
+
+
+class Measurement:
+    """What is measured on generators and samplers, against the target of a reward.
+
+    Args:
+        sizes ([`DemoArguments`]): Sizes.
+        seed (`int`): The seed.
+        reward ([`Reward`]): The reward.
+    """
+
+    def __init__(self, sizes: DemoArguments, seed: int, reward: Reward) -> None:
+        self.language, self.reward, self.seed = Language(), reward, seed
+        self.target = Target(self.language, reward, 20 * sizes.samples)
+        self.tokenizer = make_tokenizer(self.language.words, adds_ends=False)
+        self.unseen = self.target.sample(sizes.samples, 2 * seed + 1)
+        self.metrics = ExactMetrics(self.target, self.tokenizer, self.unseen, seed)  # type: ignore[arg-type]
+
+    def __call__(self, model: Any) -> list[dict[str, float]]:
+        """Measure a generator at each temperature, that of the least divergence first."""
+        found = []
+        for temperature in TEMPERATURES:
+            quality = self.metrics(model, temperature)
+            _, words = sample_sentences(
+                model, self.tokenizer, len(self.unseen), temperature, self.seed
+            )  # those of the metrics
+            weights = torch.full((len(words),), 1 / len(words), dtype=torch.float64)
+            found.append({**asdict(quality), **self._rewarded(words, weights), "draws": 1.0})
+        return sorted(found, key=lambda one: one["divergence"])
+
+    def guided(
+        self, model: Any, discriminator: Discriminator | None, thresholds: Sequence[float], filters: bool = True
+    ) -> list[dict[str, float]]:
+        """Measure a generator with a filter on the reward, and with its discriminator behind it, sampled by rejection.
+
+        The filter keeps a sentence with the probability that the target's weight asks for: all that is rewarded where
+        the reward is one or nothing. Kept sentences stand for themselves with their weights, as in
+        [`~demo.exact_metrics.ExactMetrics.guided`].
+
+        Args:
+            model: The generator.
+            discriminator ([`Discriminator`], *optional*): Without one only the filter decides.
+            thresholds (`Sequence[float]`): c of rejection, in nats.
+            filters (`bool`, *optional*, defaults to `True`): Whether the filter decides too.
+        """
+        count = len(self.unseen)
+        ids, words = sample_sentences(model, self.tokenizer, count, 1.0, self.seed)
+        start = [[self.tokenizer.bos_token_id]] * count
+        real, fake = (
+            sequence_logps(model, start, rows, 1.0, BATCH_SIZE).double() for rows in (self.metrics.real_ids, ids)
+        )
+        truth = self.target.logps(words)
+        sides = self.unseen, words
+        filtered = [self.reward.log_weights(side) if filters else torch.zeros(len(side)) for side in sides]
+        ratios = [self._log_ratios(discriminator, side) for side in sides]
+        found = []
+        for threshold in thresholds:
+            of_real, of_fake = (
+                weight + (ratio - threshold).clamp(max=0) for weight, ratio in zip(filtered, ratios, strict=True)
+            )
+            accepted = of_fake.exp()
+            share = accepted.mean()
+            weights = accepted / accepted.sum()
+            logps, real_logps = fake + of_fake - share.log(), real + of_real - share.log()
+            divergence, error = jensen_shannon(self.metrics.real_logps, real_logps, truth, logps, accepted)
+            entropy = -(weights * logps.where(accepted > 0, 0)).sum().item()
+            found.append(
+                {
+                    "threshold": threshold,
+                    "draws": 1 / share.item(),
+                    "divergence": divergence,
+                    "standard_error": error,
+                    "entropy": entropy,
+                    **self._rewarded(words, weights),
+                }
+            )
+        return found
+
+    def _rewarded(self, words: list[list[str]], weights: Tensor) -> dict[str, float]:
+        """Return the mean reward, the share of grammatical sentences, and the mean reward of what is grammatical."""
+        values, is_grammatical = self.reward.of(words), self.language.logps(words).isfinite()
+        return {
+            "reward": (weights * values).sum().item(),
+            "grammatical": (weights * is_grammatical).sum().item(),
+            "both": (weights * values * is_grammatical).sum().item(),
+        }
+
+    @staticmethod
+    def _log_ratios(discriminator: Discriminator | None, sentences: list[list[str]]) -> Tensor:
+        ratios = torch.full((len(sentences),), math.inf, dtype=torch.float64)  # accepted, whatever c
+        if discriminator is None:
+            return ratios
+        for start in range(0, len(sentences), BATCH_SIZE):
+            texts = [" ".join(words) for words in sentences[start : start + BATCH_SIZE]]
+            ratios[start : start + BATCH_SIZE] = discriminator.log_ratio([""] * len(texts), texts).double()
+        return ratios
+
+
+def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, models: Path) -> dict[str, Any]:
+    """Raise the reward under a condition and measure what comes of it."""
+    measurement = Measurement(sizes, seed, reward)
+    sentences = [" ".join(words) for words in measurement.language.sample(sizes.sentences, 2 * seed)]
+    with tempfile.TemporaryDirectory() as folder:
+        if condition.group == "decoding":
+            return _decode(condition, measurement, sizes, sentences, models, Path(folder))
+        trainer = _trainer(condition, measurement, sizes, sentences, models, Path(folder))
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return {"rows": {"": measurement(trainer.model)[:1]}}
+
+
+def _trainer(
+    condition: Condition,
+    measurement: Measurement,
+    sizes: DemoArguments,
+    sentences: list[str],
+    models: Path,
+    folder: Path,
+) -> GRPOTrainer:
+    reward = measurement.reward
+    config = adversarial_config(sizes, folder, measurement.seed)
+    given: dict[str, Any] = {"generation_batch_size": None, **condition.config}
+    shared: dict[str, Any] = {
+        "model": str(models / "maximum_likelihood"),
+        "reward_funcs": [RewardFunction(reward)],
+        "peft_config": adapters(),
+    }
+    if not condition.discriminator:
+        names = {one.name for one in fields(GRPOConfig) if one.init}
+        settings = {name: getattr(config, name) for name in names} | given
+        prompts = Dataset.from_dict({"prompt": [PROMPT] * sizes.batch_size})
+        return GRPOTrainer(args=GRPOConfig(**settings), train_dataset=prompts, **shared)
+    config = replace(config, reward_weights=[condition.weight], **given)
+    real = sentences
+    if condition.rewarded:
+        real = [sentences[place] for place in reward.kept([text.split() for text in sentences], measurement.seed)]
+    trainer = CombiningTrainer(
+        args=config, train_dataset=dataset_of(real), discriminator=str(models / "encoder"), **shared
+    )
+    trainer.combination, trainer.reward = COMBINATIONS[condition.combined](), reward
+    return trainer
+
+
+def _decode(
+    condition: Condition,
+    measurement: Measurement,
+    sizes: DemoArguments,
+    sentences: list[str],
+    models: Path,
+    folder: Path,
+) -> dict[str, Any]:
+    """Filter and guide maximum likelihood, or imitate that in rounds, each with a new discriminator."""
+    model: Any = GPTNeoForCausalLM.from_pretrained(models / "maximum_likelihood")
+    config = adversarial_config(sizes, folder, measurement.seed)
+    tokenizer, reward = measurement.tokenizer, measurement.reward
+
+    def fitted(generator: Any, texts: list[str], held_out: Dataset) -> Discriminator:
+        discriminator = Discriminator.from_pretrained(models / "encoder")
+        given = generator, tokenizer, discriminator, dataset_of(texts), held_out, config
+        fit_discriminator(*given, sizes.final_steps)
+        return discriminator
+
+    discriminator = fitted(model, sentences, held_out_sentences(measurement.language, measurement.seed))
+    if not condition.rounds:
+        return {
+            "rows": {
+                "maximum likelihood": measurement(model)[:1],
+                "filter": measurement.guided(model, None, (0.0,)),
+                "filter + D": measurement.guided(model, discriminator, THRESHOLDS),
+            }
+        }
+    drawn = 0.0
+    for number in range(condition.rounds):
+        texts, cost = _accepted(
+            model, discriminator, measurement, sizes, filters=number == 0 or not reward.temperature
+        )
+        drawn += cost
+        model = train_generator(
+            texts,
+            tokenizer,
+            folder / f"round_{number}",
+            sizes.likelihood_steps // 2,
+            sizes.batch_size,
+            measurement.seed,
+            TrainerCallback(),
+            start=model,
+            learning_rate=5e-3,
+        )
+        if number + 1 < condition.rounds:  # from now on the target itself is what is imitated
+            words = [text.split() for text in sentences]
+            real = [sentences[place] for place in reward.kept(words, measurement.seed)]
+            cut = max(len(real) // 10, 2)
+            discriminator = fitted(model, real[cut:], dataset_of(real[:cut]))
+    return {"rows": {"": measurement(model)[:1]}, "sentences_drawn": drawn}
+
+
+def _accepted(
+    model: Any, discriminator: Discriminator, measurement: Measurement, sizes: DemoArguments, filters: bool
+) -> tuple[list[str], float]:
+    """Return sentences of the guided sampler, filtered or not, and how many candidates were drawn for them."""
+    reward, count = measurement.reward, sizes.sentences // 8
+    config = DecodingConfig(
+        threshold=TAUGHT_AT,
+        num_candidates=MOST_TRIES,
+        max_new_tokens=MAX_TOKENS,
+        batch_size=BATCH_SIZE,
+        seed=measurement.seed + 1,
+    )
+    chance = torch.Generator().manual_seed(measurement.seed)
+
+    def keeps(_: list[str], texts: list[str]) -> Tensor:
+        uniforms = torch.rand(len(texts), generator=chance, dtype=torch.float64)
+        return uniforms.log() < reward.log_weights([text.split() for text in texts])
+
+    prompts = [[measurement.tokenizer.bos_token_id]] * count
+    found = guided_sample(model, measurement.tokenizer, discriminator, prompts, config, keeps if filters else None)
+    return [text for text in found.texts if text], float(sum(found.tries))

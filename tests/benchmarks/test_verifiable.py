@@ -1,0 +1,77 @@
+"""The benchmark of verifiable rewards: targets with known densities, combinations, and runs at tiny size."""
+
+import math
+
+import pytest
+import torch
+
+from benchmarks.sweep import read_lines
+from benchmarks.verifiable import __main__ as verifiable
+from benchmarks.verifiable.conditions import CONDITIONS, GROUPS, selected
+from benchmarks.verifiable.target import REWARDS, Target
+from benchmarks.verifiable.training import COMBINATIONS, LEVEL, MULTIPLIER_RATE
+from hf_mgan.demo.language import Language
+
+
+LANGUAGE = Language()
+SENTENCES = LANGUAGE.sample(5000, 1)
+
+
+def test_rewards_are_what_they_say():
+    words = ["the", "old", "young", "old", "dog", "sees", "a", "heavy", "door"]
+    assert [REWARDS[name].value(words) for name in ("dog", "adjectives", "capped")] == [1, 4, 2]
+    assert [REWARDS[name].value(["these", "men", "sing"]) for name in REWARDS] == [0, 0, 0]
+    for reward in REWARDS.values():
+        assert reward.of(SENTENCES).max() <= reward.highest
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("name", REWARDS)
+def test_a_target_is_a_distribution(name):
+    """The sum of p*(x) is 1: over a sample of p, the mean of p*(x) / p(x) is."""
+    target = Target(LANGUAGE, REWARDS[name])
+    ratios = (target.logps(SENTENCES) - LANGUAGE.logps(SENTENCES)).exp()
+    assert ratios.mean().item() == pytest.approx(1, abs=4 * ratios.std().item() / math.sqrt(len(ratios)))
+    drawn = target.sample(300, seed=5)
+    expected = (ratios * REWARDS[name].of(SENTENCES)).mean().item() / ratios.mean().item()
+    values = REWARDS[name].of(drawn)
+    assert values.mean().item() == pytest.approx(expected, abs=5 * max(values.std().item(), 1e-6) / math.sqrt(300))
+
+
+def test_combinations_pay_as_they_say():
+    """Two completions, one of which has a dog; the discriminator's rewards are 0.5 and 2."""
+    rewards, weights, dog = torch.tensor([[1.0, 0.5], [0.0, 2.0]]), torch.ones(2), REWARDS["dog"]
+    assert COMBINATIONS["product"]()(rewards, weights, dog).tolist() == [0.5, 0]
+    constraint = COMBINATIONS["constraint"]()
+    assert constraint(rewards, weights, dog).tolist() == [0.5, 2]
+    raised = MULTIPLIER_RATE * (LEVEL - 0.5)
+    assert constraint(rewards, weights, dog).tolist() == pytest.approx([0.5 + raised, 2])
+    for _ in range(10):
+        constraint(torch.ones(2, 2), weights, dog)
+    assert constraint.multiplier < 2 * raised  # it falls again
+
+
+def test_conditions_are_chosen_by_name_and_group():
+    assert [one.name for one in selected(["product", "grpo_0"])] == ["grpo_0", "product"]
+    assert len(selected(list(GROUPS))) == len(CONDITIONS)
+    with pytest.raises(ValueError, match="neither groups"):
+        selected(["grpo_7"])
+
+
+@pytest.mark.benchmark
+def test_verifiable_runs_and_writes_its_page(tmp_path):
+    conditions = "grpo_0.05 real_0 product constraint filter imitation_2"
+    verifiable.main(
+        f"--tiny --seeds 0 --rewards dog --output {tmp_path} --workers 2 --conditions {conditions}".split()
+    )
+    results = read_lines(tmp_path / "verifiable.jsonl")
+    assert [one.get("error") for one in results] == [None] * 7
+    page = (tmp_path / "verifiable.md").read_text()
+    assert "{" not in page
+    for row in ("GRPO, KL 0.05", "reward x -log(1 - D)", "filter + D, c = 2", "imitation of filter + D, round 2"):
+        assert f"| {row} |" in page
+    rows = next(one for one in results if one["condition"] == "dog.filter")["rows"]
+    assert rows["filter"][0]["reward"] == pytest.approx(1)
+    draws = [point["draws"] for point in (*rows["filter"], *rows["filter + D"])]
+    assert draws == sorted(draws)
+    assert draws[0] > 1
