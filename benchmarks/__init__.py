@@ -7,6 +7,8 @@
 - `two_sample`: what each two-sample test sees;
 - `mixture`: which losses and anchors find lost modes;
 - `safety`: what the safety gate keeps out, and `safety.generation`: its classifier as a filter at generation;
+- `curves`: how a healthy run looks, and some that failed;
+- `pictures`: the pictures of the concept pages, from committed results;
 - `hardware`: time, memory, architectures and precisions;
 - `robustness`: whether a step depends on how its batch is divided;
 - `readme_snippet`: the README's first example;

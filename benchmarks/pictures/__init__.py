@@ -1,0 +1,1 @@
+"""Pictures of the concept pages, drawn from formulas and from committed results."""
