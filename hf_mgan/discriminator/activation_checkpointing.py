@@ -40,8 +40,8 @@ def checkpoint_activations(model: nn.Module, config: Any) -> None:
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ValueError(
-            f"{type(model).__name__} has no layers that can be checkpointed: leave out "
-            "discriminator_gradient_checkpointing. Less memory is also taken with a small discriminator_batch_size."
+            f"{type(model).__name__} has no layers that can be checkpointed: leave out gradient_checkpointing of "
+            "discriminator_model_init_kwargs. Less memory is also taken with a small discriminator_batch_size."
         )
     if getattr(config, "use_cache", False):
         config.use_cache = False

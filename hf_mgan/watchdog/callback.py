@@ -168,7 +168,7 @@ class Watchdog(TrainerCallback, ExportableState):
         if key not in active:
             self.memory["alarms"].append([state.global_step, name, message])
             if state.is_world_process_zero:
-                logger.warning(f"Step {state.global_step}, {name}: {message}")
+                logger.warning(f"Step {state.global_step}, {name}: {message} More: docs/troubleshooting.md#{name}")
         active[key] = 0
 
 
