@@ -2,7 +2,8 @@
 
 Nothing is put into it. Folders stand under the names of the Hub ids, where transformers and datasets find them as they
 find any folder. `...` stands for what a page has shown before: the trainer's models and data, or the flags of
-`hf-mgan train`. Trainings are cut short after two steps, but for the README's first snippet (`test_readme.py`).
+`hf-mgan train`. Trainings are cut short after two steps and two updates of the warm-up, but for the README's first
+snippet (`test_readme.py`).
 """
 
 import ast
@@ -28,7 +29,9 @@ from .conftest import VOCABULARY, bert_classifier, generators_tokenizer, texts, 
 
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+HOW_TO = sorted((ROOT / "docs" / "how_to").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *HOW_TO]
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 GENERATORS = ("Qwen/Qwen2.5-0.5B", "HuggingFaceTB/SmolLM2-135M-Instruct", "your/model", "your/sft-model")
 CLASSIFIERS = (
@@ -38,7 +41,7 @@ CLASSIFIERS = (
     "your/encoder",
 )
 GATE = "your/toxicity-classifier"
-DATASETS = ("your/dataset", "your/texts")
+DATASETS = ("your/dataset", "your/texts", "roneneldan/TinyStories")
 TRAIN = (
     "--model_name_or_path Qwen/Qwen2.5-0.5B --discriminator_name_or_path distilbert/distilbert-base-uncased "
     "--dataset_name your/dataset --output_dir out"
@@ -89,7 +92,7 @@ def write(path, lines):
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A folder to stand in, with a folder under each Hub id and a file under each name of one."""
-    toxic = bert_classifier(num_labels=2)
+    toxic = bert_classifier(num_labels=2, seed=2)  # which calls some texts toxic and others not
     toxic.config.id2label, toxic.config.label2id = {0: "fine", 1: "toxic"}, {"fine": 0, "toxic": 1}
     models = {name: (brief_generator(), generators_tokenizer()) for name in GENERATORS}
     models |= {name: (bert_classifier(), tokenizer_of_pairs()) for name in CLASSIFIERS}
@@ -97,11 +100,12 @@ def workplace(tmp_path, monkeypatch):
         for part in parts:
             part.save_pretrained(tmp_path / name)
     for name in DATASETS:
-        write(tmp_path / name / "train.jsonl", rows(64, 1))
+        write(tmp_path / name / "train.jsonl", rows(256, 1))
         write(tmp_path / name / "test.jsonl", rows(320, 2))
     for name, count in (("stories", 64), ("texts", 64), ("train", 64), ("held_out", 64)):
         write(tmp_path / f"{name}.jsonl", rows(count, 3))
     (tmp_path / "prompts.txt").write_text("the dog\na cat\n")
+    write(tmp_path / "prompts.jsonl", [{"prompt": text} for text in texts(64, 4, length=3)])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -109,7 +113,17 @@ def workplace(tmp_path, monkeypatch):
     def two_steps(self, args, state, control, **_):
         control.should_training_stop |= state.global_step >= 2
 
+    def two_updates(self, num_updates):
+        return fit_discriminator(self, min(num_updates, 2))
+
+    def brief_warmup(self):
+        check(self)
+        self.discriminator_warmup_steps = min(self.discriminator_warmup_steps, 2)
+
+    fit_discriminator, check = AdversarialTrainer.fit_discriminator, AdversarialConfig.__post_init__
+    monkeypatch.setattr(AdversarialConfig, "__post_init__", brief_warmup)
     monkeypatch.setattr(DefaultFlowCallback, "on_step_end", two_steps)
+    monkeypatch.setattr(AdversarialTrainer, "fit_discriminator", two_updates)
     return tmp_path
 
 
@@ -207,8 +221,37 @@ def test_trainer_without_args_trains(workplace):
     assert trainer.args.bf16 is torch.cuda.is_available()
 
 
+@pytest.mark.parametrize("page", [page for page in HOW_TO if blocks(page, "python")], ids=lambda page: page.name)
+def test_how_to_runs_as_printed_by_itself(page, workplace):
+    namespace = {"before": before}
+    for number, code in enumerate(blocks(page, "python")):
+        exec(compile(in_full(code), f"{page.name}, block {number}", "exec"), namespace)
+
+
+def test_notebook_runs_from_top_to_bottom(workplace, monkeypatch, capsys):
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="the extra `evaluation` is not installed")
+    monkeypatch.setattr(pyplot, "show", lambda: None)  # without a screen
+    pyplot.switch_backend("agg")
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    namespace = {"__name__": "__main__"}
+    for number, cell in enumerate(cells):
+        exec(compile("".join(cell["source"]), f"{NOTEBOOK.name}, cell {number}", "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert "AUC on held-out texts" in printed
+    assert "draws per text" in printed
+    assert (workplace / "out" / "discriminator" / "model.safetensors").exists()
+
+
+def test_notebook_holds_no_outputs():
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in HOW_TO and blocks(page, "python")], ids=lambda page: page.name
+)
 def test_python_of_a_page_runs_as_printed(page, trained):
     namespace = readers_own(trained)
     for number, code in enumerate(blocks(page, "python")):
