@@ -23,7 +23,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.trainer_callback import DefaultFlowCallback
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer
-from hf_mgan.cli.main import main
+from hf_mgan.cli.main import run
 
 from .conftest import VOCABULARY, bert_classifier, generators_tokenizer, texts, tokenizer_of_pairs
 
@@ -177,7 +177,7 @@ def run_command(command, monkeypatch):
     assert words[0] == "hf-mgan", command
     if source:
         monkeypatch.setattr(sys, "stdin", io.StringIO(Path(source.removeprefix("cat ")).read_text()))
-    main(words[1:])
+    run(words[1:])
 
 
 def readers_own(trainer):

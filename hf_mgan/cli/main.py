@@ -8,43 +8,73 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from importlib.metadata import PackageNotFoundError, version
 
-from trl import DatasetMixtureConfig, ModelConfig, TrlParser
+from trl import DatasetMixtureConfig, ModelConfig
 
 from ..config import AdversarialConfig
 from ..demo.run import DemoArguments, run_demo
 from ..evaluation.report import table, verdict_lines
 from .evaluate import EvaluateArguments, evaluate
 from .generate import GenerateArguments, generate
+from .parser import Parser
+from .refusals import in_one_line, is_refusal
+from .sections import EVALUATE, GENERATE, TRAIN
 from .train import TrainArguments, train
 
 
-def _parser(command: str, *arguments: type) -> TrlParser:
-    types = cast("tuple[Any, ...]", arguments)  # transformers declares a type of dataclasses that none of them is of
-    return TrlParser(types, prog=f"hf-mgan {command}")
+COMMANDS = {
+    "train": "train a generator against a discriminator",
+    "generate": "write texts with both models",
+    "evaluate": "compare generators with held-out text, and write a report",
+    "demo": "see a whole run on a small language, on a CPU",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these arguments, those of the shell by default."""
+    """Run the command with these arguments, those of the shell by default.
+
+    What is refused ends the program with one line and status 1; a bug keeps its traceback.
+    """
+    try:
+        run(argv)
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        sys.exit(f"hf-mgan: error: {in_one_line(error)}")
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Run the command as `main` does, with errors as they are."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="hf-mgan", description="Adversarial fine-tuning of language models.")
-    commands = ["train", "generate", "evaluate", "demo"]
-    parser.add_argument("command", choices=commands, help="what to run; `hf-mgan train --help` lists its flags")
-    command = parser.parse_args(argv[:1]).command
+    parser = argparse.ArgumentParser(
+        prog="hf-mgan",
+        description="Adversarial fine-tuning of language models.",
+        epilog="\n".join(f"  {name:10} {does}" for name, does in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hf-mgan {_version()}")
+    parser.add_argument("command", choices=COMMANDS, help="what to run; `hf-mgan train --help` lists its flags")
+    command, words = parser.parse_args(argv[:1]).command, argv[1:]
     if command == "demo":
-        (demo,) = _parser(command, DemoArguments).parse_args_and_config(argv[1:])
+        (demo,) = Parser(command, DemoArguments).parse(words)
         run_demo(demo)
-        return
-    if command == "evaluate":
-        (chosen,) = _parser(command, EvaluateArguments).parse_args_and_config(argv[1:], fail_with_unknown_args=True)
+    elif command == "evaluate":
+        (chosen,) = Parser(command, EvaluateArguments, sections=EVALUATE).parse(words)
         report = evaluate(chosen, f"hf-mgan {shlex.join(argv)}")
         lines = [table(report), *verdict_lines(report), f"The report is in {chosen.output_dir}/report.md."]
         sys.stdout.write("\n".join(lines) + "\n")
-        return
-    if command == "generate":
-        (script,) = _parser(command, GenerateArguments).parse_args_and_config(argv[1:], fail_with_unknown_args=True)
+    elif command == "generate":
+        (script,) = Parser(command, GenerateArguments, sections=GENERATE).parse(words)
         generate(script)
-        return
-    arguments = _parser(command, TrainArguments, AdversarialConfig, ModelConfig, DatasetMixtureConfig)
-    train(*arguments.parse_args_and_config(argv[1:], fail_with_unknown_args=True))
+    else:
+        types = (TrainArguments, AdversarialConfig, ModelConfig, DatasetMixtureConfig)
+        train(*Parser(command, *types, sections=TRAIN).parse(words))
+
+
+def _version() -> str:
+    """Return the version of this package; a source tree on the path has none."""
+    try:
+        return version("hf-mgan")
+    except PackageNotFoundError:
+        return "not installed"

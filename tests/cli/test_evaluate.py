@@ -12,7 +12,7 @@ import yaml
 from hf_mgan import Discriminator
 from hf_mgan.cli import evaluate as evaluate_module
 from hf_mgan.cli.evaluate import EvaluateArguments, evaluate
-from hf_mgan.cli.main import main
+from hf_mgan.cli.main import run
 
 from ..conftest import bert_classifier, texts, tokenizer_of_pairs
 from ..evaluation.conftest import new_generator, save
@@ -72,7 +72,7 @@ def evaluated(monkeypatch):
 
 
 def test_evaluate_writes_a_report_and_prints_its_table(workplace, evaluated, capsys):
-    main(flags(safety_gate_name_or_path="my_rules.dogs", safety_gate_threshold=0.7))
+    run(flags(safety_gate_name_or_path="my_rules.dogs", safety_gate_threshold=0.7))
     ((_, kwargs, report),) = evaluated
     assert report.models == ["start", "gan"]
     assert report.temperatures == [0.9, 1.3]
@@ -113,7 +113,7 @@ def test_safety_gate_is_where_the_generators_are(workplace, monkeypatch, has_gpu
 
 def test_yaml_file_says_the_same_and_flags_win(workplace, evaluated):
     (workplace / "evaluation.yaml").write_text(yaml.safe_dump({**SETTINGS, "temperatures": [0.9], "seed": 5}))
-    main(["evaluate", "--config", "evaluation.yaml", "--seed", "6", "--prompt_tokens", "1", "2"])
+    run(["evaluate", "--config", "evaluation.yaml", "--seed", "6", "--prompt_tokens", "1", "2"])
     ((_, kwargs, report),) = evaluated
     assert report.settings["seed"] == 6
     assert report.models == ["start", "gan"]
@@ -126,7 +126,7 @@ def test_languages_of_the_training_are_those_of_the_prompts(workplace, evaluated
     pairs = [{"translation": {"de": a, "en": b}} for a, b in zip(texts(16, 3), texts(16, 4), strict=True)]
     (workplace / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     changes = {"source_lang": "en", "target_lang": "de", "models": ["start"], "temperatures": [1.0]}
-    main(flags(dataset_name="pairs.jsonl", training_name=None, max_completion_length=6, **changes))
+    run(flags(dataset_name="pairs.jsonl", training_name=None, max_completion_length=6, **changes))
     report = evaluated[0][2]
     assert set(report.parts["real"]["texts"]) <= {pair["translation"]["de"] for pair in pairs}
     assert "copied_share" not in report.parts["real"]["metrics"]
@@ -160,7 +160,7 @@ def test_training_texts_are_those_of_the_dataset_or_named(workplace, monkeypatch
 
 def test_held_out_texts_are_those_of_the_test_split(workplace, evaluated):
     split_folder(workplace, "train", "test", "validation")
-    main(flags(dataset_name="data", training_name=None, models=["start"], dataset_test_split="validation"))
+    run(flags(dataset_name="data", training_name=None, models=["start"], dataset_test_split="validation"))
     assert evaluated[0][0][1]["text"] == texts(16, 2)
 
 
@@ -193,7 +193,7 @@ def test_evaluate_refuses_before_a_model_loads(workplace, monkeypatch, changes, 
     monkeypatch.setattr("hf_mgan.evaluation.evaluated_model.load_generator", loaded)
     split_folder(workplace, "train")
     with pytest.raises(ValueError, match=message):
-        main(flags(**changes))
+        run(flags(**changes))
     assert not (workplace / "out").exists()
 
 
@@ -203,27 +203,27 @@ def test_settings_are_checked_before_data_loads(workplace, monkeypatch):
 
     monkeypatch.setattr("hf_mgan.cli.data_files.load_dataset", downloaded)
     with pytest.raises(ValueError, match="level"):
-        main(flags(level=95))
+        run(flags(level=95))
 
 
 def test_unknown_key_in_a_yaml_file_is_refused_by_name(workplace):
     (workplace / "evaluation.yaml").write_text(yaml.safe_dump({**SETTINGS, "temparatures": [1.0]}))
     with pytest.raises(ValueError, match="temparatures"):
-        main(["evaluate", "--config", "evaluation.yaml"])
+        run(["evaluate", "--config", "evaluation.yaml"])
     assert not (workplace / "out").exists()
 
 
 def test_unknown_unit_is_refused_with_the_choices(workplace, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(flags(unit="syllable"))
+        run(flags(unit="syllable"))
     assert stopped.value.code == 2
     assert "character" in capsys.readouterr().err.split("choose from")[1]
 
 
 def test_second_call_goes_on_with_another_model(workplace, evaluated):
-    main(flags(models=["start"], temperatures=[0.9]))
+    run(flags(models=["start"], temperatures=[0.9]))
     save(new_generator(seed=2), workplace / "third")
-    main(flags(models=["start", "third"], temperatures=[0.9]))
+    run(flags(models=["start", "third"], temperatures=[0.9]))
     first, second = evaluated[0][2], evaluated[1][2]
     assert second.parts["start_T0.9"] == first.parts["start_T0.9"]
     assert second.models == ["start", "third"]
@@ -232,7 +232,7 @@ def test_second_call_goes_on_with_another_model(workplace, evaluated):
 def test_evaluate_takes_a_model_alone_and_guided(workplace, capsys):
     Discriminator(bert_classifier(), tokenizer_of_pairs()).save_pretrained("guide")
     with pytest.warns(UserWarning, match="not calibrated"):
-        main(
+        run(
             flags(
                 models=["alone=start", "guided=start"],
                 discriminators=["guided=guide"],

@@ -17,7 +17,7 @@ from hf_mgan import Discriminator
 from hf_mgan.cli import generate as generate_module
 from hf_mgan.cli import output as output_module
 from hf_mgan.cli.generate import GenerateArguments, discriminator_source, prompts_of
-from hf_mgan.cli.main import main
+from hf_mgan.cli.main import run as main
 from hf_mgan.cli.output import cost_line, output_rows
 from hf_mgan.decoding import DecodingConfig, GuidedSamples, guided_sample, sample
 from hf_mgan.evaluation.models import load_generator

@@ -19,7 +19,7 @@ from transformers import (
 from hf_mgan import Discriminator
 from hf_mgan.cli import main as main_module
 from hf_mgan.cli import train as train_module
-from hf_mgan.cli.main import main
+from hf_mgan.cli.main import run
 from hf_mgan.metrics import self_bleu
 
 from ..conftest import bert_classifier, texts
@@ -151,7 +151,7 @@ def assert_models_are_saved(folder):
 
 
 def test_flags_reach_the_trainer(given, capsys):
-    main(flags(discriminator_loss="relativistic_average", discriminator_reward="logit"))
+    run(flags(discriminator_loss="relativistic_average", discriminator_reward="logit"))
     (call,) = given
     assert (call["model"], call["discriminator"]) == ("generator", "discriminator")
     assert (call["args"].discriminator_loss, call["args"].discriminator_reward) == ("relativistic_average", "logit")
@@ -166,7 +166,7 @@ def test_flags_reach_the_trainer(given, capsys):
 
 def test_yaml_file_says_the_same_and_flags_win(workplace, given):
     (workplace / "run.yaml").write_text(yaml.safe_dump({**SETTINGS, "discriminator_reward": "logit", "seed": 5}))
-    main(["train", "--config", "run.yaml", "--seed", "6"])
+    run(["train", "--config", "run.yaml", "--seed", "6"])
     args = given[0]["args"]
     assert (args.discriminator_reward, args.max_steps, args.seed) == ("logit", 2, 6)
 
@@ -182,7 +182,7 @@ DICTS = {
 @pytest.mark.parametrize("source", ["flags", "file"])
 def test_dict_settings_are_json_in_flags_and_mappings_in_yaml(workplace, given, source):
     (workplace / "run.yaml").write_text(yaml.safe_dump({**SETTINGS, **DICTS}))
-    main(flags(**DICTS) if source == "flags" else ["train", "--config", "run.yaml"])
+    run(flags(**DICTS) if source == "flags" else ["train", "--config", "run.yaml"])
     args = given[0]["args"]
     assert {name: getattr(args, name) for name in DICTS} == DICTS
     optim = args.discriminator_training_args()
@@ -195,19 +195,19 @@ def test_mixture_of_datasets_in_a_yaml_file_is_trained_on(workplace, given):
     settings = {**SETTINGS, "datasets": [{"path": "folder"}, {"path": "more"}]}
     del settings["dataset_name"]
     (workplace / "run.yaml").write_text(yaml.safe_dump(settings))
-    main(["train", "--config", "run.yaml"])
+    run(["train", "--config", "run.yaml"])
     assert len(given[0]["train_dataset"]) == 33
 
 
 def test_reward_function_of_the_users_module_is_imported(given):
-    main(flags(reward_funcs=["my_rewards.number_of_words"], reward_weights=[0.5]))
+    run(flags(reward_funcs=["my_rewards.number_of_words"], reward_weights=[0.5]))
     (function,) = given[0]["reward_funcs"]
     assert function(["the dog runs"]) == [3.0]
     assert given[0]["args"].reward_weights == [0.5]
 
 
 def test_function_of_the_users_module_is_the_safety_gate(given):
-    main(flags(**GATE, safety_gate_threshold=0.3))
+    run(flags(**GATE, safety_gate_threshold=0.3))
     gate = given[0]["safety_gate"]
     # One dog in four words is below 0.3, one in three is above; at the default of 0.5 neither would be unsafe.
     assert gate.is_unsafe(["", ""], ["a dog runs .", "a dog runs"]).tolist() == [False, True]
@@ -215,7 +215,7 @@ def test_function_of_the_users_module_is_the_safety_gate(given):
 
 def test_saved_classifier_is_the_safety_gate(given, pair_tokenizer):
     named = {"safety_gate_name_or_path": "two_labels", "safety_gate_label": "human", "safety_gate_threshold": 0.3}
-    main(flags(**named))
+    run(flags(**named))
     gate = given[0]["safety_gate"]
     assert (gate.label, gate.threshold) == (1, 0.3)
     with torch.no_grad():
@@ -225,7 +225,7 @@ def test_saved_classifier_is_the_safety_gate(given, pair_tokenizer):
 
 def test_early_stopping_patience_adds_the_callback(given):
     best = {"load_best_model_at_end": True, "save_strategy": "steps", "eval_steps": 1, "save_steps": 1}
-    main(flags(**STOPS, **best))
+    run(flags(**STOPS, **best))
     (callback,) = given[0]["callbacks"]
     assert isinstance(callback, EarlyStoppingCallback)
     assert callback.early_stopping_patience == 2
@@ -235,7 +235,7 @@ def test_early_stopping_patience_adds_the_callback(given):
 
 
 def test_evaluation_samples_make_the_evaluator(given):
-    main(flags(**SAMPLES, evaluation_encoder="discriminator", seed=4))
+    run(flags(**SAMPLES, evaluation_encoder="discriminator", seed=4))
     call = given[0]
     evaluator = call["evaluator"]
     assert (evaluator.num_samples, evaluator.encoder, evaluator.seed) == (24, "discriminator", 4)
@@ -243,7 +243,7 @@ def test_evaluation_samples_make_the_evaluator(given):
 
 
 def test_resumed_run_has_no_warm_start(given, no_warm_start):
-    main(flags(warm_start_steps=1, resume_from_checkpoint="out/checkpoint-1"))
+    run(flags(warm_start_steps=1, resume_from_checkpoint="out/checkpoint-1"))
     assert given[0]["model"] == "generator"
     assert given[0]["resume_from_checkpoint"] == "out/checkpoint-1"
 
@@ -252,7 +252,7 @@ def test_resumed_run_has_no_warm_start(given, no_warm_start):
 
 
 def test_train_saves_both_models(workplace, trained):
-    main(flags(discriminator_warmup_steps=1))
+    run(flags(discriminator_warmup_steps=1))
     (trainer,) = trained
     assert trainer.state.global_step == 2
     assert trainer.discriminator.num_updates == 3  # one alone, two beside the generator
@@ -270,7 +270,7 @@ def test_warm_start_comes_first_and_its_adapters_go_on(workplace, trained, monke
         return model, tokenizer
 
     monkeypatch.setattr(train_module, "warm_started", watched)
-    main(flags(warm_start_steps=2, warm_start_learning_rate=1e-2))
+    run(flags(warm_start_steps=2, warm_start_learning_rate=1e-2))
     ((model, weights),) = warm_starts
     assert trained[0].model is model
     assert trained[0].processing_class.padding_side == "left"
@@ -285,7 +285,7 @@ def test_warm_start_comes_first_and_its_adapters_go_on(workplace, trained, monke
 
 
 def test_warm_start_of_a_whole_model_is_saved_with_its_tokenizer(workplace, trained, capsys):
-    main(flags(warm_start_steps=1, use_peft=None, lora_r=None, lora_target_modules=None, max_steps=1))
+    run(flags(warm_start_steps=1, use_peft=None, lora_r=None, lora_target_modules=None, max_steps=1))
     states = [
         AutoModelForCausalLM.from_pretrained(name).state_dict() for name in ("generator", "out/warm_start", "out")
     ]
@@ -301,15 +301,15 @@ def test_saved_adapters_are_warm_started_and_go_on(workplace, trained, generator
     lora = LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM", init_lora_weights=False)
     get_peft_model(AutoModelForCausalLM.from_pretrained("generator"), lora).save_pretrained("adapters")
     before = load_file("adapters/adapter_model.safetensors")
-    main(flags(model_name_or_path="adapters", use_peft=None, warm_start_steps=1, max_steps=1))
+    run(flags(model_name_or_path="adapters", use_peft=None, warm_start_steps=1, max_steps=1))
     assert all(not value.equal(before[name]) for name, value in load_file("out/adapter_model.safetensors").items())
 
 
 def test_resumed_run_goes_on_from_its_warm_start(workplace, trained, request):
     settings = {"warm_start_steps": 1, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
-    main(flags(**settings, max_steps=1))
+    run(flags(**settings, max_steps=1))
     request.getfixturevalue("no_warm_start")
-    main(flags(**settings, resume_from_checkpoint="out/checkpoint-1"))
+    run(flags(**settings, resume_from_checkpoint="out/checkpoint-1"))
     assert trained[1].state.global_step == 2
     weights = AutoPeftModelForCausalLM.from_pretrained(workplace / "out" / "checkpoint-1").state_dict()
     after = trained[1].model.state_dict()
@@ -321,7 +321,7 @@ def test_resumed_run_goes_on_from_its_warm_start(workplace, trained, request):
 def test_samples_are_evaluated_and_can_stop_training(trained):
     """A generator that does not move writes the same samples: one evaluation is the best, one more is not."""
     stops = {**STOPS, "early_stopping_patience": 1, "metric_for_best_model": "samples/c2st_auc"}
-    main(flags(**{**stops, **SAMPLES}, **GATE, evaluation_encoder="discriminator", learning_rate=0.0, max_steps=4))
+    run(flags(**{**stops, **SAMPLES}, **GATE, evaluation_encoder="discriminator", learning_rate=0.0, max_steps=4))
     (trainer,) = trained
     assert trainer.state.global_step == 2
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
@@ -341,7 +341,7 @@ def test_missing_argument_is_refused_before_anything_loads(workplace, monkeypatc
 
     monkeypatch.setattr(train_module, "AdversarialTrainer", loaded)
     with pytest.raises(ValueError, match=f"give --{missing}"):
-        main(flags(**{missing: None, "warm_start_steps": 1}))
+        run(flags(**{missing: None, "warm_start_steps": 1}))
 
 
 REFUSED = {
@@ -381,7 +381,7 @@ REFUSED = {
 @pytest.mark.parametrize(("changes", "message"), list(REFUSED.values()), ids=list(REFUSED))
 def test_train_refuses_before_a_warm_start(workplace, no_warm_start, changes, message):
     with pytest.raises(ValueError, match=message):
-        main(flags(warm_start_steps=1, **changes))
+        run(flags(warm_start_steps=1, **changes))
 
 
 # What only the whole trainer knows: it is TRL's, transformers' or the Hub's to refuse.
@@ -398,13 +398,13 @@ REFUSED_BY_OTHERS = {
 @pytest.mark.parametrize(("changes", "kind", "message"), list(REFUSED_BY_OTHERS.values()), ids=list(REFUSED_BY_OTHERS))
 def test_others_refuse_before_a_warm_start_too(workplace, no_warm_start, changes, kind, message):
     with pytest.raises(kind, match=message):
-        main(flags(warm_start_steps=1, **changes))
+        run(flags(warm_start_steps=1, **changes))
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", ["train.jsonl", "*/test.jsonl"], "*.jsonl", "folder"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_files_stream_if_asked_to(given, name, streaming):
-    main(flags(dataset_name=name, dataset_streaming=streaming, discriminator_loss="bradley_terry"))
+    run(flags(dataset_name=name, dataset_streaming=streaming, discriminator_loss="bradley_terry"))
     (call,) = given
     assert isinstance(call["train_dataset"], datasets.IterableDataset if streaming else datasets.Dataset)
     expected = [*texts(32), *(texts(24, 7) if isinstance(name, list) else [])]
@@ -415,38 +415,38 @@ def test_files_stream_if_asked_to(given, name, streaming):
 def test_dataset_and_mixture_at_once_are_refused(workplace):
     (workplace / "run.yaml").write_text(yaml.safe_dump({**SETTINGS, "datasets": [{"path": "."}]}))
     with pytest.raises(ValueError, match="either dataset_name or a mixture"):
-        main(["train", "--config", "run.yaml"])
+        run(["train", "--config", "run.yaml"])
 
 
 def test_unknown_flag_is_refused_by_name(given):
     with pytest.raises(ValueError, match="discriminator_lose"):
-        main([*flags(), "--discriminator_lose", "bce"])
+        run([*flags(), "--discriminator_lose", "bce"])
     assert given == []
 
 
 def test_unknown_key_in_a_yaml_file_is_refused_by_name(workplace, given):
     (workplace / "run.yaml").write_text(yaml.safe_dump({**SETTINGS, "discriminator_lose": "bce"}))
     with pytest.raises(ValueError, match="discriminator_lose"):
-        main(["train", "--config", "run.yaml"])
+        run(["train", "--config", "run.yaml"])
     assert given == []
 
 
 def test_unknown_key_of_a_dict_setting_is_refused_by_name(given):
     with pytest.raises(ValueError, match=r"discriminator_regularization .*label_smoothing"):
-        main(flags(discriminator_regularization={"label_smothing": 0.1}))
+        run(flags(discriminator_regularization={"label_smothing": 0.1}))
     assert given == []
 
 
 def test_unknown_value_is_refused_with_the_choices(workplace, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(flags(discriminator_loss="bec"))
+        run(flags(discriminator_loss="bec"))
     assert stopped.value.code == 2
     assert "bradley_terry" in capsys.readouterr().err.split("choose from")[1]
 
 
 def test_unknown_command_ends_with_status_2(capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["trian"])
+        run(["trian"])
     assert stopped.value.code == 2
     assert "invalid choice: 'trian'" in capsys.readouterr().err
 
@@ -456,10 +456,10 @@ def test_train_discriminator_alone_and_generate_with_both(workplace, capsys):
     rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(48, 9))
     (workplace / "with_test_split" / "test.jsonl").write_text(rows)
     changes = {"max_steps": None, "num_train_epochs": 0, "discriminator_final_steps": 4}
-    main(flags(dataset_name="with_test_split", use_peft=None, lora_r=None, lora_target_modules=None, **changes))
+    run(flags(dataset_name="with_test_split", use_peft=None, lora_r=None, lora_target_modules=None, **changes))
     calibration = json.loads((workplace / "out" / "discriminator" / "calibration.json").read_text())
     assert (calibration["max_new_tokens"], calibration["num_texts"]) == (8, 24)
-    main(["generate", "--model", "out", "--num_texts", "3", "--output", "texts.jsonl"])
+    run(["generate", "--model", "out", "--num_texts", "3", "--output", "texts.jsonl"])
     lines = [json.loads(line) for line in (workplace / "texts.jsonl").read_text().splitlines()]
     assert len(lines) == 3
     assert all(line["tokens"] <= 8 * line["tries"] for line in lines)  # as many tokens as it is calibrated for
@@ -469,13 +469,13 @@ def test_train_on_prefixes_and_generate_token_by_token(workplace):
     rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(48, 9))
     (workplace / "with_test_split" / "test.jsonl").write_text(rows)
     changes = {"discriminator_name_or_path": "generator", "discriminator_model_init_kwargs": {"prefixes": True}}
-    main(flags(dataset_name="with_test_split", discriminator_final_steps=3, **changes))
+    run(flags(dataset_name="with_test_split", discriminator_final_steps=3, **changes))
     assert json.loads((workplace / "out" / "discriminator" / "calibration.json").read_text())["prefixes"]
-    main(["generate", "--model", "out", "--method", "token_rejection", "--num_texts", "3", "--output", "texts.jsonl"])
+    run(["generate", "--model", "out", "--method", "token_rejection", "--num_texts", "3", "--output", "texts.jsonl"])
     assert len((workplace / "texts.jsonl").read_text().splitlines()) == 3
     assert Discriminator.from_pretrained("out/discriminator").prefixes is not None
 
 
 def test_train_asks_for_held_out_texts_for_final_updates(workplace):
     with pytest.raises(ValueError, match=r"dataset_test_split .* calibrate the discriminator"):
-        main(flags(discriminator_final_steps=4))
+        run(flags(discriminator_final_steps=4))
