@@ -15,6 +15,7 @@ from ..metrics.likelihood import TextNll, tempered_logps
 from ..safety import SafetyGate
 from .guided_model import GuidedModel
 from .models import Model, configured_ends, load_generator, load_tokenizer
+from .report import NUM_SHOWN
 from .rows import check_real, places_with_text, prepared_rows
 from .settings import EvaluationConfig
 
@@ -121,6 +122,19 @@ class EvaluatedModel:
     def further_prompts(self) -> list[Any]:
         """Their prompts."""
         return self._rows[0][len(self._order) // 2 :]
+
+    @property
+    def shown_prompts(self) -> list[str]:
+        """The prompts of the first texts as they are shown beside them, none where all texts begin alike."""
+        return self._plain(self.prompts)
+
+    @property
+    def further_shown_prompts(self) -> list[str]:
+        """The same of the real texts in the first row."""
+        return self._plain(self.further_prompts)
+
+    def _plain(self, prompts: list[Any]) -> list[str]:
+        return as_prompts(prompts[:NUM_SHOWN], self.tokenizer) if self.has_prompts else []
 
     def nlls(
         self, prompt_ids: list[list[int]], ids: list[list[int]], temperatures: list[float]

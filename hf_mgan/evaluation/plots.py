@@ -1,12 +1,20 @@
 """The plots of an evaluation: quality against diversity, the calibration of the two-sample test, the lengths."""
 
+import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 from ..metrics import Interval, share_interval
 from ..metrics.extras import require_packages
+from .comparison import Point
 from .report import DIVERSITY, PLOTS, REAL, Report
 from .text_metrics import METRICS
+
+
+MARKER = 4  # half of a point's box, in pixels
+REACHES = (10, 18, 28, 40, 54, 70, 88, 108, 130, 155, 180)  # of labels from their points, in points
+ANGLES = [math.radians(angle) for angle in (45, 135, 315, 225, 90, 270, 0, 180)]
 
 
 def draw(report: Report, folder: Path) -> None:
@@ -31,27 +39,20 @@ def draw(report: Report, folder: Path) -> None:
 
 
 def _frontier(report: Report, axes: Any, colours: Any) -> None:
-    quality = report.deciding_test
+    quality, labels = report.deciding_test, []
     for number, model in enumerate(report.models):
-        points = report.points(model, quality)
+        points, colour = report.points(model, quality), colours[number % len(colours)]
         axes.errorbar(
             [point.diversity.value for point in points],
             [point.quality.value for point in points],
             xerr=_reaches([point.diversity for point in points]),
             yerr=_reaches([point.quality for point in points]),
-            color=colours[number % len(colours)],
+            color=colour,
             marker="o",
             capsize=2,
             label=model,
         )
-        for point in points:
-            axes.annotate(
-                f"T = {point.temperature:g}",
-                (point.diversity.value, point.quality.value),
-                xytext=(4, 4),
-                textcoords="offset points",
-                fontsize="small",
-            )
+        labels += [(point, colour) for point in points]
     real = report.metric(REAL, DIVERSITY), report.metric(REAL, quality)
     if real[0] is not None and real[1] is not None:
         axes.errorbar(
@@ -71,6 +72,58 @@ def _frontier(report: Report, axes: Any, colours: Any) -> None:
         title="Quality and diversity over temperatures",
     )
     _legend(axes)
+    _label(labels, axes)
+
+
+def _label(points: list[tuple[Point, Any]], axes: Any) -> None:
+    """Write the temperature of each point beside it, where no other label and no point stands.
+
+    A line leads to a label that is far away.
+
+    Args:
+        points (`list[tuple[Point, colour]]`): The points.
+        axes (`matplotlib.axes.Axes`): All else is drawn.
+    """
+    axes.figure.draw_without_rendering()  # so that positions are those of the picture
+    taken = [axes.get_legend().get_window_extent().extents]
+    for point, _ in points:
+        taken += _boxes(point, axes)
+    for point, colour in points:
+        place = (point.diversity.value, point.quality.value)
+        style = {"ha": "center", "va": "center", "fontsize": "small", "color": colour}
+        label = axes.annotate(f"T = {point.temperature:g}", place, xytext=(0, 0), textcoords="offset points", **style)
+        label.set_in_layout(False)
+        for reach, angle in itertools.product(REACHES, ANGLES):
+            label.set_position((1.6 * reach * math.cos(angle), reach * math.sin(angle)))  # words are wide
+            box = label.get_window_extent().extents
+            if _is_within(box, axes.bbox.extents) and not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        if reach > REACHES[0]:
+            line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 8, "shrinkB": 3}
+            axes.annotate("", place, label.get_position(), textcoords="offset points", arrowprops=line).set_in_layout(
+                False
+            )
+
+
+def _boxes(point: Point, axes: Any) -> list[Any]:
+    """Return the boxes in pixels (left, bottom, right, top) that the bars of a point fill, with its marker."""
+    (x, y), diversity, quality = (point.diversity.value, point.quality.value), point.diversity, point.quality
+    bars = [
+        [(diversity.low, y), (diversity.high, y)],
+        [(x, quality.low), (x, quality.high)],
+    ]
+    ends = [axes.transData.transform([end if math.isfinite(sum(end)) else (x, y) for end in bar]) for bar in bars]
+    return [(low[0] - MARKER, low[1] - MARKER, high[0] + MARKER, high[1] + MARKER) for low, high in ends]
+
+
+def _overlap(one: Any, other: Any) -> bool:
+    """Return whether two boxes (left, bottom, right, top) have a place in common."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _is_within(box: Any, frame: Any) -> bool:
+    return frame[0] <= box[0] and frame[1] <= box[1] and box[2] <= frame[2] and box[3] <= frame[3]
 
 
 def _calibration(report: Report, axes: Any, colours: Any) -> None:

@@ -31,7 +31,7 @@ class Report:
         temperatures (`list[float]`): Their temperatures.
         level (`float`): Level of the intervals.
         parts (`dict`): By `real` and `NAME_T<temperature>`: metrics with both ends of their intervals, the calibration
-            of the two-sample test, lengths in words and the texts.
+            of the two-sample test, lengths in words, the texts, and the prompts of the first ones if they have some.
         seconds (`float`): Of this call.
         device (`str`): Where the models ran.
         threads (`int`): Threads of torch.
@@ -109,7 +109,8 @@ def write_report(report: Report, folder: Path) -> None:
     """
     values = asdict(report)
     for part in values["parts"].values():
-        del part["texts"]
+        for name in ("texts", "prompts"):
+            part.pop(name, None)
     values["verdicts"] = {}
     for model, of_model in report.verdicts().items():
         values["verdicts"][model] = {
@@ -224,20 +225,28 @@ def markdown(report: Report) -> str:
     for title, part in [("real text", REAL), *((model, report.part_nearest_to_1(model)) for model in report.models)]:
         lines.append(f"**{escaped(title)}**")
         lines.append("")
-        lines += [f"- {escaped(text)}" for text in report.parts[part]["texts"][:NUM_SHOWN]]
+        lines += _samples(report.parts[part])
         lines.append("")
     lines += ["## How it was made", ""]
     if report.command:
         lines += [code(report.command), ""]
-    seconds = sum(part["seconds"] for part in report.parts.values())
+    seconds = sum(part["seconds"] + part.get("sampling_seconds", 0) for part in report.parts.values())
     memory = max(part["peak_memory_gib"] for part in report.parts.values())
     lines += [
-        f"{seconds / 60:.1f} minutes for all parts, {memory:.2f} GiB at most, on {escaped(report.device)} with "
-        f"{report.threads} threads; {', '.join(f'{name} {number}' for name, number in report.versions.items())}.",
+        f"{seconds / 60:.1f} minutes for all parts, the sampling among them, {memory:.2f} GiB at most, on "
+        f"{escaped(report.device)} with {report.threads} threads; "
+        f"{', '.join(f'{name} {number}' for name, number in report.versions.items())}.",
         "",
         fenced(json.dumps(report.settings, indent=1), "json"),
     ]
     return "\n".join(lines)
+
+
+def _samples(part: dict[str, Any]) -> list[str]:
+    """Return the first texts of a part as a list, each behind its prompt if it has one."""
+    texts = [escaped(text) for text in part["texts"][:NUM_SHOWN]]
+    prompts = [escaped(prompt) for prompt in part.get("prompts") or [""] * len(texts)]
+    return [f"- **{prompt}** {text}" if prompt else f"- {text}" for prompt, text in zip(prompts, texts, strict=False)]
 
 
 def _cell(interval: Interval | None) -> str:

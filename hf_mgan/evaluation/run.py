@@ -147,7 +147,7 @@ def evaluate_generator(
             made = _load_or_make(
                 folder / PARTS_FOLDER, one, partial(_compute, evaluated[name], samples, features, safety)
             )
-            parts[one] = {**made, **{key: samples[key] for key in ("texts", "tokens")}}
+            parts[one] = {**made, **{key: samples[key] for key in ("texts", "prompts", "tokens") if key in samples}}
             parts[one]["sampling_seconds"] = samples["seconds"]
             parts[one]["peak_memory_gib"] = max(made["peak_memory_gib"], samples["peak_memory_gib"])
             bar.update()
@@ -218,7 +218,12 @@ def _draw(model: EvaluatedModel, temperature: float, on_batch: Callable[[int], A
         # Its likelihoods are known up to a number per prompt, so they are left out. A refused text is an empty one.
         metrics = {"draws": exactly(guided.draws), "tokens_per_text": exactly(guided.tokens_per_text)}
         texts = model.shown([text or "" for text in guided.texts])
-        return {"metrics": _as_json(metrics), "tokens": sum(guided.tokens), "texts": texts}
+        return {
+            "metrics": _as_json(metrics),
+            "tokens": sum(guided.tokens),
+            "texts": texts,
+            "prompts": model.shown_prompts,
+        }
     drawn = sample(
         model.generator,
         model.tokenizer,
@@ -236,7 +241,8 @@ def _draw(model: EvaluatedModel, temperature: float, on_batch: Callable[[int], A
         "draws": exactly(1.0),
         "tokens_per_text": exactly(tokens / len(drawn.texts)),
     }
-    return {"metrics": _as_json(metrics), "tokens": tokens, "texts": model.shown(drawn.texts)}
+    texts = model.shown(drawn.texts)
+    return {"metrics": _as_json(metrics), "tokens": tokens, "texts": texts, "prompts": model.shown_prompts}
 
 
 def _compute_of_real(
@@ -247,6 +253,7 @@ def _compute_of_real(
     return {
         **_as_part(_text_metrics(model, texts, model.further_prompts, features, safety, None), {}),
         "texts": texts,
+        "prompts": model.further_shown_prompts,
     }
 
 

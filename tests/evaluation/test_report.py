@@ -177,7 +177,10 @@ def test_markdown_holds_all_sections():
     assert f"- **self-BLEU** (best where that of real text is): {METRICS['self_bleu'].explanation}." in written
     assert "- **MAUVE**" not in text
     assert "`hf-mgan evaluate --models start gan`" in written
-    assert "5.0 minutes for all parts, 1.50 GiB at most, on CPU, abc with 2 threads; torch 2.0." in written
+    assert (
+        "5.0 minutes for all parts, the sampling among them, 1.50 GiB at most, on CPU, abc with 2 threads; torch 2.0."
+        in written
+    )
     settings = text.split("```json\n")[1].split("```")[0]
     assert json.loads(settings) == report().settings
     assert "None" not in markdown(report(command=None))
@@ -190,6 +193,21 @@ def test_markdown_samples_are_the_first_ones():
     of_gan = text.split("**gan**\n\n")[1].split("\n\n")[0].splitlines()
     assert of_gan == ["- one&#10;two", "- text 0", "- text 1", "- text 2", "- text 3"]
     assert "**real text**\n\n- a dog sees\n- the cat\n" in text
+
+
+def test_markdown_minutes_are_those_of_sampling_too():
+    made = report()
+    for part in list(made.parts)[1:]:
+        made.parts[part]["sampling_seconds"] = 30.0
+    assert "7.0 minutes for all parts, the sampling among them" in markdown(made)
+
+
+def test_markdown_samples_stand_behind_their_prompts():
+    made = report()
+    made.parts["gan_T1"] |= {"texts": [" sees", "runs", "."], "prompts": ["a *dog*", "", "the cat"]}
+    text = markdown(made)
+    of_gan = text.split("**gan**\n\n")[1].split("\n\n")[0].splitlines()
+    assert of_gan == ["- **a \\*dog\\*** &#32;sees", "- runs", "- **the cat** ."]
 
 
 def refuse(constant):
@@ -247,7 +265,7 @@ def test_draw_shows_every_model_and_real_texts(tmp_path, monkeypatch):
     assert set(labels["frontier.png"]) == {"start", "gan", "real text"}
     assert labels["calibration.png"] == ["start", "gan"]
     assert labels["lengths.png"] == ["real text", "start", "gan"]
-    notes = [(note.get_text(), note.xy) for note in drawn["frontier.png"].texts]
+    notes = [(note.get_text(), note.xy) for note in drawn["frontier.png"].texts if note.get_text()]
     assert notes == [("T = 0.8", (0.3, 0.6)), ("T = 1", (0.1, 0.8)), ("T = 0.8", (0.2, 0.6)), ("T = 1", (0.05, 0.9))]
     assert drawn["frontier.png"].get_ylabel().startswith("C2ST AUC")
     calibration = drawn["calibration.png"].lines[1]
@@ -255,6 +273,30 @@ def test_draw_shows_every_model_and_real_texts(tmp_path, monkeypatch):
     bars = drawn["calibration.png"].collections[0].get_segments()
     expected = share_interval([True] * 3 + [False] * 7)  # of ten texts, three are real
     assert bars[0][:, 1].tolist() == pytest.approx([expected.low, expected.high])
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-4, 4e-3, 0.05])
+def test_labels_of_the_frontier_do_not_overlap(tmp_path, monkeypatch, apart):
+    """Three curves of five temperatures, on one another or near it."""
+    from matplotlib.figure import Figure
+
+    temperatures, drawn = [0.7, 0.8, 0.9, 1.0, 1.1], {}
+    parts = {"real": part(c2st_auc=interval(0.51, 0.04), self_bleu=interval(0.05, 0.01))}
+    for shift, model in enumerate(("start", "gan", "third")):
+        for step, temperature in enumerate(temperatures):
+            at = {
+                "c2st_auc": interval(0.6 + apart * (step + shift / 4), 0.01),
+                "self_bleu": [0.3 - apart * step, None, None],
+            }
+            parts[part_name(model, temperature)] = part(**at)
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: drawn.update({path.name: self.axes[0]}))
+    draw(report(parts=parts, models=["start", "gan", "third"], temperatures=temperatures), tmp_path)
+    axes = drawn["frontier.png"]
+    axes.figure.draw_without_rendering()
+    boxes = [note.get_window_extent() for note in axes.texts if note.get_text()]
+    assert len(boxes) == 15
+    assert not [(i, j) for i, one in enumerate(boxes) for j, other in enumerate(boxes[:i]) if one.overlaps(other)]
+    assert not any(box.overlaps(axes.get_legend().get_window_extent()) for box in boxes)
 
 
 def test_draw_names_the_extra_without_matplotlib(tmp_path, monkeypatch):

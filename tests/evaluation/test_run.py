@@ -430,6 +430,8 @@ def test_evaluate_data_with_prompts_brings_bleu(folders, tmp_path):
     assert part["metrics"]["real_nll"][0] == pytest.approx(nats_per_token(model, prompt_ids, ids, 0.9), abs=1e-5)
     assert report.parts["real"]["texts"] == [row["completion"] for row in further]
     assert "bleu" not in report.parts["real"]["metrics"]  # those texts have other prompts
+    assert part["prompts"] == [prompt.removeprefix("<s> ") for prompt in prompts[:5]]
+    assert report.parts["real"]["prompts"] == [row["prompt"].removeprefix("<s> ") for row in further[:5]]
 
 
 def test_evaluate_names_a_missing_package_first(folders, tmp_path, monkeypatch):
@@ -485,7 +487,8 @@ def test_evaluate_answers_conversations(folders, tmp_path):
         processing_classes={"start": tokenizer},
     )
     assert "bleu" in report.parts["start_T0.9"]["metrics"]
-    _, further = halves(talks, size=COUNT // 2)
+    first, further = halves(talks, size=COUNT // 2)
+    assert report.parts["start_T0.9"]["prompts"] == [talk[0]["content"] for talk in first[:5]]
     assert report.parts["real"]["texts"] == [talk[1]["content"] for talk in further]
 
 
