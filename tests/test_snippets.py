@@ -24,6 +24,7 @@ from transformers.trainer_callback import DefaultFlowCallback
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer
 from hf_mgan.cli.main import run
+from hf_mgan.cli.run_settings import save_settings
 
 from .conftest import VOCABULARY, bert_classifier, generators_tokenizer, texts, tokenizer_of_pairs
 
@@ -142,6 +143,7 @@ def trained(workplace):
     trainer.train()
     trainer.save_model()
     trainer.model.save_pretrained("out/warm_start")
+    save_settings("out", {"dataset_name": "your/dataset", "max_completion_length": 24})
     trainer._save_checkpoint(trainer.model, trial=None)
     return trainer
 

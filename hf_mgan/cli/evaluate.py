@@ -1,10 +1,11 @@
 """The subcommand `hf-mgan evaluate`: from flags to models, held-out text and the report."""
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 
+from ..data import TRANSLATION_TEMPLATE
 from ..decoding import DecodingConfig
 from ..decoding.settings import Method
 from ..evaluation import EvaluationConfig, GuidedModel, Report, evaluate_generator
@@ -15,7 +16,7 @@ from .data_files import split_of, splits_of
 
 WHICH_SPLIT = (
     "say with --dataset_test_split which one no model was trained on, and with --dataset_train_split which one they "
-    "were."
+    "were, or give held-out texts that are elsewhere with --eval_dataset_name."
 )
 
 
@@ -32,17 +33,19 @@ class EvaluateArguments(EvaluationConfig):
         method (`str`, *optional*, defaults to `"rejection"`): How they are guided; see [`~decoding.DecodingConfig`].
         threshold (`float`, *optional*, defaults to 0.0): See there.
         num_candidates (`int`, *optional*, defaults to 16): See there.
-        dataset_name (`str` or `list[str]`): Held-out texts: Hub id or folder of the dataset; or a `.json`, `.jsonl`,
-            `.csv`, `.tsv`, `.parquet` or `.txt` file, which may be compressed, several of them, or a glob.
+        dataset_name (`str` or `list[str]`, *optional*): As in training: Hub id or folder of the dataset; or a `.json`,
+            `.jsonl`, `.csv`, `.tsv`, `.parquet` or `.txt` file, which may be compressed, several of them, or a glob.
+            Files are all of `dataset_train_split`.
         dataset_config (`str`, *optional*): Its configuration.
+        dataset_train_split (`str`, *optional*, defaults to `"train"`): The split that the models were trained on, in
+            which copies are looked for.
         dataset_test_split (`str`, *optional*, defaults to `"test"`): The split that no model was trained on.
-        training_name (`str` or `list[str]`, *optional*): Where the training texts are: an id, a folder or files. By
-            default `dataset_name`, if it has the split.
-        dataset_train_split (`str`, *optional*, defaults to `"train"`): The split that they were trained on, in which
-            copies are looked for.
-        prompt_tokens (`list[int]`, *optional*, defaults to `[0, 0]`): As in training; see [`prepare_dataset`].
-        source_lang (`str`, *optional*): As in training.
-        target_lang (`str`, *optional*): As in training.
+        eval_dataset_name (`str` or `list[str]`, *optional*): Held-out texts that are not in `dataset_name`, as in
+            training. Files are all of `dataset_test_split`.
+        min_prompt_tokens, max_prompt_tokens (`int`, *optional*, defaults to 0): As in training; see
+            [`prepare_dataset`].
+        max_text_tokens (`int`, *optional*): As in training.
+        source_lang, target_lang, translation_template (`str`, *optional*): As in training.
         safety_gate_name_or_path (`str`, *optional*): Classifier behind the unsafe rate: Hub id, folder, or function as
             `module.function`.
         safety_gate_label (`str`, *optional*): Name or index of its label that means unsafe.
@@ -57,17 +60,20 @@ class EvaluateArguments(EvaluationConfig):
     threshold: float = field(default=0.0, metadata={"help": "c of rejection in nats."})
     num_candidates: int = field(default=16, metadata={"help": "Candidates per prompt; with rejection the most."})
     dataset_name: list[str] | None = field(
-        default=None, metadata={"help": "Hub id, folder, files or glob of held-out texts."}
+        default=None, metadata={"help": "Hub id, folder, files or glob of the dataset that was trained on."}
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
-    dataset_test_split: str = field(default="test", metadata={"help": "Split that no model was trained on."})
-    training_name: list[str] | None = field(
-        default=None, metadata={"help": "Hub id, folder, files or glob of training texts."}
-    )
     dataset_train_split: str = field(default="train", metadata={"help": "Split that copies are looked for in."})
-    prompt_tokens: list[int] = field(default_factory=lambda: [0, 0], metadata={"help": "As in training."})
+    dataset_test_split: str = field(default="test", metadata={"help": "Split that no model was trained on."})
+    eval_dataset_name: list[str] | None = field(
+        default=None, metadata={"help": "Hub id, folder, files or glob of held-out texts, if they are elsewhere."}
+    )
+    min_prompt_tokens: int = field(default=0, metadata={"help": "As in training."})
+    max_prompt_tokens: int = field(default=0, metadata={"help": "As in training."})
+    max_text_tokens: int | None = field(default=None, metadata={"help": "As in training."})
     source_lang: str | None = field(default=None, metadata={"help": "As in training."})
     target_lang: str | None = field(default=None, metadata={"help": "As in training."})
+    translation_template: str = field(default=TRANSLATION_TEMPLATE, metadata={"help": "As in training."})
     safety_gate_name_or_path: str | None = field(default=None, metadata={"help": "Classifier of the unsafe rate."})
     safety_gate_label: str | None = field(default=None, metadata={"help": "Its label that means unsafe."})
     safety_gate_threshold: float = field(default=0.5, metadata={"help": "P(unsafe) from which on a text is unsafe."})
@@ -88,29 +94,22 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
     """
     if not arguments.models:
         raise ValueError("There is no model: give --models with Hub ids or folders, such as before=ID after=FOLDER.")
-    if arguments.dataset_name is None:
-        raise ValueError("There is no held-out text: give --dataset_name, a Hub id, a folder or a file.")
-    if len(arguments.prompt_tokens) != 2:
-        raise ValueError(f"prompt_tokens are the least and the greatest number, got {arguments.prompt_tokens}.")
+    if arguments.dataset_name is None and arguments.eval_dataset_name is None:
+        raise ValueError(
+            "There is no held-out text: give --eval_dataset_name or --dataset_name, a Hub id, a folder or a file."
+        )
     arguments.check()
     guided_models(arguments)  # what is wrong with them is said before any data are loaded
-    name, split = arguments.dataset_name, arguments.dataset_train_split
-    data = splits_of(name, arguments.dataset_config, arguments.dataset_test_split)
-    held_out = split_of(data, name, arguments.dataset_test_split, WHICH_SPLIT)
-    training = None
-    if arguments.training_name is not None:
-        training = split_of(
-            splits_of(arguments.training_name, None, split), arguments.training_name, split, WHICH_SPLIT
-        )
-    elif split != arguments.dataset_test_split and (
-        split in data or split != EvaluateArguments.dataset_train_split  # one that is asked for has to be there
-    ):
-        training = split_of(data, name, split, WHICH_SPLIT)
-    prepare = {
-        "prompt_tokens": tuple(arguments.prompt_tokens),
+    held_out, training = evaluated_data(arguments)
+    prepare: dict[str, Any] = {
+        "prompt_tokens": (arguments.min_prompt_tokens, arguments.max_prompt_tokens),
         "source_lang": arguments.source_lang,
         "target_lang": arguments.target_lang,
     }
+    if arguments.max_text_tokens is not None:
+        prepare["max_text_tokens"] = arguments.max_text_tokens
+    if arguments.translation_template != TRANSLATION_TEMPLATE:
+        prepare["translation_template"] = arguments.translation_template
     safety = named_safety_gate(arguments)
     return evaluate_generator(
         guided_models(arguments),
@@ -121,6 +120,24 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
         prepare=prepare,
         command=command,
     )
+
+
+def evaluated_data(arguments: EvaluateArguments) -> tuple[Any, Any]:
+    """Return the held-out texts, and those that were trained on where they are known."""
+    train, test = arguments.dataset_train_split, arguments.dataset_test_split
+    name, elsewhere = arguments.dataset_name, arguments.eval_dataset_name
+    if elsewhere is not None:
+        held_out = split_of(splits_of(elsewhere, None, test), elsewhere, test, WHICH_SPLIT)
+        if name is None:
+            return held_out, None
+        return held_out, split_of(splits_of(name, arguments.dataset_config, train), name, train, WHICH_SPLIT)
+    assert name is not None
+    data = splits_of(name, arguments.dataset_config, train)
+    held_out = split_of(data, name, test, WHICH_SPLIT)
+    is_asked_for = train != EvaluateArguments.dataset_train_split  # and has to be there
+    if train == test or not (train in data or is_asked_for):  # what is held out was not trained on
+        return held_out, None
+    return held_out, split_of(data, name, train, WHICH_SPLIT)
 
 
 def guided_models(arguments: EvaluateArguments) -> dict[str, Model]:

@@ -21,7 +21,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file, find_adapter_config_file
 
 from ..checks import COUNT
-from ..data import prepare_dataset, start_of_sequence
+from ..data import TRANSLATION_TEMPLATE, prepare_dataset, start_of_sequence
 from ..decoding import DecodingConfig, GuidedSamples, guided_sample
 from ..discriminator import Discriminator
 from ..evaluation.guided_model import load_guide
@@ -57,10 +57,9 @@ class GenerateArguments(DecodingConfig):
             taken.
         dataset_config (`str`, *optional*): Its configuration.
         dataset_split (`str`, *optional*, defaults to `"test"`): Its split.
-        prompt_tokens (`list[int]`, *optional*, defaults to `[0, 0]`): For a column `text`, as in training; see
-            [`prepare_dataset`].
-        source_lang (`str`, *optional*): For a column `translation`, as in training.
-        target_lang (`str`, *optional*): As `source_lang`.
+        min_prompt_tokens, max_prompt_tokens (`int`, *optional*, defaults to 0): For a column `text`, as in training;
+            see [`prepare_dataset`].
+        source_lang, target_lang, translation_template (`str`, *optional*): For a column `translation`, as in training.
         num_texts (`int`, *optional*, defaults to 1): Texts per prompt.
         safety_gate_name_or_path (`str`, *optional*): Classifier of unsafe texts, of which none is returned: Hub id,
             folder, or function as `module.function`.
@@ -89,11 +88,13 @@ class GenerateArguments(DecodingConfig):
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
     dataset_split: str = field(default="test", metadata={"help": "Split of the dataset."})
-    prompt_tokens: list[int] = field(
-        default_factory=lambda: [0, 0], metadata={"help": "For a column `text`: least and most tokens of a prompt."}
-    )
+    min_prompt_tokens: int = field(default=0, metadata={"help": "For a column `text`: least tokens of a prompt."})
+    max_prompt_tokens: int = field(default=0, metadata={"help": "For a column `text`: most tokens of a prompt."})
     source_lang: str | None = field(default=None, metadata={"help": "For a column `translation`: as in training."})
     target_lang: str | None = field(default=None, metadata={"help": "For a column `translation`: as in training."})
+    translation_template: str = field(
+        default=TRANSLATION_TEMPLATE, metadata={"help": "For a column `translation`: as in training."}
+    )
     num_texts: int = field(default=1, metadata={"help": "Texts per prompt."})
     safety_gate_name_or_path: str | None = field(
         default=None, metadata={"help": "Classifier of unsafe texts: Hub id, folder, or `module.function`."}
@@ -153,8 +154,6 @@ def check_arguments(script: GenerateArguments) -> None:
     if len(given) > 1:
         raise ValueError(f"Prompts come from one place, got {' and '.join(given)}: give one of them.")
     COUNT("num_texts", script.num_texts)
-    if len(script.prompt_tokens) != 2:
-        raise ValueError(f"prompt_tokens are the least and the greatest number, got {script.prompt_tokens}.")
     if script.prompts_file is not None and not _is_standard_input(script):
         files_of(script.prompts_file)
     script.check()
@@ -255,9 +254,9 @@ def prompts_of(script: GenerateArguments, tokenizer: PreTrainedTokenizerBase) ->
         return [start_of_sequence(tokenizer)]
     if not len(rows):
         raise ValueError("There is no prompt in what was given: leave it out for texts without a prompt.")
-    least, most = script.prompt_tokens
-    languages = script.source_lang, script.target_lang
-    return list(cast(Dataset, prepare_dataset(rows, tokenizer, (least, most), *languages))["prompt"])
+    tokens = script.min_prompt_tokens, script.max_prompt_tokens
+    languages = script.source_lang, script.target_lang, script.translation_template
+    return list(cast(Dataset, prepare_dataset(rows, tokenizer, tokens, *languages))["prompt"])
 
 
 def _lines(lines: Any) -> Dataset:

@@ -19,6 +19,7 @@ from .evaluate import EvaluateArguments, evaluate
 from .generate import GenerateArguments, generate
 from .parser import Parser
 from .refusals import in_one_line, is_refusal
+from .run_settings import taken_from_runs
 from .sections import EVALUATE, GENERATE, TRAIN
 from .train import TrainArguments, train
 
@@ -60,7 +61,12 @@ def run(argv: Sequence[str] | None = None) -> None:
         (demo,) = Parser(command, DemoArguments).parse(words)
         run_demo(demo)
     elif command == "evaluate":
-        (chosen,) = Parser(command, EvaluateArguments, sections=EVALUATE).parse(words)
+        parser = Parser(command, EvaluateArguments, sections=EVALUATE)
+        taken = taken_from_runs(parser.given(words))
+        (chosen,) = parser.parse(words, taken.values)
+        chosen.models = taken.models or chosen.models
+        if taken.line is not None:
+            sys.stderr.write(f"{taken.line}\n")
         report = evaluate(chosen, f"hf-mgan {shlex.join(argv)}")
         lines = [table(report), *verdict_lines(report), f"The report is in {chosen.output_dir}/report.md."]
         sys.stdout.write("\n".join(lines) + "\n")
@@ -69,7 +75,9 @@ def run(argv: Sequence[str] | None = None) -> None:
         generate(script)
     else:
         types = (TrainArguments, AdversarialConfig, ModelConfig, DatasetMixtureConfig)
-        train(*Parser(command, *types, sections=TRAIN).parse(words))
+        parser = Parser(command, *types, sections=TRAIN)
+        script, args, model, mixture = parser.parse(words)
+        train(script, args, model, mixture, parser.given(words))
 
 
 def _version() -> str:

@@ -7,8 +7,7 @@ It takes [`TrainArguments`], [`AdversarialConfig`], TRL's `ModelConfig` (adapter
 import copy
 import gc
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -16,104 +15,35 @@ from transformers import AutoConfig, EarlyStoppingCallback
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
-    ScriptArguments,
     get_dataset,
     get_peft_config,
     get_quantization_config,
 )
 
-from ..checks import COUNT, INDEX, NOT_NEGATIVE, Check, Number, check_fields, optional
 from ..config import AdversarialConfig
 from ..evaluation.evaluator import GeneratorEvaluator
 from ..trainer import AdversarialTrainer
 from ..training.build import check_arguments
 from .arguments import check_alone, imported, named_safety_gate
 from .data_files import Splits, are_local, split_of, splits_of
+from .run_settings import save_settings
+from .train_arguments import TrainArguments
 from .warm_start import warm_started
 
 
 WHICH_SPLIT = (
     "say with --dataset_train_split which one to train on, with --dataset_test_split which one to evaluate on and to "
-    "calibrate the discriminator on; --eval_strategy no and --discriminator_final_steps 0 need none. A folder with a "
-    "file per split, such as train.jsonl and test.jsonl, is a dataset with both."
+    "calibrate the discriminator on; --eval_strategy no and --discriminator_final_steps 0 need none. Held-out texts "
+    "that are elsewhere go in as --eval_dataset_name."
 )
-SETTINGS: dict[str, Check] = {
-    "warm_start_steps": INDEX,
-    "warm_start_learning_rate": NOT_NEGATIVE,
-    "safety_gate_threshold": Number(above=0, most=1),
-    "evaluation_samples": optional(COUNT),
-    "early_stopping_patience": optional(COUNT),
-}
-
-
-@dataclass
-class TrainArguments(ScriptArguments):
-    """Arguments of `hf-mgan train` beside those of [`AdversarialConfig`] and of TRL.
-
-    Args:
-        dataset_name (`str` or `list[str]`, *optional*): Hub id or folder of the dataset; or a `.json`, `.jsonl`,
-            `.csv`, `.tsv`, `.parquet` or `.txt` file, which may be compressed, several of them, or a glob. Files are
-            all of `dataset_train_split`.
-        discriminator_name_or_path (`str`): Hub id or folder of the discriminator.
-        reward_funcs (`list[str]`, *optional*): Further rewards: Hub ids of classifiers, or functions as
-            `module.function`.
-        warm_start_steps (`int`, *optional*, defaults to 0): Steps of supervised fine-tuning (TRL's `SFTTrainer`) on
-            the same data before adversarial training, with the same batch size, adapters and seed. What comes of it is
-            saved in `warm_start/` of `output_dir`.
-        warm_start_learning_rate (`float`, *optional*, defaults to 2e-4): Its learning rate.
-        safety_gate_name_or_path (`str`, *optional*): Tells unsafe completions, which then rank below every safe one of
-            their group: Hub id or folder of a classifier, or a function as `module.function`, from a list of
-            completions to their probabilities of being unsafe. No gate by default; see [`~safety.SafetyGate`].
-        safety_gate_label (`str`, *optional*): Name or index of the classifier's label that means unsafe. Needed where
-            it has several.
-        safety_gate_threshold (`float`, *optional*, defaults to 0.5): P(unsafe) in (0, 1] from which on a completion is
-            unsafe.
-        evaluation_samples (`int`, *optional*): Samples of the generator that every evaluation compares with as many
-            texts of the test split. None by default; see [`GeneratorEvaluator`].
-        evaluation_encoder (`str`, *optional*): Encoder for the C2ST on embeddings, MAUVE and the Frechet distance of
-            these samples, left out by default.
-        early_stopping_patience (`int`, *optional*): Evaluations in a row without an improvement of
-            `metric_for_best_model` after which training stops (transformers' `EarlyStoppingCallback`). Never by
-            default. Works with `load_best_model_at_end` and `greater_is_better`.
-    """
-
-    dataset_name: list[str] | None = field(  # type: ignore[assignment]  # wider than upstream's
-        default=None, metadata={"help": "Hub id, folder, files or glob of the dataset."}
-    )
-    discriminator_name_or_path: str = field(default="", metadata={"help": "Hub id or folder of the discriminator."})
-    reward_funcs: list[str] | None = field(
-        default=None, metadata={"help": "Further rewards: ids of classifiers, or functions as `module.function`."}
-    )
-    warm_start_steps: int = field(
-        default=0, metadata={"help": "Steps of supervised fine-tuning on the same data before adversarial training."}
-    )
-    warm_start_learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of the warm start."})
-    safety_gate_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Classifier of unsafe completions: Hub id, folder, or function as `module.function`."},
-    )
-    safety_gate_label: str | None = field(
-        default=None, metadata={"help": "Name or index of its label that means unsafe, where there are several."}
-    )
-    safety_gate_threshold: float = field(
-        default=0.5, metadata={"help": "P(unsafe) in (0, 1] from which on a completion is unsafe."}
-    )
-    evaluation_samples: int | None = field(
-        default=None, metadata={"help": "Samples that every evaluation compares with the test split."}
-    )
-    evaluation_encoder: str | None = field(
-        default=None, metadata={"help": "Encoder for their C2ST on embeddings, MAUVE and Frechet distance."}
-    )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Evaluations without a better metric_for_best_model until training stops."}
-    )
-
-    def __post_init__(self) -> None:
-        check_fields(self, SETTINGS)
 
 
 def train(
-    script: TrainArguments, args: AdversarialConfig, model: ModelConfig, mixture: DatasetMixtureConfig
+    script: TrainArguments,
+    args: AdversarialConfig,
+    model: ModelConfig,
+    mixture: DatasetMixtureConfig,
+    given: Mapping[str, Any] | None = None,
 ) -> AdversarialTrainer:
     """Train as the arguments say, save both models to `output_dir`, and push them if asked to.
 
@@ -123,6 +53,7 @@ def train(
         args ([`AdversarialConfig`]): Settings of adversarial training.
         model (`ModelConfig`): The generator, its adapters and its quantisation.
         mixture (`DatasetMixtureConfig`): A mixture of datasets in place of `dataset_name`.
+        given (`Mapping`, *optional*): What of all that was given, by name, to be written to a file of `output_dir`.
 
     Returns:
         [`AdversarialTrainer`]: After training.
@@ -133,21 +64,26 @@ def train(
     """
     check_models(script, model)
     data = load_splits(script, args, mixture)
-    given = trainer_arguments(script, args, model, data)
+    arguments = trainer_arguments(script, args, model, data)
+    settings = (args.output_dir, given or {}, script, args)
     if script.warm_start_steps > 0 and not args.resume_from_checkpoint:  # a checkpoint is past it
-        check_trainer(given)
-        peft_config = given["peft_config"]
-        given["model"], given["processing_class"] = warm_started(
+        check_trainer(arguments)
+        if args.process_index == 0:
+            save_settings(*settings)
+        peft_config = arguments["peft_config"]
+        arguments["model"], arguments["processing_class"] = warm_started(
             model,
             args,
-            given["train_dataset"],
+            arguments["train_dataset"],
             peft_config,
             steps=script.warm_start_steps,
             learning_rate=script.warm_start_learning_rate,
         )
         # The model is loaded and has its adapters.
-        given["quantization_config"] = given["peft_config"] = args.model_init_kwargs = None
-    trainer = AdversarialTrainer(**given)
+        arguments["quantization_config"] = arguments["peft_config"] = args.model_init_kwargs = None
+    trainer = AdversarialTrainer(**arguments)
+    if args.process_index == 0:
+        save_settings(*settings)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(args.output_dir)
     is_of_hub = script.dataset_name is not None and not are_local(script.dataset_name)
@@ -174,7 +110,12 @@ def check_models(script: TrainArguments, model: ModelConfig) -> None:
 
 def load_splits(script: TrainArguments, args: AdversarialConfig, mixture: DatasetMixtureConfig) -> Splits:
     """Load the dataset, and check that it has the splits to train on and to evaluate on."""
-    data = _loaded(script, mixture)
+    data, test = _loaded(script, mixture), script.dataset_test_split
+    if script.eval_dataset_name is not None:
+        if test == script.dataset_train_split:
+            raise ValueError(f"The split to train on and that to evaluate on are both called {test!r}: {WHICH_SPLIT}")
+        elsewhere = splits_of(script.eval_dataset_name, None, test, script.dataset_streaming)
+        data = {**data, test: split_of(elsewhere, script.eval_dataset_name, test, WHICH_SPLIT)}
     for split in [script.dataset_train_split, *([script.dataset_test_split] if needs_held_out(args) else [])]:
         split_of(data, script.dataset_name or "The data", split, WHICH_SPLIT)
     return data
@@ -257,12 +198,12 @@ def check_trainer(given: dict[str, Any]) -> None:
 
 def _evaluator(script: TrainArguments, args: AdversarialConfig, data: Splits) -> GeneratorEvaluator | None:
     """Make the evaluator of samples that the arguments ask for, if they do."""
-    check_alone(script, "evaluation_samples", ["evaluation_encoder"])
-    if script.evaluation_samples is None:
+    check_alone(script, "num_samples", ["encoder"])
+    if script.num_samples is None:
         return None
-    _check_evaluations_come(args, f"evaluation_samples={script.evaluation_samples}")
+    _check_evaluations_come(args, f"num_samples={script.num_samples}")
     held_out = data[script.dataset_test_split]
-    return GeneratorEvaluator(held_out, script.evaluation_samples, encoder=script.evaluation_encoder, seed=args.seed)
+    return GeneratorEvaluator(held_out, script.num_samples, encoder=script.encoder, seed=args.seed)
 
 
 def _early_stopping(script: TrainArguments, args: AdversarialConfig) -> list[EarlyStoppingCallback]:

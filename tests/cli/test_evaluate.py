@@ -20,8 +20,8 @@ from ..evaluation.conftest import new_generator, save
 
 SETTINGS = {
     "models": ["start", "gan=tuned"],
-    "dataset_name": "held_out.jsonl",
-    "training_name": "train.jsonl",
+    "eval_dataset_name": "held_out.jsonl",
+    "dataset_name": "train.jsonl",
     "output_dir": "out",
     "num_samples": 6,
     "temperatures": [0.9, 1.3],
@@ -105,7 +105,7 @@ def test_safety_gate_is_where_the_generators_are(workplace, monkeypatch, has_gpu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     arguments = EvaluateArguments(
         models=["start"],
-        dataset_name="held_out.jsonl",
+        eval_dataset_name="held_out.jsonl",
         safety_gate_name_or_path="my_rules.dogs",
     )
     assert evaluate_module.evaluate(arguments) == device
@@ -113,7 +113,19 @@ def test_safety_gate_is_where_the_generators_are(workplace, monkeypatch, has_gpu
 
 def test_yaml_file_says_the_same_and_flags_win(workplace, evaluated):
     (workplace / "evaluation.yaml").write_text(yaml.safe_dump({**SETTINGS, "temperatures": [0.9], "seed": 5}))
-    run(["evaluate", "--config", "evaluation.yaml", "--seed", "6", "--prompt_tokens", "1", "2"])
+    run(
+        [
+            "evaluate",
+            "--config",
+            "evaluation.yaml",
+            "--seed",
+            "6",
+            "--min_prompt_tokens",
+            "1",
+            "--max_prompt_tokens",
+            "2",
+        ]
+    )
     ((_, kwargs, report),) = evaluated
     assert report.settings["seed"] == 6
     assert report.models == ["start", "gan"]
@@ -126,7 +138,7 @@ def test_languages_of_the_training_are_those_of_the_prompts(workplace, evaluated
     pairs = [{"translation": {"de": a, "en": b}} for a, b in zip(texts(16, 3), texts(16, 4), strict=True)]
     (workplace / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     changes = {"source_lang": "en", "target_lang": "de", "models": ["start"], "temperatures": [1.0]}
-    run(flags(dataset_name="pairs.jsonl", training_name=None, max_completion_length=6, **changes))
+    run(flags(eval_dataset_name="pairs.jsonl", dataset_name=None, max_completion_length=6, **changes))
     report = evaluated[0][2]
     assert set(report.parts["real"]["texts"]) <= {pair["translation"]["de"] for pair in pairs}
     assert "copied_share" not in report.parts["real"]["metrics"]
@@ -142,17 +154,17 @@ def split_folder(workplace, *names):
     [
         (["test", "train"], {}, texts(16, 1)),
         (["test"], {}, None),
-        (["test", "train"], {"training_name": "train.jsonl"}, texts(16, 2)),
+        (["test", "train"], {"eval_dataset_name": "held_out.jsonl", "dataset_name": "train.jsonl"}, texts(16, 2)),
         (["test", "validation"], {"dataset_train_split": "validation"}, texts(16, 1)),
         (["train", "validation"], {"dataset_test_split": "train"}, None),  # what is held out was not trained on
-        (["test", "train"], {"dataset_name": "held_out.jsonl"}, None),
+        (["test", "train"], {"eval_dataset_name": "held_out.jsonl", "dataset_name": None}, None),
     ],
 )
 def test_training_texts_are_those_of_the_dataset_or_named(workplace, monkeypatch, splits, changes, expected):
     split_folder(workplace, *splits)
     given = []
     monkeypatch.setattr(evaluate_module, "evaluate_generator", lambda *_, training, **__: given.append(training))
-    settings = {"dataset_name": "data", "training_name": None, **changes}
+    settings = {"dataset_name": "data", "eval_dataset_name": None, **changes}
     arguments = EvaluateArguments(**{**SETTINGS, **settings})
     evaluate(arguments)
     assert (None if given[0] is None else given[0]["text"]) == expected
@@ -160,7 +172,7 @@ def test_training_texts_are_those_of_the_dataset_or_named(workplace, monkeypatch
 
 def test_held_out_texts_are_those_of_the_test_split(workplace, evaluated):
     split_folder(workplace, "train", "test", "validation")
-    run(flags(dataset_name="data", training_name=None, models=["start"], dataset_test_split="validation"))
+    run(flags(dataset_name="data", eval_dataset_name=None, models=["start"], dataset_test_split="validation"))
     assert evaluated[0][0][1]["text"] == texts(16, 2)
 
 
@@ -168,15 +180,17 @@ def test_held_out_texts_are_those_of_the_test_split(workplace, evaluated):
     ("changes", "message"),
     [
         ({"models": None}, "give --models"),
-        ({"dataset_name": None}, "give --dataset_name"),
-        ({"dataset_name": "data", "dataset_test_split": "held_out"}, "no 'held_out': .* --dataset_test_split"),
-        ({"dataset_name": "data", "dataset_test_split": "test"}, "--dataset_test_split"),
+        ({"dataset_name": None, "eval_dataset_name": None}, "give --eval_dataset_name"),
         (
-            {"dataset_test_split": "test", "training_name": None, "dataset_train_split": "learnt"},
-            "^held_out.jsonl .*'learnt'.* --dataset_train_split",
+            {"dataset_name": "data", "eval_dataset_name": None, "dataset_test_split": "held_out"},
+            "no 'held_out': .* --dataset_test_split",
         ),
-        ({"training_name": "data", "dataset_train_split": "learnt"}, "^data .*'learnt'.* --dataset_train_split"),
-        ({"prompt_tokens": [1]}, r"prompt_tokens .* got \[1\]"),
+        ({"dataset_name": "data", "eval_dataset_name": None}, "--dataset_test_split"),
+        (
+            {"eval_dataset_name": None},
+            r"^train\.jsonl has the splits \['train'\] and no 'test': .* --eval_dataset_name",
+        ),
+        ({"dataset_name": "data", "dataset_train_split": "learnt"}, "^data .*'learnt'.* --dataset_train_split"),
         ({"num_samples": 2}, "num_samples .* got 2"),
         ({"temperatures": [0.0]}, "temperatures"),
         ({"safety_gate_threshold": 0.4}, "safety_gate_threshold=0.4"),

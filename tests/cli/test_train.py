@@ -54,7 +54,7 @@ STOPS = {
     "metric_for_best_model": "generator/real_nll",
     "greater_is_better": False,
 }
-SAMPLES = {"dataset_name": "with_test_split", "eval_strategy": "steps", "eval_steps": 1, "evaluation_samples": 24}
+SAMPLES = {"dataset_name": "with_test_split", "eval_strategy": "steps", "eval_steps": 1, "num_samples": 24}
 
 
 def flags(**changes):
@@ -234,8 +234,8 @@ def test_early_stopping_patience_adds_the_callback(given):
     assert args.load_best_model_at_end
 
 
-def test_evaluation_samples_make_the_evaluator(given):
-    run(flags(**SAMPLES, evaluation_encoder="discriminator", seed=4))
+def test_num_samples_make_the_evaluator(given):
+    run(flags(**SAMPLES, encoder="discriminator", seed=4))
     call = given[0]
     evaluator = call["evaluator"]
     assert (evaluator.num_samples, evaluator.encoder, evaluator.seed) == (24, "discriminator", 4)
@@ -321,7 +321,7 @@ def test_resumed_run_goes_on_from_its_warm_start(workplace, trained, request):
 def test_samples_are_evaluated_and_can_stop_training(trained):
     """A generator that does not move writes the same samples: one evaluation is the best, one more is not."""
     stops = {**STOPS, "early_stopping_patience": 1, "metric_for_best_model": "samples/c2st_auc"}
-    run(flags(**{**stops, **SAMPLES}, **GATE, evaluation_encoder="discriminator", learning_rate=0.0, max_steps=4))
+    run(flags(**{**stops, **SAMPLES}, **GATE, encoder="discriminator", learning_rate=0.0, max_steps=4))
     (trainer,) = trained
     assert trainer.state.global_step == 2
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
@@ -367,10 +367,10 @@ REFUSED = {
     "stops without metric": ({**STOPS, "metric_for_best_model": None}, "metric_for_best_model='loss'"),
     "stops at once": ({**STOPS, "early_stopping_patience": 0}, "early_stopping_patience .* got 0"),
     "stops by D": ({**STOPS, "metric_for_best_model": "discriminator/accuracy"}, "metric_for_best_model"),
-    "samples without evaluation": ({**SAMPLES, "eval_strategy": "no"}, "evaluation_samples=24 .* --eval_strategy"),
-    "encoder without samples": ({"evaluation_encoder": "x"}, "evaluation_encoder='x' .* evaluation_samples"),
-    "few texts": ({**SAMPLES, "evaluation_samples": 25}, "25 samples"),
-    "few samples": ({**SAMPLES, "evaluation_samples": 8}, "num_samples .* got 8"),
+    "samples without evaluation": ({**SAMPLES, "eval_strategy": "no"}, "num_samples=24 .* --eval_strategy"),
+    "encoder without samples": ({"encoder": "x"}, "encoder='x' .* num_samples"),
+    "few texts": ({**SAMPLES, "num_samples": 25}, "25 samples"),
+    "few samples": ({**SAMPLES, "num_samples": 8}, "num_samples .* got 8"),
     "best read the wrong way": (
         {**SAMPLES, "save_strategy": "best", "metric_for_best_model": "samples/c2st_auc", "greater_is_better": True},
         "greater_is_better=False",
