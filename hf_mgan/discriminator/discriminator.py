@@ -19,6 +19,7 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ..checks import COUNT, FLAG, LABEL, Check, Choice, Instance, Number, checked, optional
 from ..models import (
@@ -32,12 +33,14 @@ from ..models import (
 from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED, logit_penalty
 from .activation_checkpointing import checkpoint_activations
 from .calibration import CALIBRATION_FILE, Calibration, saved_calibration
+from .card import discriminator_card
 from .encoding import TextEncoder
 from .loading import (
     bring_to_float32,
     checked_classifier,
     label_index,
     load_classifier,
+    name_labels,
     prepare_quantised_training,
 )
 from .optimization import make_optimizer
@@ -142,6 +145,7 @@ class Discriminator:
         bring_to_float32(model)
         self.model = model.eval()
         self.label = label_index(base.config, label, "discriminator_label", "real text", hint=NEW_HEAD)
+        name_labels(base.config, self.label)
         self.loss: Callable[..., Tensor] = LOSSES[loss]
         if regularization.label_smoothing:
             self.loss = partial(self.loss, label_smoothing=regularization.label_smoothing)
@@ -226,14 +230,18 @@ class Discriminator:
         loaded.calibration = calibration
         return loaded
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write model (or adapters), tokenizer and calibration, if there is one, as an ordinary Hub folder.
+    def save_pretrained(self, save_directory: str | Path, repo_id: str | None = None) -> None:
+        """Write model (or adapters), tokenizer, card and calibration, if there is one, as an ordinary Hub folder.
 
         Args:
             save_directory (`str` or `Path`): `AutoModelForSequenceClassification` loads it, or PEFT where there are
                 adapters.
+            repo_id (`str`, *optional*): The repository whose `discriminator/` it becomes, for the card.
         """
         self.model.save_pretrained(str(save_directory))
+        if not isinstance(self.model, PeftModel):
+            (Path(save_directory) / ADAPTER_CONFIG_NAME).unlink(missing_ok=True)  # it would be loaded in their place
+        (Path(save_directory) / "README.md").write_text(discriminator_card(self, repo_id), encoding="utf-8")
         self._encoder.saved_processing_class().save_pretrained(save_directory)
         if self.calibration is not None:
             self.calibration.save(save_directory)

@@ -1,6 +1,7 @@
 """Loading a classifier as a discriminator: fresh heads, labels, adapters and quantisation."""
 
 import copy
+import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, cast
 
@@ -179,9 +180,25 @@ def label_index(config: Any, label: str | int | None, argument: str, meaning: st
         )
     if label in names:
         return names.index(str(label))
-    if str(label).isdecimal() and int(label) < len(names):
-        return int(label)
+    number = re.fullmatch(r"(?:LABEL_)?(\d+)", str(label))  # a saved classifier may have got better names since
+    if number and int(number[1]) < len(names):
+        return int(number[1])
     raise ValueError(f"{argument} is {label!r}, and the classifier has the labels {names}. Give a name or an index.")
+
+
+def name_labels(config: Any, label: int) -> None:
+    """Name the label that means real text, and of two the other, where they are called LABEL_0 and so on.
+
+    Args:
+        config (`PreTrainedConfig`): The classifier's configuration; changed.
+        label (`int`): Index of the label that means real text.
+    """
+    names = {index: f"LABEL_{index}" for index in range(config.num_labels)}
+    if dict(config.id2label) != names:
+        return
+    others = dict.fromkeys(names, "generated") if len(names) == 2 else names
+    config.id2label = {**others, label: "real"}
+    config.label2id = {name: index for index, name in config.id2label.items()}
 
 
 def with_adapters(model: PreTrainedModel, peft_config: PeftConfig, fresh: Collection[str] = ()) -> PeftModel:

@@ -248,3 +248,38 @@ def test_tokens_without_an_embedding_are_refused(pair_tokenizer):
     pair_tokenizer.add_tokens(["new"])
     with pytest.raises(ValueError, match=r"discriminator's tokenizer.*'new'.*resize_token_embeddings"):
         Discriminator(bert_classifier(), pair_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "label", "names"),
+    [
+        (1, None, ["real"]),
+        (2, 1, ["generated", "real"]),
+        (2, "LABEL_0", ["real", "generated"]),
+        (3, 2, ["LABEL_0", "LABEL_1", "real"]),
+    ],
+)
+def test_labels_say_what_they_mean(pair_tokenizer, tmp_path, num_labels, label, names):
+    discriminator = Discriminator(bert_classifier(num_labels=num_labels), pair_tokenizer, label=label)
+    discriminator.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert [loaded.config.id2label[at] for at in range(num_labels)] == names
+    again = Discriminator.from_pretrained(tmp_path, label=label)  # as a script names it that is run again
+    assert again.label == discriminator.label
+    assert again.model.config.label2id["real"] == again.label
+
+
+def test_labels_that_have_names_keep_them(pair_tokenizer):
+    model = bert_classifier(num_labels=2)
+    model.config.id2label = {0: "machine", 1: "human"}
+    Discriminator(model, pair_tokenizer, label="human")
+    assert model.config.id2label == {0: "machine", 1: "human"}
+
+
+def test_adapters_of_an_earlier_save_are_not_loaded(pair_tokenizer, tmp_path):
+    config = LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS")
+    bert_classifier().save_pretrained(tmp_path / "base")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    Discriminator(get_peft_model(model, config), pair_tokenizer).save_pretrained(tmp_path / "saved")
+    Discriminator(bert_classifier(seed=2), pair_tokenizer).save_pretrained(tmp_path / "saved")
+    assert type(Discriminator.from_pretrained(tmp_path / "saved").model).__name__ == "BertForSequenceClassification"
