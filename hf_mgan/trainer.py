@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from datasets import Dataset, IterableDataset
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, ModelCard
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,18 +24,21 @@ from transformers.trainer_utils import EvalLoopOutput, HubStrategy, SaveStrategy
 from transformers.utils.hub import PushInProgress
 
 from .config import AdversarialConfig
-from .data import RealSampler
+from .data import RealSampler, start_of_sequence
 from .data.prompts import without_added_end
 from .discriminator import Calibration, prepare_quantised_training
+from .discriminator.card import discriminator_card, source_of
 from .discriminator.discriminator import TRAINING_STATE_FILE
 from .models import check_saved_weights
+from .safety import GATE
 from .training.build import build, check_reward_names
+from .training.card_metrics import safety_section
 from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_kept, model_folder, naming
 from .training.final_updates import FinalUpdates, fit_discriminator
 from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
 from .training.generation import end_completions, generate_without_cache, prompts_apart, unwrapped_generator
 from .training.hub import client, make_repository, push_checkpoint, push_run
-from .training.model_card import PAPER, TAG_NAMES, extend_model_card
+from .training.model_card import CARD_FILE, PAPER, TAG_NAMES, RunFacts, first_samples, may_be_replaced, model_card
 from .training.positions import count_positions_by_mask
 from .training.real_text_loss import NLL, TOKENS, num_real_tokens, real_text_batch, real_text_nll, weighted_by_tokens
 from .training.resumable import ResumableTrainer
@@ -137,6 +140,7 @@ class AdversarialTrainer(ResumableTrainer):
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         parts = build(given, is_training=lambda: self.model.training)
         self._hub, self._repo_id = client(), parts.repo_id
+        self.dataset_name: str | list[str] | None = None
         self.push_in_progress = None
         super().__init__(**parts.for_trl)
         self.args.reward_weights = parts.reward_weights  # TRL has read those of all rewards
@@ -369,9 +373,14 @@ class AdversarialTrainer(ResumableTrainer):
         check_finite("discriminator", self.discriminator.model)
         if not self._is_aside:
             self._finish_current_push()  # which reads what is about to be written
+        folder = output_dir or self.args.output_dir
+        card = Path(folder) / CARD_FILE
+        writes_card = self.args.should_save and may_be_replaced(card)
         super().save_model(output_dir, _internal_call=True)  # all is saved before anything is pushed
         if self.args.should_save:
-            self.discriminator.save_pretrained(model_folder(output_dir or self.args.output_dir))
+            self.discriminator.save_pretrained(model_folder(folder), self.hub_model_id)
+        if writes_card:  # in place of the blank one of PEFT
+            card.write_text(model_card(self._facts(), datasets=self.dataset_name), "utf-8")
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub("Model save")
 
@@ -478,7 +487,51 @@ class AdversarialTrainer(ResumableTrainer):
     def create_model_card(  # type: ignore[override]
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
-        """Write TRL's card with a section on the discriminator."""
+        """Write the card of both models, and that of the discriminator where it is saved.
+
+        Args:
+            model_name (`str`, *optional*): What the model is called; by default as its repository or folder.
+            dataset_name (`str` or `list[str]`, *optional*): What the data are called; `dataset_name` of the trainer by
+                default. Ids of the Hub become metadata.
+            tags (`str` or `list[str]`, *optional*): Further tags.
+        """
         super().create_model_card(model_name, dataset_name, tags)
-        if self.is_world_process_zero():
-            extend_model_card(self.args, self.discriminator, self.state.log_history, self.hub_model_id)
+        if not self.is_world_process_zero():
+            return
+        self.dataset_name = dataset_name or self.dataset_name
+        path = Path(self.args.output_dir) / CARD_FILE
+        of_trl = ModelCard.load(path)  # has the tags and the badges of trackers
+        own_tags = sorted(of_trl.data.tags or [])
+        path.write_text(model_card(self._facts(), model_name, self.dataset_name, own_tags, of_trl.text), "utf-8")
+        if (of_discriminator := model_folder(self.args.output_dir) / CARD_FILE).exists():
+            of_discriminator.write_text(discriminator_card(self.discriminator, self.hub_model_id), "utf-8")
+
+    def _facts(self) -> RunFacts:
+        """Return what a card tells of this run."""
+        prompts = list(self._logs["prompt"])
+        samples = first_samples(prompts, list(self._logs["completion"]), self._tokenizer)
+        if not prompts and isinstance(self.train_dataset, Dataset):
+            prompts = [self.train_dataset[0]["prompt"]]
+        safety = ""
+        if self._safety is not None:
+            gate = self._safety.gate
+            unsafe = gate.is_unsafe(*map(list, zip(*samples, strict=True))).tolist() if samples else []
+            samples = [sample for sample, is_unsafe in zip(samples, unsafe, strict=True) if not is_unsafe]
+            of_gate = "a function" if gate.model is None else source_of(gate.model)
+            safety = safety_section(self.state.log_history, of_gate, gate.threshold, sum(unsafe))
+        weights = dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=False))
+        return RunFacts(
+            args=self.args,
+            generator=self.accelerator.unwrap_model(self.model),
+            tokenizer=self._tokenizer,
+            discriminator=self.discriminator,
+            log=self.state.log_history,
+            steps=self.state.global_step,
+            processes=self.accelerator.num_processes,
+            prompt=prompts[0] if prompts else start_of_sequence(self._tokenizer),
+            repo_id=self.hub_model_id,
+            num_rows=self._num_rows(),
+            rewards={name: weight for name, weight in weights.items() if name not in (NAME, GATE)},
+            samples=samples,
+            safety=safety,
+        )

@@ -151,19 +151,31 @@ def test_model_card_shows_names(make_trainer, tmp_path, name):
     card = ModelCard.load(path)
     front = yaml.safe_load(path.read_text().split("\n---\n")[0].removeprefix("---\n"))
     for data in (card.data.to_dict(), front):
-        assert (data["model_name"], data["base_model"], data["datasets"]) == (name, name, name)
+        assert not {"base_model", "datasets"} & set(data)  # which no such name can be the id of
         assert name in data["tags"]
     tokens = parse(card.text)
     headings = inlines(tokens, "heading_open")
-    assert headings[0] == f"Model Card for {name}"
-    sections = ["Quick start", "The discriminator", "Sampling with both models", "Training procedure"]
-    assert headings[1:5] == sections
+    assert headings[:4] == [name, "Quick start", "The discriminator", "Sampling with both models"]
     assert inlines(tokens, "td_open")[:2] == ["discriminator", name]
     first = next(token for token in tokens if token.type == "inline" and "fine-tuned version" in token.content)
-    assert text_of(first).count(f"<<link_open>>{name}<<link_close>>") == 2
+    assert text_of(first).startswith(f"A fine-tuned version of {name} on {name}, trained")
     blocks = {token.info: token.content for token in tokens if token.type == "fence"}
     command = shlex.split(blocks["bash"])
     assert command[command.index("--model") + 1] == name.replace("\r\n", "\n")  # as in every block of code
     assert json.loads(command[command.index("--generation_kwargs") + 1]) == kwargs
     for block in (token for token in tokens if token.type == "fence" and token.info == "python"):
         compile(block.content, "card", "exec")
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_model_card_shows_prompts_and_samples(make_trainer, tmp_path, name):
+    trainer = make_trainer()
+    trainer._logs["prompt"].extend([name, "cat"])  # the tokenizer knows few of the first ones
+    trainer._logs["completion"].extend([name, "c"])
+    trainer.create_model_card()
+    tokens = parse(ModelCard.load(tmp_path / "out" / "README.md").text)
+    shown = [token.content.removesuffix("\n") for token in tokens if token.type == "fence" and token.info == "text"]
+    assert shown[-3:] == [name.replace("\r\n", "\n"), "cat", "c"]
+    for block in (token for token in tokens if token.type == "fence" and token.info == "python"):
+        compile(block.content, "card", "exec")
+    assert inlines(tokens, "heading_open")[4:6] == ["Samples", "Training procedure"]

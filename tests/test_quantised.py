@@ -1,5 +1,6 @@
 import pytest
 import torch
+from huggingface_hub.repocard import metadata_load
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 
@@ -7,6 +8,7 @@ from hf_mgan import AdversarialTrainer
 from hf_mgan.discriminator import prepare_quantised_training
 
 from .decoding.conftest import calibration
+from .hub_server import metadata_faults
 
 
 pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
@@ -62,6 +64,12 @@ def test_quantised_models_train_and_load_again(
 
     trainer.create_model_card()
     card = (tmp_path / "out" / "README.md").read_text()
+    assert metadata_faults(card) == []
+    assert card.count("its base in 4 bits") == 2  # that of each model
+    assert metadata_load(tmp_path / "out" / "README.md")["library_name"] == "peft"
+    scope = {}
+    exec(card.split("## Quick start")[1].split("```python")[1].split("```")[0], scope)
+    assert scope["generator"].is_loaded_in_4bit
     scope = {}
     exec(card.split("## The discriminator")[1].split("```python")[1].split("```")[0], scope)
     loaded = scope["discriminator"]

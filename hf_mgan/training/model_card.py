@@ -1,21 +1,32 @@
-"""The model card: TRL's own, with tags and paper of adversarial training, and a section on the discriminator."""
+"""The model card of both models: what they are, how to use them, and how they were made.
 
-import json
-import shlex
-from dataclasses import asdict
+In: what a trainer knows of its run. Out: Markdown with the metadata that the Hub reads. TRL's card is written for a
+chat model with weights of its own; of it remain the tags and the badges of trackers.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from huggingface_hub import ModelCard
-from peft import PeftModel
-from transformers import BitsAndBytesConfig
+from huggingface_hub import ModelCard, ModelCardData
+from peft import LoraConfig, PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import AdversarialConfig
-from ..discriminator import Calibration, Discriminator
+from ..data.prompts import Text, as_prompts, plain_text
+from ..discriminator import Discriminator
+from ..discriminator.card import is_hub_id, loading_lines, quantisation_of, source_of
 from ..markdown import code, escaped, fenced
+from .card_code import guided_sampling, quick_start
+from .card_metrics import OF_DISCRIMINATOR, curves, eval_results, evaluation_table, last_metrics
 
 
+CARD_FILE = "README.md"
 TAG_NAMES = ["trl", "hf-mgan", "gan"]
 PAPER = {
     "title": "Generative Adversarial Networks",
@@ -30,11 +41,21 @@ PAPER = {
         "}"
     ),
 }
-SECTION = """## The discriminator
+CARD = """---
+{metadata}
+---
 
-This generator was trained adversarially with `hf_mgan` against a discriminator, a sequence
-classifier that learnt at the same time to tell its completions from real text, and gave its reward. The discriminator
-is saved beside it, in `discriminator/`.
+# {name}
+
+{what} trained adversarially with `hf_mgan`: against a discriminator, a sequence classifier that learnt at the same
+time to tell its texts from real ones, and gave its reward. **Both models are here**: the generator at the root, the
+discriminator in `discriminator/`.
+{badges}
+## Quick start
+
+{quick_start}
+{adapters}
+## The discriminator
 
 | | |
 |---|---|
@@ -44,167 +65,294 @@ is saved beside it, in `discriminator/`.
 {metrics}
 {load}
 
+### Sampling with both models
+
 {sampling}
+{sections}
+## Limits
+
+{limits}
+
+### Framework versions
+
+{versions}
+
+## Citations
+
+```bibtex
+{paper}
+
+{trl}
+```
 """
-CALIBRATED = """### Sampling with both models
+TRL = (
+    "@software{vonwerra2020trl,\n"
+    "    title   = {{TRL: Transformers Reinforcement Learning}},\n"
+    "    author  = {von Werra, Leandro and Belkada, Younes and Tunstall, Lewis and Beeching, Edward and Thrush, "
+    "Tristan and Lambert, Nathan and Huang, Shengyi and Rasul, Kashif and Gallou\u00e9dec, Quentin},\n"
+    "    license = {Apache-2.0},\n"
+    "    url     = {https://github.com/huggingface/trl},\n"
+    "    year    = {2020}\n"
+    "}"
+)
+LIMITS = [
+    "The generator writes what looks like its training data to one discriminator, and knows no more than its base "
+    "model and these data; nothing checks what it says.",
+    "A discriminator can be deceived: rewards and D(G(s)) of this run are no measure of quality. An evaluation by "
+    "something that it was not trained on is (`hf-mgan evaluate`).",
+    "The data and the base models hand on their biases and their licences. Name a licence before you share this "
+    "repository.",
+]
+SAMPLED = 4  # samples in a card
+LONGEST_SAMPLE = 1000  # characters
+HYPERPARAMETERS = [
+    *("learning_rate", "discriminator_learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("num_generations", "num_iterations", "max_completion_length", "temperature", "top_p", "top_k", "beta"),
+    *("loss_type", "scale_rewards", "discriminator_weight", "discriminator_steps", "discriminator_warmup_steps"),
+    *("discriminator_final_steps", "discriminator_replay_fraction", "discriminator_regularization"),
+    *("discriminator_update_gating", "real_text_coef", "min_prompt_tokens", "max_prompt_tokens", "optim"),
+    *("lr_scheduler_type", "seed", "bf16", "fp16"),
+]
+PACKAGES = ("hf_mgan", "trl", "transformers", "torch", "datasets", "tokenizers", "peft", "bitsandbytes")
 
-The discriminator corrects this generator at generation: it decides which of its texts are kept. It is calibrated for
-texts of at most {max_new_tokens} tokens, drawn at temperature {temperature:g}{further}.
 
-| on {num_texts} held-out texts of each side | |
-|---|---|
-| AUC, with its 95 % interval; 0.5 where it cannot tell them apart | {auc[0]:.3f} ({auc[1]:.3f} to {auc[2]:.3f}) |
-| loss in nats; log 2 = 0.693 where it cannot | {loss:.3f} |
-| calibration error, before and after | {uncalibrated_error:.3f}, {error:.3f} |
-
-{command}
-
-{sample}
-"""
-NOT_CALIBRATED = """### Sampling with both models
-
-The discriminator is not calibrated, so that its logit is no log-ratio of real to generated text. Training with
-`discriminator_final_steps` lets it catch up on the final generator and calibrates it; then `hf-mgan generate` samples
-with both models.
-"""
-SHOWN = {
-    "discriminator/real_prob": "D(x), mean probability it gives real text",
-    "discriminator/fake_prob": "D(G(s)), mean probability it gives generated text",
-    "discriminator/accuracy": "its accuracy on text it was not yet trained on",
-    "discriminator/value": "V(D, G) in nats; -log 4 = -1.386 where it cannot tell",
-}
-ANCHOR = "## Training procedure\n"
-
-
-def extend_model_card(
-    args: AdversarialConfig, discriminator: Discriminator, log_history: list[dict[str, Any]], hub_model_id: str | None
-) -> None:
-    """Add the section on the discriminator to the card that TRL wrote to `output_dir`.
+@dataclass(frozen=True)
+class RunFacts:
+    """What a card tells of a run.
 
     Args:
-        args ([`AdversarialConfig`]): The trainer's settings.
+        args ([`AdversarialConfig`]): The settings.
+        generator (`PreTrainedModel` or `PeftModel`): The generator.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
         discriminator ([`Discriminator`]): The discriminator.
-        log_history (`list[dict]`): The trainer's log; the last metrics of the discriminator are shown.
-        hub_model_id (`str`, *optional*): Where both models are pushed to.
+        log (`Sequence[dict]`): The trainer's log.
+        steps (`int`): Steps of the generator so far.
+        processes (`int`): How many processes have trained.
+        prompt (`str` or `list[dict]`): A prompt of the data.
+        repo_id (`str`, *optional*): Where both models are pushed to.
+        num_rows (`int`, *optional*): Rows of the training set; None for a stream.
+        rewards (`Mapping[str, float]`): Weight of each further reward, by its name.
+        samples (`Sequence[tuple[str, str]]`): Prompts and completions of the generator, not chosen.
+        safety (`str`): The section on safety, "" without a gate.
     """
-    path = Path(args.output_dir) / "README.md"
-    logged = [entry for entry in log_history if "discriminator/value" in entry]
-    metrics = logged[-1] if logged else {}
-    card = ModelCard.load(path)
-    card.text = _with_names_escaped(card, hub_model_id)
-    rows = "".join(f"| {meaning} | {metrics[name]:.3f} |\n" for name, meaning in SHOWN.items() if name in metrics)
-    section = SECTION.format(
-        discriminator=escaped(discriminator.model.config._name_or_path or "a model made in code"),
-        loss=args.discriminator_loss,
-        reward=args.discriminator_reward,
-        metrics=rows,
-        load=fenced(_loading_lines(discriminator, hub_model_id, args.output_dir), "python"),
-        sampling=_sampling_section(discriminator, hub_model_id, args.output_dir),
-    )
-    card.text = card.text.replace(f"\n{ANCHOR}", f"\n{section}{ANCHOR}", 1)
-    card.save(path)
+
+    args: AdversarialConfig
+    generator: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    discriminator: Discriminator
+    log: Sequence[dict[str, Any]]
+    steps: int
+    processes: int
+    prompt: Text
+    repo_id: str | None = None
+    num_rows: int | None = None
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    samples: Sequence[tuple[str, str]] = ()
+    safety: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the model is called where nobody says it."""
+        return (self.repo_id or "").rpartition("/")[2] or Path(self.args.output_dir).resolve().name
 
 
-def _with_names_escaped(card: ModelCard, hub_model_id: str | None) -> str:
-    """Return the text of TRL's card, whose template puts the names of models and dataset in as they are."""
-    data, text = card.data.to_dict(), card.text
-    name, base, dataset = (data.get(key) for key in ("model_name", "base_model", "datasets"))
-    changes = {f"# Model Card for {name}": f"# Model Card for {escaped(str(name))}"}
-    for linked, folder in ((base, ""), (dataset, "datasets/")):
-        link = f"https://huggingface.co/{folder}"
-        changes[f"[{linked}]({link}{linked})"] = f"[{escaped(str(linked))}]({link}{quote(str(linked))})"
-    changes[f'model="{hub_model_id}"'] = f"model={json.dumps(str(hub_model_id))}"
-    for written, right in changes.items():
-        text = text.replace(written, right, 1)
-    return text
+def may_be_replaced(path: Path) -> bool:
+    """Return whether a card is none of the user's: one of ours, the blank one of PEFT, or none at all."""
+    if not path.exists():
+        return True
+    card = ModelCard.load(path, ignore_metadata_errors=True)
+    return "hf-mgan" in (card.data.tags or []) or "[More Information Needed]" in card.text
 
 
-def _sampling_section(discriminator: Discriminator, hub_model_id: str | None, output_dir: str) -> str:
-    """Return how to sample with both models, and what the discriminator knows of held-out texts."""
-    calibration = discriminator.calibration
-    if calibration is None:
-        return NOT_CALIBRATED
-    further, flag = "", ""
-    if calibration.generation_kwargs:
-        given = json.dumps(calibration.generation_kwargs)
-        further, flag = f" with {code(given)}", f" --generation_kwargs {shlex.quote(given)}"
-    command = (
-        f"hf-mgan generate --model {shlex.quote(hub_model_id or output_dir)} "
-        f"--temperature {calibration.temperature:g} --max_new_tokens {calibration.max_new_tokens}{flag}"
-    )
-    sample = _sampling_lines(discriminator, calibration, hub_model_id, output_dir)
-    blocks = {"command": fenced(command, "bash"), "sample": fenced(sample, "python")}
-    return CALIBRATED.format(**asdict(calibration), further=further, **blocks)
+def first_samples(
+    prompts: Iterable[Text], completions: Iterable[Text], tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[str, str]]:
+    """Return the first completions of a batch as plain texts, of different prompts where it has several.
+
+    Args:
+        prompts (`Iterable[str or list[dict]]`): Its prompts.
+        completions (`Iterable[str or list[dict]]`): Its completions.
+        tokenizer (`PreTrainedTokenizerBase`): The generator's.
+
+    Returns:
+        `list[tuple[str, str]]`: Prompts, "" for the start of a text, and completions.
+    """
+    rows = list(zip(as_prompts(list(prompts), tokenizer), map(plain_text, completions), strict=True))
+    different = list({prompt: (prompt, completion) for prompt, completion in reversed(rows)}.values())[::-1]
+    return (different if len(different) > 1 else rows)[:SAMPLED]
 
 
-def _sampling_lines(
-    discriminator: Discriminator, calibration: Calibration, hub_model_id: str | None, output_dir: str
+def model_card(
+    run: RunFacts,
+    name: str | None = None,
+    datasets: str | Sequence[str] | None = None,
+    tags: Sequence[str] = (),
+    of_trl: str = "",
 ) -> str:
-    """Return the code that loads both models and samples with them."""
-    imports, before, extra = _quantisation_lines(discriminator)
-    folder = json.dumps(output_dir)
-    if hub_model_id is not None:
-        imports.insert(0, "from huggingface_hub import snapshot_download")
-        folder = f"snapshot_download({json.dumps(hub_model_id)})"
-    settings = f"temperature={calibration.temperature:g}, max_new_tokens={calibration.max_new_tokens}"
-    if calibration.generation_kwargs:
-        settings += f", generation_kwargs={calibration.generation_kwargs!r}"
-    return "\n".join(
-        [
-            "from hf_mgan import Discriminator",
-            "from hf_mgan.decoding import DecodingConfig, guided_sample",
-            *imports,
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            f"folder = {folder}",
-            *before,
-            "generator = AutoModelForCausalLM.from_pretrained(folder)  # with its adapters, if it has some",
-            "tokenizer = AutoTokenizer.from_pretrained(folder)",
-            f'discriminator = Discriminator.from_pretrained(folder + "/discriminator"{extra})',
-            'prompts = ["Once upon a time"]  # of the kind that it was trained on',
-            f"config = DecodingConfig({settings})",
-            "print(guided_sample(generator, tokenizer, discriminator, prompts, config).texts)",
-        ]
-    )
+    """Return the card.
 
+    Args:
+        run ([`RunFacts`]): What it tells.
+        name (`str`, *optional*): What the model is called; by default as its repository or folder.
+        datasets (`str` or `Sequence[str]`, *optional*): What the data are called; ids of the Hub become metadata.
+        tags (`Sequence[str]`, *optional*): Further tags.
+        of_trl (`str`, *optional*): The text of TRL's card, for the badges of trackers.
 
-def _quantisation_lines(discriminator: Discriminator) -> tuple[list[str], list[str], str]:
-    """Return imports, lines and an argument that quantise the model below the adapters as it was in training."""
-    quantisation = getattr(discriminator.model.config, "quantization_config", None)
-    if not isinstance(discriminator.model, PeftModel) or not isinstance(quantisation, BitsAndBytesConfig):
-        return [], [], ""
-    return (
-        ["from transformers import BitsAndBytesConfig"],
-        [f"quantization_config = BitsAndBytesConfig.from_dict({quantisation.to_diff_dict()})"],
-        ", quantization_config=quantization_config",
-    )
-
-
-def _loading_lines(discriminator: Discriminator, hub_model_id: str | None, output_dir: str) -> str:
-    """Return the code that loads the discriminator.
-
-    It names the folder rather than a `subfolder`: transformers looks for adapters at the root all the same and would
-    find the generator's, and PEFT looks for the base model in a subfolder of that name. PEFT saves no configuration,
-    so what this discriminator has in place of its base model's is said again, its quantisation included: with another
-    one it would be another function.
+    Returns:
+        `str`: Markdown with metadata.
     """
-    model, extra = discriminator.model, ""
-    imports: list[str] = []
-    before: list[str] = []
-    if isinstance(model, PeftModel):
-        loader = "AutoPeftModelForSequenceClassification"
-        imports.append(f"from peft import {loader}")
-        extra = f", num_labels={model.config.num_labels}, pad_token_id={discriminator.processing_class.pad_token_id}"
-        further, before, argument = _quantisation_lines(discriminator)
-        imports += further
-        extra += argument
-    else:
-        loader = "AutoModelForSequenceClassification"
-        imports.append(f"from transformers import {loader}")
-    if hub_model_id is None:
-        before.append(f"folder = {json.dumps(output_dir)}")
-    else:
-        imports.insert(0, "from huggingface_hub import snapshot_download")
-        before.append(f'folder = snapshot_download({json.dumps(hub_model_id)}, allow_patterns="discriminator/*")')
-    last = f'discriminator = {loader}.from_pretrained(folder + "/discriminator"{extra})'
-    return "\n".join([*imports, "", *before, last])
+    name = name or run.name
+    datasets = [datasets] if isinstance(datasets, str) else list(datasets or [])
+    source, sampling = run.repo_id or run.args.output_dir, sampling_of(run.args)
+    metrics = last_metrics(run.log)
+    rows = "".join(f"| {OF_DISCRIMINATOR[key]} | {value:.3f} |\n" for key, value in metrics.items())
+    badges = "".join(f"\n{line}\n" for line in re.findall(r"\[<img .*?\]\(.*?\)", of_trl))
+    sampler = guided_sampling(run.discriminator, run.tokenizer, run.prompt, run.repo_id, run.args.output_dir, sampling)
+    return CARD.format(
+        metadata=metadata_of(run, name, datasets, tags).to_yaml(),
+        name=escaped(name),
+        what=_what(run.generator, datasets),
+        badges=badges,
+        quick_start=fenced(quick_start(run.generator, run.tokenizer, run.prompt, source, sampling), "python"),
+        adapters=_on_a_folder(run.generator),
+        discriminator=_described(run.discriminator.model),
+        loss=run.args.discriminator_loss,
+        reward=run.args.discriminator_reward,
+        metrics=rows,
+        load=fenced(loading_lines(run.discriminator, run.repo_id, f"{run.args.output_dir}/discriminator"), "python"),
+        sampling=sampler,
+        sections="".join(f"\n## {title}\n\n{text}" for title, text in _sections(run, datasets).items() if text),
+        limits="".join(f"- {limit}\n" for limit in LIMITS).rstrip(),
+        versions=_versions(),
+        paper=PAPER["citation"],
+        trl=TRL,
+    )
+
+
+def metadata_of(run: RunFacts, name: str, datasets: Sequence[str], tags: Sequence[str]) -> ModelCardData:
+    """Return what the Hub reads of a card; only ids of the Hub are among it.
+
+    The base model of the discriminator stands beside that of the generator, and the relation is that of the generator,
+    since the Hub would take a model with several bases for a merge.
+    """
+    bases = [str(model.config._name_or_path) for model in (run.generator, run.discriminator.model)]
+    bases = list(dict.fromkeys(base for base in bases if is_hub_id(base)))
+    has_adapters = isinstance(run.generator, PeftModel)
+    on_hub = [dataset for dataset in datasets if is_hub_id(dataset)]
+    results = eval_results(run.log, on_hub)
+    relation = "adapter" if has_adapters else "finetune"
+    return ModelCardData(
+        base_model=bases[0] if len(bases) == 1 else bases or None,
+        base_model_relation=relation if bases else None,
+        datasets=on_hub or None,
+        library_name="peft" if has_adapters else "transformers",
+        pipeline_tag="text-generation",
+        tags=list(dict.fromkeys(["generated_from_trainer", *TAG_NAMES, *(["lora"] if has_adapters else []), *tags])),
+        model_name=name if results else None,
+        eval_results=results,
+    )
+
+
+def sampling_of(args: AdversarialConfig) -> dict[str, Any]:
+    """Return the arguments of `generate` with which the generator was sampled in training."""
+    given = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k or 0}
+    return {"max_new_tokens": args.max_completion_length, **given}
+
+
+def _what(generator: PreTrainedModel | PeftModel, datasets: Sequence[str]) -> str:
+    kind = "Adapters for" if isinstance(generator, PeftModel) else "A fine-tuned version of"
+    on = f" on {_linked(datasets)}," if datasets else ","
+    return f"{kind} {_described(generator)}{on}"
+
+
+def _described(model: PreTrainedModel | PeftModel) -> str:
+    """Return what a model was made from, and in which form it was trained."""
+    forms = [_adapters(model)] if isinstance(model, PeftModel) else []
+    if (quantisation := quantisation_of(model)) is not None:
+        forms.append("its base in 4 bits" if quantisation.load_in_4bit else "its base in 8 bits")
+    return source_of(model) + (f" ({', '.join(forms)})" if forms else "")
+
+
+def _adapters(model: PeftModel) -> str:
+    config = model.active_peft_config
+    if not isinstance(config, LoraConfig):
+        return "adapters"
+    return f"LoRA, r = {config.r}, alpha = {config.lora_alpha}"
+
+
+def _linked(datasets: Sequence[str]) -> str:
+    links = [
+        f"[{escaped(one)}](https://huggingface.co/datasets/{quote(one)})" if is_hub_id(one) else escaped(one)
+        for one in datasets
+    ]
+    return ", ".join(links)
+
+
+def _on_a_folder(generator: PreTrainedModel | PeftModel) -> str:
+    """Return a warning where adapters need a model that nobody else has."""
+    base = str(generator.config._name_or_path)
+    if not isinstance(generator, PeftModel) or is_hub_id(base):
+        return ""
+    return (
+        "\n> The adapters belong to a model that was loaded from a folder, and it is not in this repository. Whoever "
+        "loads them needs it in the same place; push that model too, and name it in `adapter_config.json`.\n"
+    )
+
+
+def _sections(run: RunFacts, datasets: Sequence[str]) -> dict[str, str]:
+    """Return the sections between use and limits, "" for one that has nothing to say."""
+    return {
+        "Samples": _samples(run),
+        "Evaluation": evaluation_table(run.log),
+        "Training procedure": _training(run, datasets),
+        "Safety": run.safety,
+    }
+
+
+def _samples(run: RunFacts) -> str:
+    if not run.samples:
+        return ""
+    shown = []
+    for prompt, completion in run.samples:
+        before = f"Prompt:\n\n{fenced(prompt[:LONGEST_SAMPLE], 'text')}\n\nCompletion:\n\n" if prompt else ""
+        shown.append(f"{before}{fenced(completion[:LONGEST_SAMPLE] or '(nothing)', 'text')}\n")
+    return (
+        f"The first {len(shown)} of the last batch that the generator wrote in this run, as they came, at most "
+        f"{LONGEST_SAMPLE} characters of each.\n\n" + "\n".join(shown)
+    )
+
+
+def _training(run: RunFacts, datasets: Sequence[str]) -> str:
+    args = run.args
+    data = _linked(datasets) if datasets else "not named"
+    rows = "a stream" if run.num_rows is None else f"{run.num_rows:,} rows"
+    prompts = "prompts and answers in a chat template" if not isinstance(run.prompt, str) else "plain text"
+    objective = (
+        "The generator and the discriminator play min max V(D, G) = E[log D(x)] + E[log(1 - D(G(s)))], x a real text "
+        "and s a prompt ([1406.2661](https://huggingface.co/papers/1406.2661)). The discriminator descends by the "
+        f"gradient of its loss `{args.discriminator_loss}`, the generator by policy gradient (TRL's GRPO), with the "
+        f"reward `{args.discriminator_reward}` of the discriminator's logit, weight {args.discriminator_weight:g}"
+    )
+    further = "".join(f", and {code(name)}, weight {weight:g}" for name, weight in run.rewards.items())
+    table = curves(run.log)
+    values = [getattr(args, name) for name in HYPERPARAMETERS]
+    settings = zip(
+        HYPERPARAMETERS, [value.value if isinstance(value, Enum) else value for value in values], strict=True
+    )
+    told = [f"| {name} | {code(str(value))} |\n" for name, value in settings if value not in (None, "", {})]
+    head = f"| steps of the generator | {run.steps:,} |\n| processes | {run.processes} |\n"
+    return (
+        f"{objective}{further}.\n\n### Data\n\n{data}: {rows}, {prompts}.\n\n"
+        f"### Hyperparameters\n\n| | |\n|---|---|\n{head}{''.join(told)}"
+        + (f"\n### Curves\n\n{table}" if table else "")
+    )
+
+
+def _versions() -> str:
+    lines = []
+    for package in PACKAGES:
+        try:
+            lines.append(f"- {package}: {version(package)}")
+        except PackageNotFoundError:  # an extra
+            continue
+    return "\n".join(lines)
