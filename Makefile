@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ARGS ?=
 
-.PHONY: help demo test check docs clean
+.PHONY: help demo test check docs dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -26,6 +26,11 @@ check: .venv/.test ## Lint, format, types and layers
 docs: .venv/.docs ## Build the documentation into docs/_build/html, warnings as errors
 	$(BIN)/sphinx-build -q -E -W -b html docs docs/_build/html
 
+dist: .venv/.dist ## Build wheel and sdist into dist/, and check what an index would show of them
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
 clean: ## Remove the environment and everything built
 	rm -rf .venv docs/_build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 
@@ -42,4 +47,8 @@ clean: ## Remove the environment and everything built
 
 .venv/.docs: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e ".[demo,docs]"
+	@touch $@
+
+.venv/.dist: .venv/.test
+	$(INSTALL) build twine
 	@touch $@
