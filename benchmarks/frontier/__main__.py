@@ -6,9 +6,9 @@
     python -m benchmarks.frontier --output OUT --publish   # committed results, page and picture
     python -m benchmarks.frontier --publish                # page and picture alone
 
-A generator is fine-tuned with adapters until its held-out loss no longer falls ("supervised"). For each seed a
-discriminator learns from the same texts against samples of it (`fit_discriminator`), is calibrated on held-out texts,
-and scores a pool of candidates that the generator draws at temperature 1. Each way to choose among them is a row:
+A generator is fine-tuned with adapters, for the number of epochs with the least held-out loss ("supervised"). For each
+seed a discriminator learns from the same texts against samples of it (`fit_discriminator`), is calibrated on held-out
+texts, and scores a pool of candidates that the generator draws at temperature 1. Each way to choose among them is a row:
 the generator alone, rejection at several numbers of draws per text kept, resampling and the best of four. Two more
 generators go on from the supervised one, each with a discriminator and rows of its own: "distilled" learns from texts
 that rejection has kept at two draws, "adversarial" is trained against the discriminator.
@@ -49,7 +49,9 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trained", nargs="+", default=list(GENERATORS), choices=GENERATORS, help="generators")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
-    parser.add_argument("--epochs", type=int, default=3, help="of the supervised generator, at most")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[1, 2], help="of supervised trainings, the best is kept"
+    )
     parser.add_argument("--steps", type=int, default=60, help="of adversarial training")
     parser.add_argument("--adversarial_batch_size", type=int, default=64, help="of adversarial training")
     parser.add_argument("--updates", type=int, default=600, help="of a discriminator at most, 32 texts of each kind")

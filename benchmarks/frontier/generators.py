@@ -4,14 +4,16 @@ In: a start and texts. Out: a folder with adapters and tokenizer, and what train
 """
 
 import argparse
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Watchdog, prepare_dataset
@@ -19,33 +21,54 @@ from hf_mgan import AdversarialConfig, AdversarialTrainer, Watchdog, prepare_dat
 
 BATCH_SIZE = 32
 EVALUATIONS = 3  # of supervised training, per epoch
-PATIENCE = 2  # evaluations of it without a lower loss
 LEARNING_RATE = 2e-4
 QUIET: dict[str, Any] = {"report_to": "none", "bf16": False, "use_cpu": not torch.cuda.is_available()}
 
 
 def supervise(
-    start: str | Path, folder: Path, texts: Dataset, validation: Dataset, epochs: int, learning_rate: float
+    start: str | Path, folder: Path, texts: Dataset, validation: Dataset, epochs: Sequence[int], learning_rate: float
 ) -> dict[str, Any]:
-    """Fine-tune with adapters until the held-out loss no longer falls, and save the best of it.
+    """Fine-tune with adapters for each of some numbers of epochs, and save the one of the least held-out loss.
+
+    The learning rate falls linearly to 0 over the epochs, so that each number of them is a training of its own.
 
     Args:
         start (`str` or `Path`): A model on the Hub or in a folder; adapters in a folder are trained further.
-        folder (`Path`): Where the generator is saved. A run that was killed goes on where it was.
+        folder (`Path`): Where the generator is saved.
         texts (`Dataset`): Column `text`.
         validation (`Dataset`): The same, for the held-out loss.
-        epochs (`int`): At most.
-        learning_rate (`float`): The greatest; it falls linearly to 0.
+        epochs (`Sequence[int]`): Each number is a training.
+        learning_rate (`float`): The greatest.
 
     Returns:
-        `dict`: Number of texts, the best step and the held-out losses.
+        `dict`: Number of texts, the best number of epochs, and held-out losses by number of epochs and step.
     """
-    work = folder.with_name(folder.name + "_training")
+    made = {number: _trained(start, folder, texts, validation, number, learning_rate) for number in epochs}
+    best = min(made, key=lambda number: made[number][-1][1])
+    shutil.copytree(_of_epochs(folder, best), folder, dirs_exist_ok=True)
+    for number in epochs:
+        shutil.rmtree(_of_epochs(folder, number))
+    return {"texts": len(texts), "epochs": best, "held_out_losses": made}
+
+
+def _of_epochs(folder: Path, epochs: int) -> Path:
+    return folder.with_name(f"{folder.name}_of_{epochs}_epochs")
+
+
+def _trained(
+    start: str | Path, folder: Path, texts: Dataset, validation: Dataset, epochs: int, learning_rate: float
+) -> list[list[float]]:
+    """Fine-tune for some epochs and return pairs of step and held-out loss, or those of a training that is done."""
+    out = _of_epochs(folder, epochs)
+    losses = out / "held_out_losses.json"
+    if losses.exists():
+        found: list[list[float]] = json.loads(losses.read_text())
+        return found
     tokenizer = AutoTokenizer.from_pretrained(start, padding_side="left")
     trainer = SFTTrainer(
         _with_adapters(start),
         args=SFTConfig(
-            str(work),
+            str(out),
             num_train_epochs=epochs,
             per_device_train_batch_size=BATCH_SIZE,
             per_device_eval_batch_size=2 * BATCH_SIZE,
@@ -57,24 +80,19 @@ def supervise(
             gradient_checkpointing=False,
             eval_strategy="steps",
             eval_steps=1 / (EVALUATIONS * epochs),
-            save_strategy="steps",
-            save_steps=1 / (EVALUATIONS * epochs),
-            save_total_limit=1,
-            load_best_model_at_end=True,
-            metric_for_best_model="eval_loss",
+            save_strategy="no",
             seed=0,
             **QUIET,
         ),
         train_dataset=prepare_dataset(texts, tokenizer),
         eval_dataset=prepare_dataset(validation, tokenizer),
         processing_class=tokenizer,
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)],
     )
-    trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")))
-    trainer.save_model(str(folder))
-    shutil.rmtree(work)
-    losses = [[entry["step"], entry["eval_loss"]] for entry in trainer.state.log_history if "eval_loss" in entry]
-    return {"texts": len(texts), "steps": trainer.state.best_global_step, "held_out_losses": losses}
+    trainer.train()
+    trainer.save_model()
+    history = [[entry["step"], entry["eval_loss"]] for entry in trainer.state.log_history if "eval_loss" in entry]
+    losses.write_text(json.dumps(history))
+    return history
 
 
 def train_adversarially(

@@ -98,7 +98,7 @@ class Run:
             return train_adversarially(start, discriminator, folder, self.train, self.seed, arguments)
         accepted = Dataset.from_dict({"text": teacher.rows()[rejection_name(TAUGHT_AT)].texts})
         split = accepted.train_test_split(0.1, shuffle=False)
-        return supervise(start, folder, split["train"], split["test"], 1, LEARNING_RATE / 2)
+        return supervise(start, folder, split["train"], split["test"], [1], LEARNING_RATE / 2)
 
     def samples(self) -> dict[str, Any]:
         """Draw the pool of candidates, and as many texts as are tested at a lower temperature."""

@@ -27,7 +27,7 @@ def test_frontier_runs_through_its_fast_stages(tmp_path):
         (tmp_path / f"corpus.{split}.jsonl").write_text(rows)
     command = (
         f"--output {tmp_path}/out --generator {tmp_path}/generator --discriminator {tmp_path}/discriminator "
-        f"--data {tmp_path}/corpus --seeds 0 --epochs 1 --updates 4 --max_completion_length 8 --texts 60 "
+        f"--data {tmp_path}/corpus --seeds 0 --epochs 1 2 --updates 4 --max_completion_length 8 --texts 60 "
         "--few_texts 40 --batch_size 32 --steps 2 --adversarial_batch_size 4 --draws 2 4 "
         "--stages generator samples discriminator log_ratios tests"
     ).split()
