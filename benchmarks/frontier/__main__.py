@@ -8,10 +8,10 @@
 
 A generator is fine-tuned with adapters, for the number of epochs with the least held-out loss ("supervised"). For each
 seed a discriminator learns from the same texts against samples of it (`fit_discriminator`), is calibrated on held-out
-texts, and scores a pool of candidates that the generator draws at temperature 1. Each way to choose among them is a row:
-the generator alone, rejection at several numbers of draws per text kept, resampling and the best of four. Two more
-generators go on from the supervised one, each with a discriminator and rows of its own: "distilled" learns from texts
-that rejection has kept at two draws, "adversarial" is trained against the discriminator.
+texts, and scores a pool of candidates that the generator draws at temperature 1. Each way to choose among them is a
+row: the generator alone, rejection at several numbers of draws per text kept, resampling and the best of four. Two
+more generators go on from the supervised one, each with a discriminator and rows of its own: "distilled" learns from
+texts that rejection has kept at two draws, "adversarial" is trained against the discriminator.
 
 Each row is compared with the last texts of the corpus, which no model has seen: by the two-sample test on n-grams and
 with the features of the generator as it was before (`--few_texts` of each), and the generator alone, rejection and

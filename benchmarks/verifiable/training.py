@@ -20,7 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 from hf_mgan import AdversarialTrainer, Discriminator
 from hf_mgan.decoding import DecodingConfig, guided_sample
 from hf_mgan.demo.exact_metrics import BATCH_SIZE, ExactMetrics, sample_sentences
-from hf_mgan.demo.guidance import dataset_of, held_out_sentences
+from hf_mgan.demo.guidance import HELD_OUT, HELD_OUT_SEED, dataset_of, held_out_sentences
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import MAX_TOKENS, adapters, make_tokenizer, train_generator
 from hf_mgan.demo.parts import adversarial_config
@@ -281,8 +281,8 @@ def _decode(
         if number + 1 < condition.rounds:  # from now on the target itself is what is imitated
             words = [text.split() for text in sentences]
             real = [sentences[place] for place in reward.kept(words, measurement.seed)]
-            cut = max(len(real) // 10, 2)
-            discriminator = fitted(model, real[cut:], dataset_of(real[:cut]))
+            held_out = measurement.target.sample(HELD_OUT, HELD_OUT_SEED + measurement.seed)
+            discriminator = fitted(model, real, dataset_of([" ".join(words) for words in held_out]))
     return {"rows": {"": measurement(model)[:1]}, "sentences_drawn": drawn}
 
 
