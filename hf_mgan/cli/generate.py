@@ -14,11 +14,12 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from huggingface_hub import snapshot_download
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from peft import PeftConfig
 from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedTokenizerBase
-from transformers.utils import cached_file, find_adapter_config_file
+from transformers.utils import find_adapter_config_file
 
 from ..checks import COUNT
 from ..data import TRANSLATION_TEMPLATE, prepare_dataset, start_of_sequence
@@ -202,23 +203,34 @@ def discriminator_source(script: GenerateArguments) -> str | None:
 
 
 def _beside(model: str) -> str | None:
-    """Return the folder of the discriminator beside a generator, fetched where the generator is on the Hub."""
+    """Return the folder of the discriminator beside a generator, fetched where the generator is on the Hub.
+
+    Raises:
+        ConnectionError: If the Hub does not answer and it is not known here whether there is one.
+    """
     for place in PLACES:
         if Path(model).is_dir():
             if any((Path(model) / place / name).is_file() for name in SETTINGS_FILES):
                 return str(Path(model) / place)
-        elif any(
-            cached_file(
-                model,
-                name,
-                subfolder=place,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
-            for name in SETTINGS_FILES
-        ):
+        elif any(_is_on_hub(model, place, name) for name in SETTINGS_FILES):
             return f"{snapshot_download(model, allow_patterns=[f'{place}/*'])}/{place}"
     return None
+
+
+def _is_on_hub(model: str, place: str, name: str) -> bool:
+    try:
+        hf_hub_download(model, name, subfolder=place)
+    except RemoteEntryNotFoundError:
+        return False
+    except Exception as error:  # the Hub does not answer or is not to be asked; its HTTP client has errors of its own
+        known = try_to_load_from_cache(model, f"{place}/{name}")
+        if isinstance(error, LocalEntryNotFoundError) and known is _CACHED_NO_EXIST:
+            return False
+        raise ConnectionError(
+            f"Whether {model} has a discriminator in {place}/ cannot be told: {error} Try again when the Hub answers, "
+            f"or say what to take with --discriminator; {NONE} is plain sampling."
+        ) from error
+    return True
 
 
 def load_discriminator(source: str, script: GenerateArguments, device: torch.device) -> Discriminator:

@@ -8,7 +8,7 @@ import copy
 import gc
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoConfig, EarlyStoppingCallback
@@ -84,17 +84,23 @@ def train(
     trainer = AdversarialTrainer(**arguments)
     if args.process_index == 0:
         save_settings(*settings)
+    trainer.dataset_name = datasets_on_hub(script, mixture)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    trainer.save_model(args.output_dir)
-    is_of_hub = script.dataset_name is not None and not are_local(script.dataset_name)
-    dataset_name = cast("str | None", script.dataset_name) if is_of_hub else None
-    trainer.create_model_card(dataset_name=dataset_name)
+    if args.push_to_hub:
+        trainer.push_to_hub()  # saves first
+    else:
+        trainer.save_model(args.output_dir)
+        trainer.create_model_card()
     trainer.accelerator.print(
         f"The generator is in {args.output_dir}, the discriminator in {args.output_dir}/discriminator."
     )
-    if args.push_to_hub:
-        trainer.push_to_hub(dataset_name=dataset_name)
     return trainer
+
+
+def datasets_on_hub(script: TrainArguments, mixture: DatasetMixtureConfig) -> list[str] | None:
+    """Return the ids of the datasets that come from the Hub, None where none does."""
+    names = [one.path for one in mixture.datasets] if mixture.datasets else list(script.dataset_name or [])
+    return [name for name in names if not are_local(name)] or None
 
 
 def check_models(script: TrainArguments, model: ModelConfig) -> None:

@@ -119,27 +119,6 @@ def test_discriminator_of_a_checkpoint_is_found(workplace):
     assert discriminator_source(GenerateArguments(model="out", discriminator="none")) is None
 
 
-@pytest.mark.parametrize(("name", "found"), [("config.json", True), ("adapter_config.json", True), ("other", False)])
-def test_discriminator_on_the_hub_is_fetched(workplace, monkeypatch, name, found):
-    """Nothing but its folder is, and only if there is one."""
-    asked, fetched = [], []
-
-    def cached(repository, file, subfolder, **_):
-        asked.append((repository, subfolder, file))
-        return "somewhere" if (subfolder, file) == ("discriminator", name) else None
-
-    def download(repository, allow_patterns):
-        fetched.append((repository, allow_patterns))
-        return str(workplace / "out")
-
-    monkeypatch.setattr(generate_module, "cached_file", cached)
-    monkeypatch.setattr(generate_module, "snapshot_download", download)
-    source = discriminator_source(GenerateArguments(model="org/model"))
-    assert source == (f"{workplace}/out/discriminator" if found else None)
-    assert fetched == ([("org/model", ["discriminator/*"])] if found else [])
-    assert asked[0] == ("org/model", "discriminator", "config.json")
-
-
 @pytest.mark.parametrize("source", ["plain", "out"])
 def test_generator_as_discriminator_is_refused(workplace, source):
     """It would get a random head, and a random log-ratio."""

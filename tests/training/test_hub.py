@@ -70,7 +70,8 @@ def test_every_save_is_one_commit_of_both_models(hub, fresh, strategy, tmp_path)
     assert [commit.message for commit in commits] == [f"Training in progress, step {step}" for step in (1, 2)]
     for step, (commit, at) in enumerate(zip(commits, seen, strict=True), start=1):
         assert_holds(commit.files, at)
-        assert {"config.json", "tokenizer.json", "discriminator/config.json"} <= set(commit.files)
+        holds = {"config.json", "tokenizer.json", "README.md"}
+        assert holds | {f"discriminator/{name}" for name in holds} <= set(commit.files)
         assert not {path for path in commit.files if path.startswith(("optimizer", "discriminator/model/", "_"))}
         if strategy != "every_save":
             place = "last-checkpoint/" if strategy == "checkpoint" else f"checkpoint-{step}/"
