@@ -13,6 +13,9 @@ from typing import Any
 from ..safety import SafetyGate
 
 
+GATE = "safety_gate_"
+
+
 def imported(name: str, argument: str) -> str | Callable:
     """Return the function that `module.function` names; an id with a slash or a folder is returned as it is."""
     if "/" in name or Path(name).exists() or "." not in name:
@@ -42,7 +45,8 @@ def named_safety_gate(script: Any) -> SafetyGate | None:
     """Make the gate that the arguments of a command name, if they name one.
 
     Args:
-        script (`dataclass`): With `safety_gate_name_or_path`, `safety_gate_label` and `safety_gate_threshold`.
+        script (`dataclass`): With `safety_gate_name_or_path`, and other arguments of [`SafetyGate`] behind the same
+            `safety_gate_`.
 
     Returns:
         [`SafetyGate`], *optional*: The gate.
@@ -50,8 +54,10 @@ def named_safety_gate(script: Any) -> SafetyGate | None:
     Raises:
         ValueError: If a label or a threshold has no gate, or there is no such function.
     """
-    check_alone(script, "safety_gate_name_or_path", ["safety_gate_label", "safety_gate_threshold"])
+    given = {name: f"{GATE}{name}" for name in ("label", "threshold", "margin", "with_prompt")}
+    given = {name: flag for name, flag in given.items() if hasattr(script, flag)}
+    check_alone(script, "safety_gate_name_or_path", list(given.values()))
     if script.safety_gate_name_or_path is None:
         return None
     classifier = imported(script.safety_gate_name_or_path, "safety_gate_name_or_path")
-    return SafetyGate(classifier, script.safety_gate_label, script.safety_gate_threshold)
+    return SafetyGate(classifier, **{name: getattr(script, flag) for name, flag in given.items()})

@@ -50,6 +50,7 @@ class EvaluateArguments(EvaluationConfig):
             `module.function`.
         safety_gate_label (`str`, *optional*): Name or index of its label that means unsafe.
         safety_gate_threshold (`float`, *optional*, defaults to 0.5): P(unsafe) from which on a text is unsafe.
+        safety_gate_with_prompt (`bool`, *optional*, defaults to `False`): Whether the classifier sees the prompt.
     """
 
     models: list[str] = field(default_factory=list, metadata={"help": "Generators: ids or folders, or NAME=ID."})
@@ -77,6 +78,7 @@ class EvaluateArguments(EvaluationConfig):
     safety_gate_name_or_path: str | None = field(default=None, metadata={"help": "Classifier of the unsafe rate."})
     safety_gate_label: str | None = field(default=None, metadata={"help": "Its label that means unsafe."})
     safety_gate_threshold: float = field(default=0.5, metadata={"help": "P(unsafe) from which on a text is unsafe."})
+    safety_gate_with_prompt: bool = field(default=False, metadata={"help": "Whether the classifier sees the prompt."})
 
 
 def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report:

@@ -66,6 +66,7 @@ class GenerateArguments(DecodingConfig):
             folder, or function as `module.function`.
         safety_gate_label (`str`, *optional*): Name or index of its label that means unsafe.
         safety_gate_threshold (`float`, *optional*, defaults to 0.5): P(unsafe) from which on a text is unsafe.
+        safety_gate_with_prompt (`bool`, *optional*, defaults to `False`): Whether the classifier sees the prompt.
         output (`str`, *optional*): File for the texts as JSON lines. By default they go to the standard output, as a
             table on a terminal and else as JSON lines.
         dtype (`str`, *optional*, defaults to `"auto"`): Precision of the generator; that of its file by default.
@@ -102,6 +103,7 @@ class GenerateArguments(DecodingConfig):
     )
     safety_gate_label: str | None = field(default=None, metadata={"help": "Its label that means unsafe."})
     safety_gate_threshold: float = field(default=0.5, metadata={"help": "P(unsafe) from which on a text is unsafe."})
+    safety_gate_with_prompt: bool = field(default=False, metadata={"help": "Whether the classifier sees the prompt."})
     output: str | None = field(default=None, metadata={"help": "File for the texts, as JSON lines."})
     dtype: str = field(default="auto", metadata={"help": "Precision of the generator."})
     generation_kwargs: dict[str, Any] | str | None = field(  # type: ignore[assignment]  # JSON as a flag

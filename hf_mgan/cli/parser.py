@@ -19,6 +19,7 @@ from trl import DatasetMixtureConfig, GRPOConfig, ModelConfig, ScriptArguments, 
 from trl.scripts._hf_argparser import string_to_bool
 
 from ..config import AdversarialConfig
+from .train_arguments import DiscriminatorArguments
 
 
 CONFIG = "--config"
@@ -26,10 +27,11 @@ HELP, HELP_ALL = ("-h", "--help"), ("--help_all", "--help-all")
 NOT_GIVEN = object()
 SENTENCE_END = re.compile(r"(?<=[.])\s+(?=[A-Z`\[])")
 VALUES = {"str": "TEXT", "int": "N", "float": "X"}
-JSON = {*AdversarialConfig._VALID_DICT_FIELDS, "generation_kwargs"}  # flags that take a dict
+JSON = {*AdversarialConfig._VALID_DICT_FIELDS, "generation_kwargs", "watchdog_thresholds"}  # flags that take a dict
 # Where flags stand that are in no section, by the class that has them.
 UPSTREAM: dict[str, Any] = {
-    "Adapters and quantisation (trl.ModelConfig)": ModelConfig,
+    "Adapters and quantisation of the discriminator": DiscriminatorArguments,
+    "Adapters and quantisation of the generator (trl.ModelConfig)": ModelConfig,
     "Trainer (transformers.TrainingArguments)": TrainingArguments,
     "GRPO (trl.GRPOConfig)": GRPOConfig,
     "Data (trl.ScriptArguments)": ScriptArguments,
@@ -164,7 +166,7 @@ class Parser(TrlParser):
             "flag: --bf16, --bf16 false."
         )
         if rest and not shows_all:
-            formatter.add_text(f"{len(rest)} further flags, of TRL and transformers: {self.prog} {HELP_ALL[0]}")
+            formatter.add_text(f"{len(rest)} further flags, most of TRL and transformers: {self.prog} {HELP_ALL[0]}")
         return formatter.format_help()
 
     def _upstream(self, names: Iterable[str]) -> dict[str, list[str]]:

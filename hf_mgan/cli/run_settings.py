@@ -21,7 +21,7 @@ from .warm_start import FOLDER as WARM_START
 FILE = "train_settings.yaml"
 MODEL_FILES = ("config.json", "adapter_config.json")
 DATA = ("dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "eval_dataset_name")
-SAFETY = ("safety_gate_name_or_path", "safety_gate_label", "safety_gate_threshold")
+SAFETY = ("safety_gate_name_or_path", "safety_gate_label", "safety_gate_threshold", "safety_gate_with_prompt")
 # What an evaluation takes from a run, under the names of both commands.
 SHARED = (
     *DATA,

@@ -1,6 +1,6 @@
 """The sections of `--help`: which flags it shows, by what they concern; `--help_all` shows the rest behind them."""
 
-SAFETY = ("safety_gate_name_or_path", "safety_gate_label", "safety_gate_threshold")
+SAFETY = ("safety_gate_name_or_path", "safety_gate_label", "safety_gate_threshold", "safety_gate_with_prompt")
 PROMPTS = ("min_prompt_tokens", "max_prompt_tokens", "max_text_tokens")
 LANGUAGES = ("source_lang", "target_lang", "translation_template")
 
@@ -8,6 +8,7 @@ TRAIN = {
     "Generator": (
         "model_name_or_path",
         "model_revision",
+        "tokenizer_name_or_path",
         "trust_remote_code",
         "dtype",
         "use_peft",
@@ -18,9 +19,17 @@ TRAIN = {
     ),
     "Discriminator": (
         "discriminator_name_or_path",
+        "share_base",
+        "discriminator_model_revision",
+        "discriminator_tokenizer_name_or_path",
         "discriminator_label",
         "discriminator_max_length",
         "discriminator_model_init_kwargs",
+        "discriminator_use_peft",
+        "discriminator_lora_r",
+        "discriminator_lora_target_modules",
+        "discriminator_load_in_4bit",
+        "discriminator_load_in_8bit",
     ),
     "Data": (
         "dataset_name",
@@ -29,6 +38,9 @@ TRAIN = {
         "dataset_test_split",
         "dataset_streaming",
         "eval_dataset_name",
+        "max_eval_samples",
+        "real_dataset_name",
+        "real_dataset_config",
         *PROMPTS,
         "dataset_num_proc",
         *LANGUAGES,
@@ -73,6 +85,7 @@ TRAIN = {
         "reward_funcs",
         "reward_weights",
         *SAFETY,
+        "safety_gate_margin",
     ),
     "Evaluation and stopping": (
         "eval_strategy",
@@ -81,15 +94,21 @@ TRAIN = {
         "num_generations_eval",
         "num_samples",
         "encoder",
+        "copies",
+        "bleu",
+        "reverse_perplexity",
         "unit",
         "load_best_model_at_end",
         "metric_for_best_model",
         "greater_is_better",
         "early_stopping_patience",
     ),
-    "Log and Hub": (
+    "Log, watchdog and Hub": (
         "logging_steps",
         "log_completions",
+        "watchdog_patience",
+        "watchdog_thresholds",
+        "watchdog_unsafe_limit",
         "report_to",
         "push_to_hub",
         "hub_model_id",

@@ -11,23 +11,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import AutoConfig, EarlyStoppingCallback
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
     get_dataset,
-    get_peft_config,
     get_quantization_config,
 )
+from trl.trainer.utils import create_model_from_path
 
 from ..config import AdversarialConfig
 from ..evaluation.evaluator import GeneratorEvaluator
+from ..models import load_processing_class
 from ..trainer import AdversarialTrainer
 from ..training.build import check_arguments
+from ..watchdog import Watchdog
 from .arguments import check_alone, imported, named_safety_gate
 from .data_files import Splits, are_local, split_of, splits_of
 from .run_settings import save_settings
-from .train_arguments import TrainArguments
+from .train_arguments import TrainArguments, adapters_of, check_details
 from .warm_start import warm_started
 
 
@@ -36,6 +39,7 @@ WHICH_SPLIT = (
     "calibrate the discriminator on; --eval_strategy no and --discriminator_final_steps 0 need none. Held-out texts "
     "that are elsewhere go in as --eval_dataset_name."
 )
+OF_REAL = "say with --dataset_train_split which one has the real texts."
 
 
 def train(
@@ -62,7 +66,7 @@ def train(
         ValueError: If the generator, the discriminator or the data are missing, a split, a function or a label is not
             there, or settings contradict each other. All of it is said before a warm start.
     """
-    check_models(script, model)
+    check_models(script, args, model)
     data = load_splits(script, args, mixture)
     arguments = trainer_arguments(script, args, model, data)
     settings = (args.output_dir, given or {}, script, args)
@@ -76,12 +80,13 @@ def train(
             args,
             arguments["train_dataset"],
             peft_config,
+            arguments["processing_class"],
             steps=script.warm_start_steps,
             learning_rate=script.warm_start_learning_rate,
         )
         # The model is loaded and has its adapters.
         arguments["quantization_config"] = arguments["peft_config"] = args.model_init_kwargs = None
-    trainer = AdversarialTrainer(**arguments)
+    trainer = AdversarialTrainer(**(with_shared_base(arguments) if script.share_base else arguments))
     if args.process_index == 0:
         save_settings(*settings)
     trainer.dataset_name = datasets_on_hub(script, mixture)
@@ -103,15 +108,39 @@ def datasets_on_hub(script: TrainArguments, mixture: DatasetMixtureConfig) -> li
     return [name for name in names if not are_local(name)] or None
 
 
-def check_models(script: TrainArguments, model: ModelConfig) -> None:
-    """Check that both models are named."""
-    if not script.discriminator_name_or_path:
-        raise ValueError(
-            "There is no discriminator: give --discriminator_name_or_path, for example "
-            "distilbert/distilbert-base-uncased."
-        )
+def check_models(script: TrainArguments, args: AdversarialConfig, model: ModelConfig) -> None:
+    """Check that both models are named, and that nothing that is said of them is ignored."""
     if not model.model_name_or_path:
         raise ValueError("There is no generator: give --model_name_or_path, for example Qwen/Qwen2.5-0.5B.")
+    check_details(model)
+    check_details(script.discriminator_model_config(bool(args.bf16)), "discriminator_")
+    if script.share_base:
+        _check_shared_base(script, model)
+    elif not script.discriminator_name_or_path:
+        raise ValueError(
+            "There is no discriminator: give --discriminator_name_or_path, for example "
+            "distilbert/distilbert-base-uncased, or --share_base for one on the generator's base."
+        )
+
+
+def _check_shared_base(script: TrainArguments, model: ModelConfig) -> None:
+    """Check that one base can be both models'."""
+    for name in ("name_or_path", "model_revision", "load_in_4bit", "load_in_8bit"):
+        if value := getattr(script, f"discriminator_{name}"):
+            raise ValueError(
+                f"discriminator_{name}={value!r} has no effect with share_base, which takes the generator's base as "
+                "it is loaded: leave one of them out."
+            )
+    if not (model.use_peft and script.discriminator_use_peft):
+        raise ValueError(
+            "With share_base the weights belong to both models, so each needs adapters of its own: give --use_peft "
+            "and --discriminator_use_peft."
+        )
+    if script.warm_start_steps > 0:
+        raise ValueError(
+            "With share_base there is no warm start, whose adapters would be the generator's alone: make it before, "
+            "merge them (model.merge_and_unload()), and give the saved model as --model_name_or_path."
+        )
 
 
 def load_splits(script: TrainArguments, args: AdversarialConfig, mixture: DatasetMixtureConfig) -> Splits:
@@ -154,19 +183,78 @@ def trainer_arguments(
         "dtype": model.dtype,
         **(args.model_init_kwargs or {}),
     }
+    if script.discriminator_model_revision is not None:
+        own, revision = cast("dict", args.discriminator_model_init_kwargs or {}), script.discriminator_model_revision
+        if own.get("revision", revision) != revision:
+            raise ValueError(
+                f"discriminator_model_revision is {revision!r}, and discriminator_model_init_kwargs has the revision "
+                f"{own['revision']!r}: give one of them."
+            )
+        args.discriminator_model_init_kwargs = {**own, "revision": revision}
+    of_discriminator = script.discriminator_model_config(bool(args.bf16))
     return {
         "model": model.model_name_or_path,
         "discriminator": script.discriminator_name_or_path,
         "args": args,
         "train_dataset": data[script.dataset_train_split],
-        "eval_dataset": data[script.dataset_test_split] if needs_held_out(args) else None,
+        "eval_dataset": _eval_dataset(script, args, data),
+        "real_dataset": _real_dataset(script),
+        "processing_class": _tokenizer(script.tokenizer_name_or_path, "generator", args),
+        "discriminator_processing_class": _tokenizer(
+            script.discriminator_tokenizer_name_or_path, "discriminator", args
+        ),
         "reward_funcs": [_reward(name) for name in script.reward_funcs or []],
         "safety_gate": named_safety_gate(script),
         "evaluator": _evaluator(script, args, data),
-        "callbacks": _early_stopping(script, args),
+        "callbacks": [*_watchdog(script), *_early_stopping(script, args)],
         "quantization_config": get_quantization_config(model),
-        "peft_config": get_peft_config(model),
+        "peft_config": adapters_of(model),
+        "discriminator_quantization_config": get_quantization_config(of_discriminator),
+        "discriminator_peft_config": adapters_of(of_discriminator),
     }
+
+
+def with_shared_base(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the trainer's arguments with one loaded model as generator and discriminator."""
+    args = arguments["args"]
+    kwargs = {"trust_remote_code": args.trust_remote_code, **args.model_init_kwargs}
+    if arguments["quantization_config"] is not None:
+        kwargs["quantization_config"] = arguments["quantization_config"]
+    if args.distributed_state.distributed_type in ("MULTI_GPU", "DEEPSPEED"):
+        kwargs["device_map"] = None
+    base = create_model_from_path(arguments["model"], **kwargs)
+    args.model_init_kwargs = None  # it is loaded with them
+    return {**arguments, "model": base, "discriminator": base, "quantization_config": None}
+
+
+def _eval_dataset(script: TrainArguments, args: AdversarialConfig, data: Splits) -> Any:
+    """Return the held-out rows that are generated for, if training needs some."""
+    count = script.max_eval_samples
+    if not needs_held_out(args):
+        if count is not None:
+            raise ValueError(f"max_eval_samples={count} has no effect without evaluations: set --eval_strategy.")
+        return None
+    rows = data[script.dataset_test_split]
+    if count is None:
+        return rows
+    return rows.select(range(min(count, len(rows)))) if isinstance(rows, Dataset) else rows.take(count)
+
+
+def _real_dataset(script: TrainArguments) -> Any:
+    """Return the real texts that belong to no prompt, if there are some."""
+    check_alone(script, "real_dataset_name", ["real_dataset_config"])
+    if (name := script.real_dataset_name) is None:
+        return None
+    split = script.dataset_train_split
+    return split_of(splits_of(name, script.real_dataset_config, split, script.dataset_streaming), name, split, OF_REAL)
+
+
+def _tokenizer(name: str | None, of: str, args: AdversarialConfig) -> Any:
+    """Load a tokenizer that is not beside its model, if one is named."""
+    if name is None:
+        return None
+    sides: dict[str, Any] = {"padding_side": "left", "truncation_side": "left"} if of == "generator" else {}
+    return load_processing_class(name, of, "name another one", trust_remote_code=args.trust_remote_code, **sides)
 
 
 def _reward(name: str) -> str | Callable:
@@ -204,12 +292,31 @@ def check_trainer(given: dict[str, Any]) -> None:
 
 def _evaluator(script: TrainArguments, args: AdversarialConfig, data: Splits) -> GeneratorEvaluator | None:
     """Make the evaluator of samples that the arguments ask for, if they do."""
-    check_alone(script, "num_samples", ["encoder"])
+    check_alone(script, "num_samples", ["encoder", "copies", "bleu", "reverse_perplexity"])
     if script.num_samples is None:
         return None
     _check_evaluations_come(args, f"num_samples={script.num_samples}")
     held_out = data[script.dataset_test_split]
-    return GeneratorEvaluator(held_out, script.num_samples, encoder=script.encoder, seed=args.seed)
+    return GeneratorEvaluator(
+        held_out,
+        script.num_samples,
+        encoder=script.encoder,
+        training=data[script.dataset_train_split] if script.copies else None,
+        bleu=script.bleu,
+        reverse_perplexity=script.reverse_perplexity,
+        seed=args.seed,
+    )
+
+
+def _watchdog(script: TrainArguments) -> list[Watchdog]:
+    """Make the watchdog, if it is not to be the default one."""
+    given = {name: getattr(script, f"watchdog_{name}") for name in ("patience", "thresholds", "unsafe_limit")}
+    if given["unsafe_limit"] is not None and script.safety_gate_name_or_path is None:
+        raise ValueError(
+            f"watchdog_unsafe_limit={given['unsafe_limit']} has no effect without safety_gate_name_or_path, which "
+            "tells unsafe completions: give both or neither."
+        )
+    return [Watchdog(**given)] if given != {"patience": 10, "thresholds": None, "unsafe_limit": None} else []
 
 
 def _early_stopping(script: TrainArguments, args: AdversarialConfig) -> list[EarlyStoppingCallback]:

@@ -26,6 +26,7 @@ def warm_started(
     args: AdversarialConfig,
     data: Dataset,
     peft_config: PeftConfig | None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     steps: int,
     learning_rate: float,
@@ -37,6 +38,7 @@ def warm_started(
         args ([`AdversarialConfig`]): Settings of the adversarial training that follows.
         data (`Dataset`): Rows as that training takes them.
         peft_config (`PeftConfig`, *optional*): The generator's adapters.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; that beside it by default.
         steps (`int`): Number of steps.
         learning_rate (`float`): Learning rate.
 
@@ -44,14 +46,15 @@ def warm_started(
         `tuple`: The generator, with its adapters, and its tokenizer, which pads on the left.
     """
     name, quantization_config = cast(str, model.model_name_or_path), get_quantization_config(model)
-    tokenizer = load_processing_class(
-        name,
-        "generator",
-        "name another one",
-        revision=model.model_revision,
-        trust_remote_code=args.trust_remote_code,
-        padding_side="left",
-    )
+    if tokenizer is None:
+        tokenizer = load_processing_class(
+            name,
+            "generator",
+            "name another one",
+            revision=model.model_revision,
+            trust_remote_code=args.trust_remote_code,
+            padding_side="left",
+        )
     generator = Generator(name, peft_config, args)
     has_adapters = generator.adapters is not None
     prepared = prepare_dataset(data, tokenizer, **args.prompt_arguments())

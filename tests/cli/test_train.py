@@ -248,7 +248,120 @@ def test_resumed_run_has_no_warm_start(given, no_warm_start):
     assert given[0]["resume_from_checkpoint"] == "out/checkpoint-1"
 
 
+def test_discriminator_gets_adapters_and_quantisation(given):
+    lora = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["query", "value"], "load_in_4bit": True}
+    run(
+        flags(
+            **{f"discriminator_{name}": value for name, value in lora.items()}, discriminator_bnb_4bit_quant_type="fp4"
+        )
+    )
+    adapters, quantisation = (given[0][f"discriminator_{name}_config"] for name in ("peft", "quantization"))
+    assert (adapters.task_type, adapters.r, adapters.target_modules) == ("SEQ_CLS", 4, {"query", "value"})
+    assert (quantisation.load_in_4bit, quantisation.bnb_4bit_quant_type) == (True, "fp4")
+    assert quantisation.bnb_4bit_compute_dtype == torch.float32
+    assert given[0]["quantization_config"] is None
+    assert given[0]["peft_config"].task_type == "CAUSAL_LM"
+
+
+def test_one_name_of_modules_is_a_name_and_no_pattern(given):
+    one = {"lora_target_modules": ["c_attn"], "discriminator_lora_target_modules": ["query"]}
+    run(flags(**one, discriminator_use_peft=True))
+    assert given[0]["peft_config"].target_modules == {"c_attn"}
+    assert given[0]["discriminator_peft_config"].target_modules == {"query"}
+    run(flags())
+    assert given[1]["peft_config"].target_modules == "all-linear"
+
+
+def test_tokenizers_may_lie_elsewhere(workplace, given):
+    for name in ("generator", "discriminator"):
+        (workplace / f"{name}_tokenizer").mkdir()
+        for file in (workplace / name).glob("token*"):
+            file.rename(workplace / f"{name}_tokenizer" / file.name)
+    run(
+        flags(
+            tokenizer_name_or_path="generator_tokenizer",
+            discriminator_tokenizer_name_or_path="discriminator_tokenizer",
+        )
+    )
+    call = given[0]
+    assert call["processing_class"].bos_token == "<s>"
+    assert call["processing_class"].padding_side == "left"
+    assert call["discriminator_processing_class"].cls_token == "[CLS]"
+
+
+def test_revision_of_the_discriminator(given):
+    run(flags(discriminator_model_revision="v2", discriminator_model_init_kwargs={"fresh_head": True}))
+    assert given[0]["args"].discriminator_model_init_kwargs == {"fresh_head": True, "revision": "v2"}
+    run(flags(discriminator_model_revision="v2", discriminator_model_init_kwargs={"revision": "v2"}))
+    with pytest.raises(ValueError, match=r"discriminator_model_revision is 'v2', and .* 'v1': give one"):
+        run(flags(discriminator_model_revision="v2", discriminator_model_init_kwargs={"revision": "v1"}))
+
+
+def test_held_out_file_beside_the_training_file(given):
+    run(flags(eval_dataset_name="with_test_split/test.jsonl", eval_strategy="steps"))
+    assert given[0]["train_dataset"]["text"] == texts(32)
+    assert given[0]["eval_dataset"]["text"] == texts(24, 7)
+    with pytest.raises(ValueError, match="both called 'train'"):
+        run(flags(eval_dataset_name="with_test_split/test.jsonl", dataset_test_split="train"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_small_evaluation_beside_all_samples(given, streaming):
+    """Each row of an evaluation is a batch of completions; samples are compared with the whole set."""
+    run(flags(**SAMPLES, max_eval_samples=3, num_generations_eval=2, dataset_streaming=streaming))
+    call = given[0]
+    assert [row["text"] for row in call["eval_dataset"]] == texts(24, 7)[:3]
+    assert len(list(call["evaluator"].held_out)) == 24
+    assert call["args"].num_generations_eval == 2
+
+
+def test_more_of_the_samples_of_evaluations(given):
+    run(flags(**SAMPLES, copies=True, reverse_perplexity=True))
+    evaluator = given[0]["evaluator"]
+    assert evaluator.reverse_perplexity
+    assert not evaluator.bleu
+    assert evaluator.training["text"] == texts(32)
+
+
+def test_real_texts_without_prompts(given):
+    run(flags(real_dataset_name="folder"))
+    assert given[0]["real_dataset"]["text"] == texts(32)
+    run(flags(real_dataset_name="with_test_split/test.jsonl", dataset_streaming=True))
+    assert [row["text"] for row in given[1]["real_dataset"]] == texts(24, 7)
+
+
+def test_thresholds_of_the_watchdog(given):
+    thresholds = {"length_tolerance": 0.5}
+    run(flags(**GATE, watchdog_patience=5, watchdog_thresholds=thresholds, watchdog_unsafe_limit=0.1))
+    (watchdog,) = given[0]["callbacks"]
+    assert (watchdog.patience, watchdog.thresholds.length_tolerance, watchdog.unsafe_limit) == (5, 0.5, 0.1)
+
+
+def test_margin_and_prompt_of_the_safety_gate(given):
+    run(flags(safety_gate_name_or_path="discriminator", safety_gate_margin=3.0, safety_gate_with_prompt=True))
+    assert (given[0]["safety_gate"].margin, given[0]["safety_gate"].with_prompt) == (3.0, True)
+
+
+def test_unit_of_chinese_reaches_metrics_and_watchdog(given):
+    run(flags(unit="character"))
+    assert given[0]["args"].unit == "character"
+
+
 # Whole runs.
+
+
+def test_one_base_for_both_models(workplace, trained):
+    base = {"share_base": True, "discriminator_name_or_path": None, "discriminator_use_peft": True}
+    run(flags(**base, discriminator_lora_target_modules=["c_attn"], discriminator_lora_r=2))
+    (trainer,) = trained
+    own = trainer.model.get_base_model().transformer.wte.weight
+    assert trainer.discriminator.model.get_base_model().transformer.wte.weight is own
+    assert trainer.discriminator.num_updates == 2
+    for folder in ("out", "out/discriminator"):
+        assert (
+            json.loads((workplace / folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+            == "generator"
+        )
 
 
 def test_train_saves_both_models(workplace, trained):
@@ -353,7 +466,29 @@ REFUSED = {
     "no label": ({"discriminator_name_or_path": "two_labels"}, "discriminator_label"),
     "weights": ({"reward_funcs": ["my_rewards.number_of_words"], "reward_weights": [1.0, 2.0]}, "reward weights"),
     "best by loss": ({"load_best_model_at_end": True, "save_strategy": "no"}, "metric_for_best_model='loss'"),
-    "4-bit alone": ({"load_in_4bit": True, "use_peft": None}, "peft_config"),
+    "4-bit alone": (
+        {"load_in_4bit": True, "use_peft": None, "lora_r": None, "lora_target_modules": None},
+        "peft_config",
+    ),
+    "D in 4 bits alone": ({"discriminator_load_in_4bit": True}, "discriminator_peft_config"),
+    "adapters' details alone": ({"use_peft": None, "lora_target_modules": None}, "lora_r=2 .* without use_peft"),
+    "D's details alone": ({"discriminator_lora_r": 2}, "discriminator_lora_r=2 .* without discriminator_use_peft"),
+    "kind of 4 bits alone": ({"bnb_4bit_quant_type": "fp4"}, "bnb_4bit_quant_type='fp4' .* without load_in_4bit"),
+    "shared base and D": ({"share_base": True}, "discriminator_name_or_path='discriminator' .* share_base"),
+    "shared base without adapters": (
+        {"share_base": True, "discriminator_name_or_path": None},
+        "--use_peft and --discriminator_use_peft",
+    ),
+    "shared base and warm start": (
+        {"share_base": True, "discriminator_name_or_path": None, "discriminator_use_peft": True},
+        "share_base there is no warm start",
+    ),
+    "small evaluation of none": ({"max_eval_samples": 3}, "max_eval_samples=3 .* --eval_strategy"),
+    "unsafe limit without gate": ({"watchdog_unsafe_limit": 0.1}, "watchdog_unsafe_limit=0.1 .* safety_gate_name"),
+    "threshold of nothing": ({"watchdog_thresholds": {"lenght": 1}}, "watchdog_thresholds has the keys lenght"),
+    "patience of none": ({"watchdog_patience": 0}, "watchdog_patience .* got 0"),
+    "copies without samples": ({"copies": True}, "copies=True .* num_samples"),
+    "config of no real texts": ({"real_dataset_config": "en"}, "real_dataset_config='en' .* real_dataset_name"),
     "4-bit and vLLM": ({"load_in_4bit": True, "use_vllm": True}, "use_vllm"),
     "label of the gate": ({"safety_gate_name_or_path": "two_labels"}, "unsafe text with label"),
     "other label": ({"safety_gate_name_or_path": "two_labels", "safety_gate_label": "toxic"}, "label is 'toxic'"),
