@@ -8,7 +8,7 @@ import copy
 import gc
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset

@@ -328,8 +328,8 @@ def _training(run: RunFacts, datasets: Sequence[str]) -> str:
     rows = "a stream" if run.num_rows is None else f"{run.num_rows:,} rows"
     prompts = "prompts and answers in a chat template" if not isinstance(run.prompt, str) else "plain text"
     objective = (
-        "The generator and the discriminator play min max V(D, G) = E[log D(x)] + E[log(1 - D(G(s)))], x a real text "
-        "and s a prompt ([1406.2661](https://huggingface.co/papers/1406.2661)). The discriminator descends by the "
+        "Adversarial training: min over G, max over D of V(D, G) = E[log D(x)] + E[log(1 - D(G(s)))], x a real text, "
+        "s the initial text ([1406.2661](https://huggingface.co/papers/1406.2661)). The discriminator descends by the "
         f"gradient of its loss `{args.discriminator_loss}`, the generator by policy gradient (TRL's GRPO), with the "
         f"reward `{args.discriminator_reward}` of the discriminator's logit, weight {args.discriminator_weight:g}"
     )

@@ -118,7 +118,7 @@ CALL = '<tool_call>\n{"name": "look", "arguments": {"place": "home"}}\n</tool_ca
 
 @pytest.mark.parametrize("way", ["tools", "environment_factory"])
 def test_tools_and_environments_with_a_discriminator(make_trainer, make_config, way):
-    """The first turn calls the tool and the second answers; the discriminator reads the answer."""
+    """First the tool is called, then comes the answer, which the discriminator reads."""
     tokenizer = qwen()
     tokenizer.chat_template = qwen3_chat_template
     model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=1024))
