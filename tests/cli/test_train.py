@@ -114,8 +114,8 @@ def given(workplace, monkeypatch):
         def save_model(self, folder):
             calls[-1]["saved_to"] = folder
 
-        def create_model_card(self, **arguments):
-            calls[-1] |= arguments
+        def create_model_card(self):
+            calls[-1]["dataset_name"] = self.dataset_name
 
     monkeypatch.setattr(train_module, "AdversarialTrainer", Recorded)
     return calls
