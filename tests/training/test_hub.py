@@ -185,7 +185,7 @@ def test_half_of_the_models_is_not_pushed(hub, fresh, lacks):
     trainer = fresh(max_steps=1, **PUSHING)
     save = trainer.discriminator.save_pretrained if lacks == "discriminator" else trainer._save
     if lacks == "discriminator":
-        trainer.discriminator.save_pretrained = lambda folder: save_without_weights(save, folder)
+        trainer.discriminator.save_pretrained = lambda folder, *_: save_without_weights(save, folder)
     else:
         trainer._save = lambda folder, *_: save_without_weights(save, folder)
     with pytest.raises(ConnectionError, match=f"no weights of the {lacks} to push"):
