@@ -8,20 +8,18 @@ the rewards into advantages and updates the generator. This module is wiring: ev
 
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from datasets import Dataset, IterableDataset
-from huggingface_hub import CommitInfo, ModelCard
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, HubStrategy, SaveStrategy
-from transformers.utils.hub import PushInProgress
+from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
 
 from .config import AdversarialConfig
 from .data import RealSampler, start_of_sequence
@@ -37,11 +35,10 @@ from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_
 from .training.final_updates import FinalUpdates, fit_discriminator
 from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
 from .training.generation import end_completions, generate_without_cache, prompts_apart, unwrapped_generator
-from .training.hub import client, make_repository, push_checkpoint, push_run
 from .training.model_card import CARD_FILE, PAPER, TAG_NAMES, RunFacts, first_samples, may_be_replaced, model_card
 from .training.positions import count_positions_by_mask
+from .training.pushing import PushingTrainer
 from .training.real_text_loss import NLL, TOKENS, num_real_tokens, real_text_batch, real_text_nll, weighted_by_tokens
-from .training.resumable import ResumableTrainer
 from .training.resuming import check_state_fits, compared_settings
 from .training.reward import NAME, REFERENCE, Round
 from .training.update_gating import SkippedUpdates
@@ -55,7 +52,7 @@ if TYPE_CHECKING:
     from .safety import SafetyGate
 
 
-class AdversarialTrainer(ResumableTrainer):
+class AdversarialTrainer(PushingTrainer):
     """Trainer for generative adversarial fine-tuning of a language model.
 
     The generator is any causal language model; the discriminator is any sequence classifier, trained at the same time
@@ -66,8 +63,7 @@ class AdversarialTrainer(ResumableTrainer):
     (Goodfellow et al. 2014, [1406.2661](https://huggingface.co/papers/1406.2661)). The generator descends by policy
     gradient, since text is discrete (SeqGAN, [1609.05473](https://huggingface.co/papers/1609.05473)), here that of
     [`~trl.GRPOTrainer`], from which everything is inherited that is not overridden below, in the order in which TRL
-    and transformers call it. Every override calls `super()`; in the warm-up `_calculate_rewards` does not, nor does
-    what pushes, since upstream takes several commits and leaves the discriminator out.
+    and transformers call it. Every override calls `super()`; in the warm-up `_calculate_rewards` does not.
 
     Args:
         model (`str`, `PreTrainedModel` or `PeftModel`): The generator, as in [`~trl.GRPOTrainer`], or saved adapters.
@@ -106,8 +102,6 @@ class AdversarialTrainer(ResumableTrainer):
     args: AdversarialConfig
     model: PreTrainedModel | PeftModel
     train_dataset: Dataset | IterableDataset
-    push_in_progress: PushInProgress | None  # type: ignore[assignment]  # which transformers declares as None
-    hub_model_id: str | None  # type: ignore[assignment]
     _tag_names = TAG_NAMES
     _name = "adversarial training"
     _paper = PAPER
@@ -139,9 +133,8 @@ class AdversarialTrainer(ResumableTrainer):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         parts = build(given, is_training=lambda: self.model.training)
-        self._hub, self._repo_id = client(), parts.repo_id
+        self._repo_id = parts.repo_id
         self.dataset_name: str | list[str] | None = None
-        self.push_in_progress = None
         super().__init__(**parts.for_trl)
         self.args.reward_weights = parts.reward_weights  # TRL has read those of all rewards
         check_reward_names(self.reward_func_names, parts.safety)
@@ -384,14 +377,6 @@ class AdversarialTrainer(ResumableTrainer):
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub("Model save")
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save the generator as always, and its settings without the token, which would be pushed with them."""
-        token, self.args.hub_token = self.args.hub_token, None
-        try:
-            super()._save(output_dir, state_dict)
-        finally:
-            self.args.hub_token = token
-
     # The signature is TRL's, which departs from that of transformers.
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Save the states of both models."""
@@ -413,68 +398,6 @@ class AdversarialTrainer(ResumableTrainer):
                 settings=compared_settings(self.args),
             ).save(output_dir)
         self.discriminator.replay.save(folder, self.accelerator.process_index)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push both models of a checkpoint in one commit, and with them by `hub_strategy` the checkpoint."""
-        if self._is_aside or not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return
-        running = self.push_in_progress
-        if running is not None and not running.is_done() and not self.args.hub_always_push:
-            return  # as upstream
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        message = f"Training in progress, step {self.state.global_step}"
-        job = push_checkpoint(self._hub, cast(str, self.hub_model_id), self.args, checkpoint_folder, message)
-        self._pushes_in_background(job)
-
-    def _pushes_in_background(self, job: "Future[CommitInfo]") -> None:
-        """Let what would change files that are being pushed wait for it."""
-        self.push_in_progress = self.push_in_progress or PushInProgress()
-        jobs: Any = self.push_in_progress.jobs  # a list, which transformers declares as one of them
-        self.push_in_progress.jobs = [one for one in [*jobs, job] if not one.done()]
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Take the repository that building has made, or make one."""
-        if self.is_world_process_zero():
-            self.hub_model_id = self._repo_id or make_repository(self.args, True, token, private)
-            self.push_in_progress = None
-
-    def push_to_hub(  # type: ignore[override]  # other processes have nothing to return
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> "CommitInfo | Future[CommitInfo] | None":
-        """Save both models, and push them with their card in one commit.
-
-        Args:
-            commit_message (`str`, *optional*, defaults to `"End of training"`): Of the commit.
-            blocking (`bool`, *optional*, defaults to `True`): Whether to wait for it.
-            token (`str`, *optional*): With write access; `hub_token` by default.
-            revision (`str`, *optional*): The branch; `hub_revision` by default.
-            private (`bool`, *optional*): Whether only its owner sees a repository that is made now.
-            **kwargs: Arguments of `create_model_card`.
-
-        Returns:
-            `CommitInfo`: The commit, or without `blocking` a `Future` of it.
-
-        Raises:
-            ConnectionError: If anything fails. Both models are saved then, and the repository is as it was.
-        """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        if self.hub_model_id is None:
-            self.create_model_card(**kwargs)  # for what is left where the repository cannot be made
-            self.init_hf_repo(token, private)
-        self.create_model_card(**kwargs)
-        what = self._hub, cast(str, self.hub_model_id), self.args, commit_message or "End of training", revision, token
-        job = self._hub.run_as_future(push_run, *what)  # after what is pushed already
-        self._pushes_in_background(job)
-        return job.result() if blocking else job
 
     def _load_best_model(self) -> None:
         """Load the discriminator of the best checkpoint with its generator."""

@@ -15,6 +15,7 @@ from trl import GRPOTrainer
 from hf_mgan import AdversarialConfig, AdversarialTrainer
 from hf_mgan.evaluation.evaluator import GeneratorEvaluator
 from hf_mgan.safety import SafetyGate
+from hf_mgan.training.pushing import PushingTrainer
 from hf_mgan.training.resumable import ResumableTrainer
 from hf_mgan.training.reward import REFERENCE, DiscriminatorReward
 
@@ -453,6 +454,17 @@ def test_members_overridden_to_resume_keep_signatures():
     assert_overrides(ResumableTrainer, expected)
 
 
+def test_members_overridden_to_push_keep_signatures():
+    expected = {
+        "_push_from_checkpoint": "(self, checkpoint_folder: str)",
+        "_save": "(self, output_dir: str | None = None, state_dict: dict | None = None)",
+        "init_hf_repo": "(self, token: str | None = None, private: bool | None = None)",
+        "push_to_hub": "(self, commit_message: str | None = 'End of training', blocking: bool = True, token: str | "
+        "None = None, revision: str | None = None, private: bool | None = None, **kwargs)",
+    }
+    assert_overrides(PushingTrainer, expected)
+
+
 def test_overridden_members_keep_their_signatures():
     expected = {
         "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
@@ -466,12 +478,7 @@ def test_overridden_members_keep_their_signatures():
         "_get_train_sampler": "(self, dataset",
         "_load_optimizer_and_scheduler": "(self, checkpoint)",
         "_load_best_model": "(self)",
-        "_push_from_checkpoint": "(self, checkpoint_folder: str)",
-        "_save": "(self, output_dir: str | None = None, state_dict: dict | None = None)",
         "_save_optimizer_and_scheduler": "(self, output_dir: str)",
-        "init_hf_repo": "(self, token: str | None = None, private: bool | None = None)",
-        "push_to_hub": "(self, commit_message: str | None = 'End of training', blocking: bool = True, token: str | "
-        "None = None, revision: str | None = None, private: bool | None = None, **kwargs)",
         "create_scheduler": "(self, num_training_steps: int, optimizer",
         "save_model": "(self, output_dir: str | None = None, _internal_call: bool = False)",
         "create_model_card": "(self, model_name: str | None = None, dataset_name: str | None = None, tags",
