@@ -15,11 +15,13 @@ from transformers import (
     AutoTokenizer,
     EarlyStoppingCallback,
 )
+from trl.scripts.utils import DatasetConfig, DatasetMixtureConfig
 
 from hf_mgan import Discriminator
 from hf_mgan.cli import main as main_module
 from hf_mgan.cli import train as train_module
 from hf_mgan.cli.main import run
+from hf_mgan.cli.train import TrainArguments, datasets_on_hub
 from hf_mgan.metrics import self_bleu
 
 from ..conftest import bert_classifier, texts
@@ -107,6 +109,9 @@ def given(workplace, monkeypatch):
 
         def __init__(self, **arguments):
             calls.append(arguments)
+
+        def __setattr__(self, name, value):
+            calls[-1][name] = value
 
         def train(self, **arguments):
             calls[-1] |= arguments
@@ -614,3 +619,18 @@ def test_train_on_prefixes_and_generate_token_by_token(workplace):
 def test_train_asks_for_held_out_texts_for_final_updates(workplace):
     with pytest.raises(ValueError, match=r"dataset_test_split .* calibrate the discriminator"):
         run(flags(discriminator_final_steps=4))
+
+
+@pytest.mark.parametrize(
+    ("name", "mixed", "on_hub"),
+    [
+        (["org/data"], [], ["org/data"]),
+        (["texts.jsonl"], [], None),
+        (["folder"], [], None),
+        (None, ["org/data", "folder", "org/more"], ["org/data", "org/more"]),
+    ],
+)
+def test_datasets_of_the_hub_are_named(workplace, name, mixed, on_hub):
+    mixture = DatasetMixtureConfig(datasets=[DatasetConfig(path=path) for path in mixed])
+    (workplace / "texts.jsonl").touch()
+    assert datasets_on_hub(TrainArguments(dataset_name=name), mixture) == on_hub
