@@ -11,6 +11,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -145,6 +146,8 @@ def trained(workplace):
     trainer.model.save_pretrained("out/warm_start")
     save_settings("out", {"dataset_name": "your/dataset", "max_completion_length": 24})
     trainer._save_checkpoint(trainer.model, trial=None)
+    for name in ("sft", "sft-longer"):  # what how-tos call adapters of supervised training
+        shutil.copytree(workplace / "out", workplace / name, ignore=shutil.ignore_patterns("*.yaml"))
     return trainer
 
 
@@ -258,6 +261,24 @@ def test_python_of_a_page_runs_as_printed(page, trained):
     namespace = readers_own(trained)
     for number, code in enumerate(blocks(page, "python")):
         exec(compile(in_full(code), f"{page.name}, block {number}", "exec"), namespace)
+
+
+class ReadTo(BaseException):
+    """Raised in place of what a command does, once its words are read."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+def test_commands_of_a_page_have_flags_that_there_are(page, tmp_path, monkeypatch):
+    def stop(*_):
+        raise ReadTo
+
+    for name in ("train", "generate", "evaluate", "run_demo"):
+        monkeypatch.setattr(f"hf_mgan.cli.main.{name}", stop)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("a prompt\n")
+    for command in commands(page):
+        with pytest.raises(ReadTo):
+            run_command(command, monkeypatch)
 
 
 @pytest.mark.slow
