@@ -10,6 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
+from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
+
 from ..safety import SafetyGate
 
 
@@ -29,6 +33,32 @@ def imported(name: str, argument: str) -> str | Callable:
             f"{argument} names {name!r}, and there is no function {function!r} in a module {module!r}. Give "
             "module.function, seen from this folder or installed, or the id of a classifier."
         ) from error
+
+
+def check_is_there(name: str | None, argument: str, revision: str | None = None) -> None:
+    """Check that a model or tokenizer can be had; upstream's errors of the network name neither it nor the argument.
+
+    Args:
+        name (`str`, *optional*): Hub id or folder.
+        argument (`str`): What names it.
+        revision (`str`, *optional*): Branch, tag or commit.
+
+    Raises:
+        ValueError: If there is no such folder, and no such id that the Hub or the cache has.
+    """
+    if name is None or Path(name).is_dir():
+        return
+    problem: Exception | None = None
+    for file in (CONFIG_NAME, ADAPTER_CONFIG_NAME, TOKENIZER_CONFIG_FILE):
+        try:
+            cached_file(name, file, revision=revision)
+            return
+        except (OSError, ValueError) as error:
+            problem = problem or error
+    raise ValueError(
+        f"{argument} names {name!r}: there is no such folder in {Path.cwd()}, and from the Hub it cannot be loaded. "
+        f"{' '.join(str(problem).split())}"
+    ) from problem
 
 
 def check_alone(script: Any, name: str, details: list[str]) -> None:
@@ -60,4 +90,6 @@ def named_safety_gate(script: Any) -> SafetyGate | None:
     if script.safety_gate_name_or_path is None:
         return None
     classifier = imported(script.safety_gate_name_or_path, "safety_gate_name_or_path")
+    if isinstance(classifier, str):
+        check_is_there(classifier, "safety_gate_name_or_path")
     return SafetyGate(classifier, **{name: getattr(script, flag) for name, flag in given.items()})

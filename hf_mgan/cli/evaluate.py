@@ -10,7 +10,7 @@ from ..decoding import DecodingConfig
 from ..decoding.settings import Method
 from ..evaluation import EvaluationConfig, GuidedModel, Report, evaluate_generator
 from ..evaluation.models import Alone, Model, named_models
-from .arguments import check_alone, named_safety_gate
+from .arguments import check_alone, check_is_there, named_safety_gate
 from .data_files import split_of, splits_of
 
 
@@ -101,7 +101,12 @@ def evaluate(arguments: EvaluateArguments, command: str | None = None) -> Report
             "There is no held-out text: give --eval_dataset_name or --dataset_name, a Hub id, a folder or a file."
         )
     arguments.check()
-    guided_models(arguments)  # what is wrong with them is said before any data are loaded
+    for name, model in guided_models(arguments).items():  # what is wrong with them is said before any data are loaded
+        if isinstance(model, GuidedModel):
+            check_is_there(cast(str, model.discriminator), f"discriminators ({name})")
+            model = model.generator
+        check_is_there(cast(str, model), f"models ({name})")
+    check_is_there(arguments.encoder, "encoder")
     held_out, training = evaluated_data(arguments)
     prepare: dict[str, Any] = {
         "prompt_tokens": (arguments.min_prompt_tokens, arguments.max_prompt_tokens),

@@ -29,7 +29,7 @@ from ..evaluation.guided_model import load_guide
 from ..evaluation.models import load_generator
 from ..safety import SafetyGate
 from ..training.checkpoint import FOLDER, MODEL_FOLDER
-from .arguments import named_safety_gate
+from .arguments import check_is_there, named_safety_gate
 from .data_files import files_of, kind_of, split_of, splits_of
 from .output import Writer
 
@@ -132,6 +132,8 @@ def generate(script: GenerateArguments) -> GuidedSamples:
             the generator is loaded.
     """
     check_arguments(script)
+    check_is_there(script.model, "model")
+    check_is_there(None if script.discriminator == NONE else script.discriminator, "discriminator")
     source = discriminator_source(script)
     check_effects(script, source)
     gate = named_safety_gate(script)

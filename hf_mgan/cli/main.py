@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn
 
 from trl import DatasetMixtureConfig, ModelConfig
 
@@ -32,6 +33,14 @@ COMMANDS = {
 }
 
 
+class OneLine(argparse.ArgumentParser):
+    """Says what is wrong with the subcommand in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End in one line."""
+        self.exit(2, f"{self.prog}: error: {message}. `{self.prog} --help` lists the commands.\n")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with these arguments, those of the shell by default.
 
@@ -48,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str] | None = None) -> None:
     """Run the command as `main` does, with errors as they are."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    parser = OneLine(
         prog="hf-mgan",
         description="Adversarial fine-tuning of language models.",
         epilog="\n".join(f"  {name:10} {does}" for name, does in COMMANDS.items()),
@@ -61,9 +70,9 @@ def run(argv: Sequence[str] | None = None) -> None:
         (demo,) = Parser(command, DemoArguments).parse(words)
         run_demo(demo)
     elif command == "evaluate":
-        parser = Parser(command, EvaluateArguments, sections=EVALUATE)
-        taken = taken_from_runs(parser.given(words))
-        (chosen,) = parser.parse(words, taken.values)
+        flags = Parser(command, EvaluateArguments, sections=EVALUATE)
+        taken = taken_from_runs(flags.given(words))
+        (chosen,) = flags.parse(words, taken.values)
         chosen.models = taken.models or chosen.models
         if taken.line is not None:
             sys.stderr.write(f"{taken.line}\n")
@@ -75,9 +84,9 @@ def run(argv: Sequence[str] | None = None) -> None:
         generate(script)
     else:
         types = (TrainArguments, AdversarialConfig, ModelConfig, DatasetMixtureConfig)
-        parser = Parser(command, *types, sections=TRAIN)
-        script, args, model, mixture = parser.parse(words)
-        train(script, args, model, mixture, parser.given(words))
+        flags = Parser(command, *types, sections=TRAIN)
+        script, args, model, mixture = flags.parse(words)
+        train(script, args, model, mixture, flags.given(words))
 
 
 def _version() -> str:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, EarlyStoppingCallback
+from transformers import EarlyStoppingCallback
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -27,7 +27,7 @@ from ..models import load_processing_class
 from ..trainer import AdversarialTrainer
 from ..training.build import check_arguments
 from ..watchdog import Watchdog
-from .arguments import check_alone, imported, named_safety_gate
+from .arguments import check_alone, check_is_there, imported, named_safety_gate
 from .data_files import Splits, are_local, split_of, splits_of
 from .run_settings import save_settings
 from .train_arguments import TrainArguments, adapters_of, check_details
@@ -121,6 +121,11 @@ def check_models(script: TrainArguments, args: AdversarialConfig, model: ModelCo
             "There is no discriminator: give --discriminator_name_or_path, for example "
             "distilbert/distilbert-base-uncased, or --share_base for one on the generator's base."
         )
+    check_is_there(model.model_name_or_path, "model_name_or_path", model.model_revision)
+    revision = script.discriminator_model_revision or args.model_init("revision")
+    check_is_there(script.discriminator_name_or_path or None, "discriminator_name_or_path", revision)
+    for name in ("tokenizer_name_or_path", "discriminator_tokenizer_name_or_path"):
+        check_is_there(getattr(script, name), name)
 
 
 def _check_shared_base(script: TrainArguments, model: ModelConfig) -> None:
@@ -261,13 +266,7 @@ def _reward(name: str) -> str | Callable:
     """Return the function that is named, or the id or folder of a classifier that is there."""
     reward = imported(name, "reward_funcs")
     if isinstance(reward, str):
-        try:
-            AutoConfig.from_pretrained(reward)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"reward_funcs names {reward!r}, which cannot be loaded: {error} Give module.function, or the Hub id "
-                "or folder of a classifier."
-            ) from error
+        check_is_there(reward, "reward_funcs")
     return reward
 
 
@@ -296,6 +295,7 @@ def _evaluator(script: TrainArguments, args: AdversarialConfig, data: Splits) ->
     if script.num_samples is None:
         return None
     _check_evaluations_come(args, f"num_samples={script.num_samples}")
+    check_is_there(script.encoder, "encoder")
     held_out = data[script.dataset_test_split]
     return GeneratorEvaluator(
         held_out,

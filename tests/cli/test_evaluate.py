@@ -197,6 +197,8 @@ def test_held_out_texts_are_those_of_the_test_split(workplace, evaluated):
         ({"safety_gate_name_or_path": "my_rules.cats"}, "safety_gate_name_or_path .*'cats'"),
         ({"models": ["a=start", "a=tuned"]}, "models are called 'a'"),
         ({"baseline": "gat"}, "baseline names gat"),
+        ({"models": ["start", "gan=no/such"]}, r"^models \(gan\) names 'no/such': there is no such folder"),
+        ({"encoder": "no/such"}, "^encoder names 'no/such'"),
         ({"temparatures": [1.0]}, "temparatures"),
     ],
 )

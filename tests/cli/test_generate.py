@@ -306,6 +306,8 @@ def run_again(capsys, monkeypatch):
         ({"prompts": None, "prompts_file": "p.txt"}, "There is no file 'p.txt' in"),
         ({"prompts": None, "prompts_file": "gate_rules.py"}, "gate_rules.py has an extension that is not known"),
         ({"prompts": None, "prompts_file": "out"}, "'out' is a folder where files are expected"),
+        ({"model": "no/such"}, "^model names 'no/such': there is no such folder"),
+        ({"discriminator": "no/such"}, "^discriminator names 'no/such'"),
         ({"num_texts": 0}, "num_texts must be at least 1, got 0"),
         ({"num_candidates": 0}, "num_candidates"),
         ({"method": "best_of_k", "threshold": 1.0}, "threshold=1 has no effect on best_of_k"),
