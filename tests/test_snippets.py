@@ -281,6 +281,15 @@ def test_commands_of_a_page_have_flags_that_there_are(page, tmp_path, monkeypatc
             run_command(command, monkeypatch)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_quickstart_trains_as_printed_on_a_gpu(workplace):
+    namespace = {}
+    exec(compile(in_full(blocks(ROOT / "docs" / "quickstart.md", "python")[0]), "quickstart.md", "exec"), namespace)
+    assert namespace["trainer"].model.device.type == "cuda"
+    assert namespace["trainer"].args.bf16
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
 def test_commands_of_a_page_run_as_printed(page, trained, monkeypatch):
