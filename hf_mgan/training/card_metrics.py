@@ -30,8 +30,11 @@ OF_DISCRIMINATOR = {
     "discriminator/accuracy": "its accuracy on text it was not yet trained on",
     "discriminator/value": "V(D, G) in nats; -log 4 = -1.386 where it cannot tell",
 }
-# An evaluation set of several has its name in between.
-EVALUATED = re.compile(r"eval_(?:(?P<set>.+?)_)?(?P<name>(?:samples|held_out|discriminator|rewards|safety)/.+|reward)")
+# An evaluation set of several has its name in between; what only serves the training itself is left out.
+EVALUATED = re.compile(
+    r"eval_(?:(?P<set>.+?)_)?(?P<name>(?:samples|held_out)/.+|generator/real_nll|safety/unsafe_rate"
+    r"|discriminator/(?:real_prob|fake_prob|accuracy|value)|rewards/(?!(?:discriminator|safety_gate)/).+/mean)"
+)
 BETTER = {"lower": "lower is better", "higher": "higher is better", "real": "best where real text is"}
 Log = Sequence[dict[str, Any]]
 
@@ -138,10 +141,13 @@ def _title(name: str) -> str:
     metric = match["name"]
     if metric in OF_DISCRIMINATOR:
         return f"{CURVES[metric]}{of_set}"
+    if metric == "generator/real_nll":
+        return f"negative log-likelihood of real text, in nats per token{of_set}"
+    if metric.startswith("rewards/"):
+        return f"reward {metric.removeprefix('rewards/').removesuffix('/mean')}{of_set}"
     side, _, last = metric.rpartition("/")
     known = METRICS[last].title if last in METRICS else last.replace("_", " ")
-    sides = {"samples": "", "held_out": " of real texts", "discriminator": " of D", "safety": ""}
-    return f"{known}{sides.get(side, f' ({side})' if side else '')}{of_set}"
+    return f"{known}{' of real texts' if side == 'held_out' else ''}{of_set}"
 
 
 def _explained(name: str) -> str:

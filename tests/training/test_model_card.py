@@ -1,5 +1,6 @@
 """The cards of both models: what their metadata say, and that their code does what it says."""
 
+import math
 import re
 import shlex
 import warnings
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, HfArgumentParser
 from hf_mgan import GeneratorEvaluator, SafetyGate
 from hf_mgan.cli.generate import GenerateArguments
 from hf_mgan.decoding import guided_sample
+from hf_mgan.training.card_metrics import eval_results
 
 from ..conftest import bert_classifier, causal_generator, texts
 from ..decoding.conftest import calibration
@@ -201,8 +203,28 @@ def test_evaluation_is_a_model_index(make_trainer, make_config, card_of):
     assert result.metric_value == round(entry["eval_discriminator/value"], 6)
     assert (result.dataset_type, result.task_type) == ("org/data", "text-generation")
     assert found["samples_self_bleu"].metric_name == "self-BLEU"
+    assert not {name for name in found if name.startswith(("rewards_discriminator", "reward_"))}  # of training alone
     assert "## Evaluation" in card.text
     assert f"| self-BLEU | {entry['eval_samples/self_bleu']:.3f} |" in card.text
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("eval_samples/c2st_auc", "C2ST AUC"),
+        ("eval_easy_held_out/self_bleu", "self-BLEU of real texts, easy"),
+        ("eval_discriminator/value", "V(D, G)"),
+        ("eval_rewards/length/mean", "reward length"),
+        ("eval_generator/real_nll", "negative log-likelihood of real text, in nats per token"),
+        ("eval_rewards/discriminator/mean", None),
+        ("eval_rewards/safety_gate/mean", None),
+        ("eval_discriminator/loss", None),
+        ("eval_runtime", None),
+    ],
+)
+def test_what_of_an_evaluation_is_shown(name, title):
+    results = eval_results([{"step": 1, name: 0.5}, {"step": 2, name: math.nan}], [])
+    assert [result.metric_name for result in results or []] == ([] if title is None else [title])
 
 
 def test_card_without_evaluation_has_no_model_index(make_trainer, card_of):
