@@ -28,6 +28,7 @@ from hf_mgan.cli.main import run
 from hf_mgan.cli.run_settings import save_settings
 
 from .conftest import VOCABULARY, bert_classifier, generators_tokenizer, texts, tokenizer_of_pairs
+from .hub_server import connect, running_hub
 
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +50,7 @@ TRAIN = (
     "--dataset_name your/dataset --output_dir out"
 )
 # Their commands are those of others, and belong to the environment or to several processes.
-NOT_OURS = ("pip", "make", "accelerate", "torchrun", "trl", "git")
+NOT_OURS = ("pip", "hf", "make", "accelerate", "torchrun", "trl", "git")
 
 
 def blocks(page, language):
@@ -127,6 +128,17 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(DefaultFlowCallback, "on_step_end", two_steps)
     monkeypatch.setattr(AdversarialTrainer, "fit_discriminator", two_updates)
     return tmp_path
+
+
+@pytest.fixture
+def of_hub(request, workplace, monkeypatch):
+    """A Hub for the page that pushes to one."""
+    if request.node.callspec.params["page"].name != "hub.md":
+        yield
+        return
+    with running_hub() as hub:
+        connect(monkeypatch, hub, workplace / "cache_of_hub")
+        yield
 
 
 @pytest.fixture
@@ -227,7 +239,7 @@ def test_trainer_without_args_trains(workplace):
 
 
 @pytest.mark.parametrize("page", [page for page in HOW_TO if blocks(page, "python")], ids=lambda page: page.name)
-def test_how_to_runs_as_printed_by_itself(page, workplace):
+def test_how_to_runs_as_printed_by_itself(page, workplace, of_hub):
     namespace = {"before": before}
     for number, code in enumerate(blocks(page, "python")):
         exec(compile(in_full(code), f"{page.name}, block {number}", "exec"), namespace)
@@ -292,6 +304,6 @@ def test_quickstart_trains_as_printed_on_a_gpu(workplace):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
-def test_commands_of_a_page_run_as_printed(page, trained, monkeypatch):
+def test_commands_of_a_page_run_as_printed(page, trained, of_hub, monkeypatch):
     for command in commands(page):
         run_command(command, monkeypatch)

@@ -328,10 +328,11 @@ def _training(run: RunFacts, datasets: Sequence[str]) -> str:
     rows = "a stream" if run.num_rows is None else f"{run.num_rows:,} rows"
     prompts = "prompts and answers in a chat template" if not isinstance(run.prompt, str) else "plain text"
     objective = (
-        "Adversarial training: min over G, max over D of V(D, G) = E[log D(x)] + E[log(1 - D(G(s)))], x a real text, "
-        "s the initial text ([1406.2661](https://huggingface.co/papers/1406.2661)). The discriminator descends by the "
-        f"gradient of its loss `{args.discriminator_loss}`, the generator by policy gradient (TRL's GRPO), with the "
-        f"reward `{args.discriminator_reward}` of the discriminator's logit, weight {args.discriminator_weight:g}"
+        "The objective is min over G and max over D of V(D, G) = E[log D(x)] + E[log(1 - D(G(s)))], where x is real "
+        "text and s is what G starts from ([1406.2661](https://huggingface.co/papers/1406.2661)). The discriminator "
+        f"descends by the gradient of its loss `{args.discriminator_loss}`, the generator by policy gradient (TRL's "
+        f"GRPO), with the reward `{args.discriminator_reward}` of the discriminator's logit, weight "
+        f"{args.discriminator_weight:g}"
     )
     further = "".join(f", and {code(name)}, weight {weight:g}" for name, weight in run.rewards.items())
     table = curves(run.log)
