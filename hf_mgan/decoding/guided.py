@@ -20,7 +20,7 @@ from ..data.text_path import TextPath, shown_texts, with_boundary
 from ..discriminator import Discriminator
 from ..metrics.likelihood import tempered_logps
 from .prefix_reading import PrefixReader
-from .sampling import Samples, encode_prompts, end_tokens, sample
+from .sampling import Samples, check_room, encode_prompts, end_tokens, sample
 from .selection import METHODS, Choice, is_accepted
 from .settings import DecodingConfig
 from .token_rejection import TokenRejection
@@ -193,6 +193,7 @@ def _token_by_token(
 ) -> GuidedSamples:
     """Draw texts by [`TokenRejection`], anew where one is abandoned or refused by the filter."""
     shown = reader.shown(plain)
+    check_room(model, prompt_ids, config.max_new_tokens)
     reader.check_room(shown, config.max_new_tokens)
     draw, path = (
         TokenRejection(model, tokenizer, reader, config),

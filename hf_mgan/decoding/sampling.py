@@ -27,6 +27,7 @@ from ..checks import (
 )
 from ..data.prompts import Text, encode_prompts, end_of_turn
 from ..data.text_path import TextPath
+from ..models import max_tokens
 from .continuation import complete
 
 
@@ -143,11 +144,13 @@ def sample(
 
     Raises:
         TypeError: If a value is of another type.
-        ValueError: If a number is out of range, a prompt has no token, or `generation_kwargs` names what it may not.
+        ValueError: If a number is out of range, a prompt has no token, a completion of `max_new_tokens` would not fit
+            behind the longest prompt, or `generation_kwargs` names what it may not.
     """
     max_new_tokens, temperature, seed, batch_size = checked(ARGUMENTS, locals()).values()
     generation_kwargs = check_generation_kwargs(generation_kwargs)
     prompt_ids = encode_prompts(prompts, tokenizer)
+    check_room(model, prompt_ids, max_new_tokens)
     ends = end_tokens(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
     settings = {**PLAIN, **generation_kwargs, "temperature": temperature, "pad_token_id": padding}
@@ -168,6 +171,21 @@ def sample(
                 on_batch(len(places))
     model.train(training)
     return Samples(TextPath(tokenizer, end_ids=ends).decode(prompt_ids, completions), prompt_ids, completions)
+
+
+def check_room(model: "PreTrainedModel | PeftModel", prompt_ids: Sequence[list[int]], max_new_tokens: int) -> None:
+    """Check that a generator has positions for prompts and completions.
+
+    Raises:
+        ValueError: If a completion would not fit behind the longest prompt.
+    """
+    limit, longest = max_tokens(model), max(map(len, prompt_ids), default=0)
+    if limit is not None and longest + max_new_tokens > limit:
+        remedy = f"at most {limit - longest} is possible" if limit > longest else "shorten the prompts"
+        raise ValueError(
+            f"max_new_tokens is {max_new_tokens}, and the generator has {limit} positions, {longest} of which the "
+            f"longest prompt takes: {remedy}."
+        )
 
 
 def check_generation_kwargs(given: Mapping[str, Any] | None) -> dict[str, Any]:

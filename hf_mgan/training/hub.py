@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 HELD = "_pushed"  # what begins with "_" is not pushed
-NOT_PUSHED = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", "warm_start/*", ".git/*", ".cache/*"]
+# The last of ours are the settings of the command, which name files of this machine.
+OURS = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", "warm_start/*", "train_settings.yaml"]
+NOT_PUSHED = [*OURS, ".git/*", ".cache/*"]
 # What of a checkpoint a resumed run reads, and nobody who loads the models.
 STATE = [
     *("optimizer*", "scheduler*", "scaler*", "rng_state*", "trainer_state.json", "entropy_ctrl_state.json"),
@@ -54,7 +56,7 @@ ADVICE = {
 
 
 def files_of_run(output_dir: str | Path) -> dict[str, Path]:
-    """Return what is pushed of a run: all of its folder but checkpoints, the warm start and what begins with "_".
+    """Return what is pushed of a run: all of its folder but [`OURS`].
 
     Args:
         output_dir (`str` or `Path`): The run's folder.
@@ -278,7 +280,7 @@ def explained(what: str, where: str) -> Iterator[None]:
 
 def how_to_push(repo_id: str, output_dir: str | Path) -> str:
     """Return where both models are after a push that failed, and how to push them again."""
-    excluded = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in NOT_PUSHED[:3])
+    excluded = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in OURS)
     command = f"hf upload {repo_id} {shlex.quote(str(output_dir))} . {excluded}"
     return (
         f"Both models and their card are in {output_dir}. {AS_IT_WAS} Push again with trainer.push_to_hub(), or "

@@ -14,8 +14,10 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_mgan import Discriminator
+from hf_mgan.cli.generate import GenerateArguments, discriminator_source
 from hf_mgan.cli.main import run
 from hf_mgan.decoding import DecodingConfig, guided_sample
+from hf_mgan.training.hub import OURS
 
 from ..conftest import bert_classifier, causal_generator, generators_tokenizer, texts, tokenizer_of_pairs
 from ..hub_server import DROPPED, TOKEN, connect, metadata_faults, running_hub
@@ -144,6 +146,8 @@ def test_repository_without_discriminator_gives_samples(hub, capsys, monkeypatch
 def test_silent_hub_is_no_missing_discriminator(hub, failure):
     hub.fail(0, failure, for_good=True)
     with pytest.raises(ConnectionError, match="Whether org/g has a discriminator in discriminator/ cannot be told"):
+        discriminator_source(GenerateArguments(model="org/g"))
+    with pytest.raises(ValueError, match="model names 'org/g': .* from the Hub it cannot be loaded"):
         run(["generate", "--model", "org/g", "--max_new_tokens", "4"])
 
 
@@ -194,7 +198,9 @@ def test_processes_of_their_own_push_and_load(hub, tmp_path):
     subprocess.run([*command, *GENERATE, "--output", "texts_out.jsonl"], env=environment, check=True)
     assert len(lines_of("texts_out.jsonl")) == 3
     hub.repos[REPO].pop()
-    upload = ["upload", REPO, "out", ".", "--exclude", "_*", "--exclude", "checkpoint-*", "--exclude", "warm_start/*"]
+    assert "train_settings.yaml" not in commit.files
+    excluded = [word for pattern in OURS for word in ("--exclude", pattern)]
+    upload = ["upload", REPO, "out", ".", *excluded]
     code = "from huggingface_hub.cli.hf import main; main()"
     subprocess.run([sys.executable, "-c", code, *upload], env=environment, check=True)
     assert set(hub.files(REPO)) == set(commit.files)

@@ -1,12 +1,16 @@
+import warnings
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import WatermarkingConfig
 
+from hf_mgan import Discriminator
+from hf_mgan.decoding import DecodingConfig, guided_sample
 from hf_mgan.decoding.sampling import encode_prompts, sample
 from hf_mgan.metrics.likelihood import sequence_logps
 
-from ..conftest import VOCABULARY, texts
+from ..conftest import VOCABULARY, causal_classifier, causal_generator, generators_tokenizer, texts
 
 
 END = VOCABULARY["</s>"]
@@ -245,3 +249,19 @@ def test_encode_prompts_refuses_a_prompt_without_a_token(generator, tokenizer, e
 def test_sample_refuses_numbers_out_of_range(generator, tokenizer, changes, message):
     with pytest.raises(ValueError, match=message):
         sample(generator, tokenizer, PROMPTS, **{"max_new_tokens": 4, **changes})
+
+
+@pytest.mark.parametrize("method", ["rejection", "token_rejection"])
+def test_more_tokens_than_positions_are_refused(method):
+    """64 positions, of which the longest prompt takes three: 61 tokens fit, 62 do not."""
+    model, tokenizer = causal_generator(), generators_tokenizer()
+    prompts = [[1], [1, 6, 8]]
+    assert len(sample(model, tokenizer, prompts, 61).texts) == 2
+    with pytest.raises(ValueError, match=r"is 62, and the generator has 64 positions, 3 of .* at most 61"):
+        sample(model, tokenizer, prompts, 62)
+    with pytest.raises(ValueError, match="shorten the prompts"):
+        sample(model, tokenizer, [[1] * 64], 1)
+    discriminator = Discriminator(causal_classifier(), generators_tokenizer(), prefixes=True)
+    config = DecodingConfig(method=method, max_new_tokens=62)
+    with pytest.raises(ValueError, match="64 positions"), warnings.catch_warnings(action="ignore"):
+        guided_sample(model, tokenizer, discriminator, prompts, config)
