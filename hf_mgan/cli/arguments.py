@@ -53,7 +53,7 @@ def check_is_there(name: str | None, argument: str, revision: str | None = None)
         try:
             cached_file(name, file, revision=revision)
             return
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the HTTP client of the Hub has errors of its own
             problem = problem or error
     raise ValueError(
         f"{argument} names {name!r}: there is no such folder in {Path.cwd()}, and from the Hub it cannot be loaded. "
