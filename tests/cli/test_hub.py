@@ -147,7 +147,7 @@ def test_silent_hub_is_no_missing_discriminator(hub, failure):
     hub.fail(0, failure, for_good=True)
     with pytest.raises(ConnectionError, match="Whether org/g has a discriminator in discriminator/ cannot be told"):
         discriminator_source(GenerateArguments(model="org/g"))
-    with pytest.raises(ValueError, match="model names 'org/g': .* from the Hub it cannot be loaded"):
+    with pytest.raises(ValueError, match=r"model names 'org/g': .* from the Hub it cannot be loaded"):
         run(["generate", "--model", "org/g", "--max_new_tokens", "4"])
 
 
