@@ -120,10 +120,10 @@ def as_one_text(path, prompts, references, real):
     ("left_out", "least"),
     [
         (without_tokens, 0.6),
-        (without_cutting, 0.6),
-        (without_dropping_special_tokens, 0.6),
+        pytest.param(without_cutting, 0.6, marks=pytest.mark.slow),
+        pytest.param(without_dropping_special_tokens, 0.6, marks=pytest.mark.slow),
         (without_prompts, 0.9),
-        (with_raw_prompts, 0.55),
+        pytest.param(with_raw_prompts, 0.55, marks=pytest.mark.slow),
         (as_one_text, 0.9),
     ],
 )

@@ -136,7 +136,12 @@ def check_counts(drawn, expected, freedom_at_least=30):
 
 
 @pytest.mark.parametrize(
-    ("threshold", "temperature", "slope"), [(0.0, 1.0, None), (0.5, 1.0, SLOPE), (-0.3, 1.4, SLOPE)]
+    ("threshold", "temperature", "slope"),
+    [
+        pytest.param(0.0, 1.0, None, marks=pytest.mark.slow),
+        pytest.param(0.5, 1.0, SLOPE, marks=pytest.mark.slow),
+        (-0.3, 1.4, SLOPE),
+    ],
 )
 def test_texts_have_the_density_derived(few, threshold, temperature, slope):
     """With two tries, the first abandons and the second keeps: S + (1 - sum S) times the density of keeping."""

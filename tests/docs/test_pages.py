@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -122,10 +123,15 @@ def test_alarm_has_a_section_with_what_it_says_to_change(alarm):
     assert {word for word in re.findall(r"\w+", said) if word in settings and word not in text} == set()
 
 
+@cache
+def strings_of_package():
+    return [text for path in (ROOT / "hf_mgan").rglob("*.py") for text in strings_of(path)]
+
+
 @pytest.mark.parametrize("page", [DOCS / "troubleshooting.md", *DOCS.glob("how_to/*.md")], ids=name)
 def test_quoted_errors_are_what_the_package_says(page):
     """In tables: `so` in the troubleshooting's errors, *so* in the how-tos."""
-    said = [text for path in (ROOT / "hf_mgan").rglob("*.py") for text in strings_of(path)]
+    said = strings_of_package()
     if page.name == "troubleshooting.md":
         cells = re.findall(r"^\| (`.*?) \|", section(page, "Errors"), re.MULTILINE)
         cells = [cell for cell in cells if not cell.endswith(tuple(f"({other})" for other in OTHERS))]

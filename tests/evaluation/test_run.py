@@ -521,6 +521,7 @@ def test_evaluate_encodes_each_set_of_texts_once(folders, tmp_path, monkeypatch)
     assert report.metric("start_T1.3", "frechet").value > 0
 
 
+@pytest.mark.slow
 def test_evaluate_fine_tunes_the_encoder_for_the_verdict(folders, encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(fine_tuning, "MIN_STEPS", 4)
     assert EvaluationConfig().fine_tuned_test
