@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from .conftest import texts
 
 
+pytestmark = pytest.mark.snippets
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

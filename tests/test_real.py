@@ -88,6 +88,7 @@ def test_warm_start_and_training_move_both_models(real_models, sentences, tmp_pa
         "save_strategy": "no",
         "report_to": "none",
         "use_cpu": True,
+        "bf16": True,
         "gradient_checkpointing": False,
     }
     tokenizer = AutoTokenizer.from_pretrained(real_models / GENERATOR, padding_side="left")

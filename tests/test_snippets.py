@@ -214,12 +214,14 @@ def readers_own(trainer):
     }
 
 
+@pytest.mark.snippets
 def test_quickstart_trains_as_printed(workplace):
     exec(compile(in_full(blocks(ROOT / "docs" / "quickstart.md", "python")[0]), "quickstart.md", "exec"), {})
     assert (workplace / "out" / "adapter_model.safetensors").exists()
     assert (workplace / "out" / "discriminator" / "model.safetensors").exists()
 
 
+@pytest.mark.snippets
 def test_command_of_the_quickstart_trains_as_printed(workplace, monkeypatch):
     (command,) = (one for one in commands(ROOT / "docs" / "quickstart.md") if "warm_start_steps" in one)
     run_command(command, monkeypatch)
@@ -227,6 +229,7 @@ def test_command_of_the_quickstart_trains_as_printed(workplace, monkeypatch):
         assert (workplace / folder / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.snippets
 def test_trainer_without_args_trains(workplace):
     trainer = AdversarialTrainer(
         "Qwen/Qwen2.5-0.5B",
@@ -238,6 +241,7 @@ def test_trainer_without_args_trains(workplace):
     assert trainer.args.bf16 is torch.cuda.is_available()
 
 
+@pytest.mark.snippets
 @pytest.mark.parametrize("page", [page for page in HOW_TO if blocks(page, "python")], ids=lambda page: page.name)
 def test_how_to_runs_as_printed_by_itself(page, workplace, of_hub):
     namespace = {"before": before}
@@ -245,6 +249,7 @@ def test_how_to_runs_as_printed_by_itself(page, workplace, of_hub):
         exec(compile(in_full(code), f"{page.name}, block {number}", "exec"), namespace)
 
 
+@pytest.mark.snippets
 def test_notebook_runs_from_top_to_bottom(workplace, monkeypatch, capsys):
     pyplot = pytest.importorskip("matplotlib.pyplot", reason="the extra `evaluation` is not installed")
     monkeypatch.setattr(pyplot, "show", lambda: None)  # without a screen
@@ -266,6 +271,7 @@ def test_notebook_holds_no_outputs():
 
 
 @pytest.mark.slow
+@pytest.mark.snippets
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page not in HOW_TO and blocks(page, "python")], ids=lambda page: page.name
 )
@@ -303,6 +309,7 @@ def test_quickstart_trains_as_printed_on_a_gpu(workplace):
 
 
 @pytest.mark.slow
+@pytest.mark.snippets
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
 def test_commands_of_a_page_run_as_printed(page, trained, of_hub, monkeypatch):
     for command in commands(page):

@@ -153,6 +153,7 @@ def make_trainer(arguments: argparse.Namespace, data: Any, folder: str) -> Adver
             save_strategy="no",
             report_to="none",
             use_cpu=not torch.cuda.is_available(),
+            bf16=True,  # on a CPU too, as both are scored
             disable_tqdm=True,
             seed=arguments.seed,
         ),

@@ -179,7 +179,8 @@ def check_room(model: "PreTrainedModel | PeftModel", prompt_ids: Sequence[list[i
     Raises:
         ValueError: If a completion would not fit behind the longest prompt.
     """
-    limit, longest = max_tokens(model), max(map(len, prompt_ids), default=0)
+    limit = max_tokens(model) if hasattr(model, "config") else None  # anything else with a `generate` states none
+    longest = max(map(len, prompt_ids), default=0)
     if limit is not None and longest + max_new_tokens > limit:
         remedy = f"at most {limit - longest} is possible" if limit > longest else "shorten the prompts"
         raise ValueError(
