@@ -22,25 +22,24 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
 
 from .config import AdversarialConfig
-from .data import RealSampler, start_of_sequence
+from .data import RealSampler
 from .data.prompts import without_added_end
 from .discriminator import Calibration, prepare_quantised_training
-from .discriminator.card import discriminator_card, source_of
+from .discriminator.card import discriminator_card
 from .discriminator.discriminator import TRAINING_STATE_FILE
 from .models import check_saved_weights
-from .safety import GATE
 from .training.build import build, check_reward_names
-from .training.card_metrics import safety_section
 from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_kept, model_folder, naming
 from .training.final_updates import FinalUpdates, fit_discriminator
 from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
 from .training.generation import end_completions, generate_without_cache, prompts_apart, unwrapped_generator
-from .training.model_card import CARD_FILE, PAPER, TAG_NAMES, RunFacts, first_samples, may_be_replaced, model_card
+from .training.model_card import CARD_FILE, PAPER, TAG_NAMES, may_be_replaced, model_card
 from .training.positions import count_positions_by_mask
 from .training.pushing import PushingTrainer
 from .training.real_text_loss import NLL, TOKENS, num_real_tokens, real_text_batch, real_text_nll, weighted_by_tokens
 from .training.resuming import check_state_fits, compared_settings
 from .training.reward import NAME, REFERENCE, Round
+from .training.run_facts import run_facts
 from .training.update_gating import SkippedUpdates
 
 
@@ -373,7 +372,7 @@ class AdversarialTrainer(PushingTrainer):
         if self.args.should_save:
             self.discriminator.save_pretrained(model_folder(folder), self.hub_model_id)
         if writes_card:  # in place of the blank one of PEFT
-            card.write_text(model_card(self._facts(), datasets=self.dataset_name), "utf-8")
+            card.write_text(model_card(run_facts(self), datasets=self.dataset_name), "utf-8")
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub("Model save")
 
@@ -425,36 +424,6 @@ class AdversarialTrainer(PushingTrainer):
         path = Path(self.args.output_dir) / CARD_FILE
         of_trl = ModelCard.load(path)  # has the tags and the badges of trackers
         own_tags = sorted(of_trl.data.tags or [])
-        path.write_text(model_card(self._facts(), model_name, self.dataset_name, own_tags, of_trl.text), "utf-8")
+        path.write_text(model_card(run_facts(self), model_name, self.dataset_name, own_tags, of_trl.text), "utf-8")
         if (of_discriminator := model_folder(self.args.output_dir) / CARD_FILE).exists():
             of_discriminator.write_text(discriminator_card(self.discriminator, self.hub_model_id), "utf-8")
-
-    def _facts(self) -> RunFacts:
-        """Return what a card tells of this run."""
-        prompts = list(self._logs["prompt"])
-        samples = first_samples(prompts, list(self._logs["completion"]), self._tokenizer)
-        if not prompts and isinstance(self.train_dataset, Dataset):
-            prompts = [self.train_dataset[0]["prompt"]]
-        safety = ""
-        if self._safety is not None:
-            gate = self._safety.gate
-            unsafe = gate.is_unsafe(*map(list, zip(*samples, strict=True))).tolist() if samples else []
-            samples = [sample for sample, is_unsafe in zip(samples, unsafe, strict=True) if not is_unsafe]
-            of_gate = "a function" if gate.model is None else source_of(gate.model)
-            safety = safety_section(self.state.log_history, of_gate, gate.threshold, sum(unsafe))
-        weights = dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=False))
-        return RunFacts(
-            args=self.args,
-            generator=self.accelerator.unwrap_model(self.model),
-            tokenizer=self._tokenizer,
-            discriminator=self.discriminator,
-            log=self.state.log_history,
-            steps=self.state.global_step,
-            processes=self.accelerator.num_processes,
-            prompt=prompts[0] if prompts else start_of_sequence(self._tokenizer),
-            repo_id=self.hub_model_id,
-            num_rows=self._num_rows(),
-            rewards={name: weight for name, weight in weights.items() if name not in (NAME, GATE)},
-            samples=samples,
-            safety=safety,
-        )

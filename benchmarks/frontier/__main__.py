@@ -22,11 +22,8 @@ call goes on where the first one stopped. On a GPU the whole takes minutes; on t
 import argparse
 from pathlib import Path
 
-import datasets
-from transformers.utils import logging
-
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
-from ..sweep import PAGES, RESULTS, publish_runs
+from ..sweep import PAGES, RESULTS, publish_runs, without_bars
 from .stages import GENERATORS, STAGES, Run
 from .tables import draw, gather, page
 
@@ -73,9 +70,7 @@ def main(words: list[str] | None = None) -> None:
         runs = publish_runs(arguments.output, COMMITTED, PAGE, gather, page)
         draw(runs, PICTURE)
         return
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    without_bars()
     for seed in arguments.seeds:
         for name in (one for one in GENERATORS if one in arguments.trained):
             Run(name, seed, arguments).do(arguments.stages)

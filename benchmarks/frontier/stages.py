@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer, set_seed
+from transformers import AutoTokenizer
 
 from hf_mgan import AdversarialConfig, Discriminator
 from hf_mgan.data import TextPath, start_of_sequence
@@ -33,8 +33,7 @@ from hf_mgan.metrics import (
 from hf_mgan.training.final_updates import fit_discriminator
 
 from ..sources import load_texts, short_name
-from ..sweep import rounded, write_file
-from ..testbed import machine, versions
+from ..sweep import do_stage
 from .candidates import ALONE, Row, rejection_name, rows
 from .generators import BATCH_SIZE, LEARNING_RATE, QUIET, supervise, train_adversarially
 
@@ -70,21 +69,8 @@ class Run:
     def do(self, stages: Sequence[str]) -> None:
         """Do the stages that are not done."""
         for stage in (one for one in STAGES if one in stages):
-            done = (self.home if stage == "generator" else self.folder) / f"{stage}.json"
-            if done.exists():
-                print(f"{self.folder}: {stage} is there already", flush=True)
-                continue
-            set_seed(self.seed)
-            began, cpu = time.perf_counter(), time.process_time()
-            result = getattr(self, stage)()
-            result |= {
-                "seconds": round(time.perf_counter() - began, 1),
-                "cpu_seconds": round(time.process_time() - cpu, 1),
-                "versions": versions("scikit-learn"),
-                "machine": machine(),
-            }
-            write_file(done, rounded(result))
-            print(f"{self.folder}: {stage}, {result['seconds']} s", flush=True)
+            folder = self.home if stage == "generator" else self.folder
+            do_stage(folder / f"{stage}.json", self.seed, getattr(self, stage))
 
     def generator(self) -> dict[str, Any]:
         """Train the generator."""

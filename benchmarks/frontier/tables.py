@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..sweep.tables import table
+from ..sweep.tables import areas, table
 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
@@ -105,9 +105,9 @@ def rows_table(runs: Sequence[dict[str, Any]]) -> str:
 def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
     likelihoods = [row["real_nll"] for row in rows if row["real_nll"] is not None]
     return [
-        _areas(rows, "fine_tuned_c2st_auc"),
-        _areas(rows, "encoder_c2st_auc"),
-        _areas(rows, "c2st_auc"),
+        areas(rows, "fine_tuned_c2st_auc"),
+        areas(rows, "encoder_c2st_auc"),
+        areas(rows, "c2st_auc"),
         f"{_mean(rows, 'draws'):.2f}",
         f"{_mean(rows, 'tokens'):.1f}",
         f"{_mean(rows, 'mauve'):.3f}",
@@ -120,15 +120,6 @@ def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _mean(rows: Sequence[dict[str, Any]], key: str) -> float:
     return statistics.fmean(row[key] for row in rows)
-
-
-def _areas(rows: Sequence[dict[str, Any]], key: str) -> str:
-    """Return the areas of all seeds, and half of their intervals."""
-    found = [row[key] for row in rows if key in row]
-    if not found:
-        return ""
-    half = statistics.fmean((high - low) / 2 for _, low, high in found)
-    return f"{' / '.join(f'{value:.3f}' for value, _, _ in found)} ± {half:.3f}"
 
 
 def discriminators_table(runs: Sequence[dict[str, Any]]) -> str:

@@ -20,11 +20,8 @@ threshold and real text, by a freshly fine-tuned encoder (as many as there are).
 import argparse
 from pathlib import Path
 
-import datasets
-from transformers.utils import logging
-
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
-from ..sweep import PAGES, RESULTS, publish_runs
+from ..sweep import PAGES, RESULTS, publish_runs, without_bars
 from .stages import STAGES, Run
 from .tables import gather, page
 
@@ -63,9 +60,7 @@ def main(words: list[str] | None = None) -> None:
     if arguments.publish:
         publish_runs(arguments.output, COMMITTED, PAGE, gather, page)
         return
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    without_bars()
     for seed in arguments.seeds:
         Run(seed, arguments).do(arguments.stages)
 

@@ -7,13 +7,14 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, Discriminator, prepare_dataset
@@ -24,8 +25,7 @@ from hf_mgan.metrics import c2st, encoder_features, fine_tuned_c2st, self_bleu
 from hf_mgan.training.final_updates import fit_discriminator
 
 from ..sources import load_texts, short_name
-from ..sweep import rounded, write_file
-from ..testbed import machine, versions
+from ..sweep import do_stage
 
 
 STAGES = ("generator", "discriminator", "samples", "tests", "fine_tuned_tests")
@@ -59,26 +59,11 @@ class Run:
             rows.select(range(*ends)) for ends in ((0, size), (size, 2 * size), (2 * size, len(rows)))
         )
 
-    def do(self, stages: list[str]) -> None:
+    def do(self, stages: Sequence[str]) -> None:
         """Do the stages that are not done."""
-        for stage in STAGES:
-            done = (self.root if stage == "generator" else self.folder) / f"{stage}.json"
-            if stage not in stages:
-                continue
-            if done.exists():
-                print(f"{self.folder}: {stage} is there already", flush=True)
-                continue
-            set_seed(self.seed)
-            began, cpu = time.perf_counter(), time.process_time()
-            result = getattr(self, stage)()
-            result |= {
-                "seconds": round(time.perf_counter() - began, 1),
-                "cpu_seconds": round(time.process_time() - cpu, 1),
-                "versions": versions("scikit-learn"),
-                "machine": machine(),
-            }
-            write_file(done, rounded(result))
-            print(f"{self.folder}: {stage}, {result['seconds']} s", flush=True)
+        for stage in (one for one in STAGES if one in stages):
+            folder = self.root if stage == "generator" else self.folder
+            do_stage(folder / f"{stage}.json", self.seed, getattr(self, stage))
 
     def generator(self) -> dict[str, Any]:
         """Fine-tune the generator on the first rows of the corpus, once, with adapters."""

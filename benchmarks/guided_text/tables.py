@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..sweep.tables import table
+from ..sweep.tables import areas, table
 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
@@ -89,9 +89,9 @@ def rows_table(runs: Sequence[dict[str, Any]]) -> str:
         rows.append(
             [
                 name,
-                _areas(same, "fine_tuned_c2st_auc"),
-                _areas(same, "encoder_c2st_auc"),
-                _areas(same, "c2st_auc"),
+                areas(same, "fine_tuned_c2st_auc"),
+                areas(same, "encoder_c2st_auc"),
+                areas(same, "c2st_auc"),
                 "" if is_real else f"{statistics.fmean(row['draws'] for row in same):.2f}",
                 "" if is_real else f"{statistics.fmean(row['tokens'] for row in same):.1f}",
                 f"{statistics.fmean(row['self_bleu'] for row in same):.3f}",
@@ -100,15 +100,6 @@ def rows_table(runs: Sequence[dict[str, Any]]) -> str:
         )
     head = ["", "AUC, fine-tuned", "AUC, encoder", "AUC, n-grams", "draws", "tokens", "self-BLEU", "words"]
     return table(head, rows)
-
-
-def _areas(rows: Sequence[dict[str, Any]], key: str) -> str:
-    """Return the areas of all seeds, and half of their intervals."""
-    found = [row[key] for row in rows if key in row]
-    if not found:
-        return ""
-    half = statistics.fmean((high - low) / 2 for _, low, high in found)
-    return f"{' / '.join(f'{value:.3f}' for value, _, _ in found)} ± {half:.3f}"
 
 
 def discriminators_table(runs: Sequence[dict[str, Any]]) -> str:

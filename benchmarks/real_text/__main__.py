@@ -28,11 +28,8 @@ file; without --output it writes the page alone.
 import argparse
 from pathlib import Path
 
-import datasets
-from transformers.utils import logging
-
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
-from ..sweep import PAGES, RESULTS, publish_runs
+from ..sweep import PAGES, RESULTS, publish_runs, without_bars
 from .stages import SMALL, STAGES, Run
 from .tables import gather, page
 
@@ -104,9 +101,7 @@ def main(words: list[str] | None = None) -> None:
     if arguments.publish:
         publish_runs(arguments.output, COMMITTED, PAGE, gather, page)
         return
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    without_bars()
     for source in arguments.data:
         for seed in arguments.seeds:
             Run(source, seed, arguments).do(arguments.stages)

@@ -15,6 +15,7 @@ from .results import (
     write_file,
     write_lines,
 )
+from .stages import do_stage, without_bars
 
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "check_settings",
     "do_in_process",
     "do_job",
+    "do_stage",
     "merge",
     "parse_arguments",
     "publish",
@@ -34,6 +36,7 @@ __all__ = [
     "rounded",
     "run_jobs",
     "silence",
+    "without_bars",
     "write_file",
     "write_lines",
 ]

@@ -7,7 +7,7 @@ mean of these differences.
 import math
 from collections.abc import Iterable
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scipy.stats import t
 
@@ -63,6 +63,15 @@ def mean(values: Iterable[float | None], digits: int = 2) -> str:
     """Return the mean of the values that there are."""
     present = [value for value in values if value is not None]
     return f"{fmean(present):.{digits}f}" if present else "-"
+
+
+def areas(rows: Iterable[dict[str, Any]], key: str) -> str:
+    """Return the areas of all seeds, and half of their intervals."""
+    found = [row[key] for row in rows if key in row]
+    if not found:
+        return ""
+    half = fmean((high - low) / 2 for _, low, high in found)
+    return f"{' / '.join(f'{value:.3f}' for value, _, _ in found)} ± {half:.3f}"
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:

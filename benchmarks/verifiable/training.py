@@ -39,7 +39,7 @@ MOST_TRIES = 400  # candidates per sentence that imitation learns from
 PROMPT = "<s>"
 
 
-def total_by_product(rewards: Tensor, weights: Tensor, reward: Reward) -> Tensor:
+def total_by_product(rewards: Tensor, reward: Reward) -> Tensor:
     """Return the discriminator's reward, of shape `(B,)`, paid as far as the verifiable one is met."""
     return rewards[:, -1] * (rewards[:, 0] / reward.highest).clamp(0, 1)
 
@@ -50,7 +50,7 @@ class Constraint:
     def __init__(self) -> None:
         self.multiplier = 0.0
 
-    def __call__(self, rewards: Tensor, weights: Tensor, reward: Reward) -> Tensor:
+    def __call__(self, rewards: Tensor, reward: Reward) -> Tensor:
         """Return the rewards of shape `(B,)`, and move the multiplier."""
         met = rewards[:, 0] / reward.highest
         total = rewards[:, -1] + self.multiplier * met
@@ -76,7 +76,7 @@ class CombiningTrainer(AdversarialTrainer):
         rewards: Tensor = super()._calculate_rewards(*arguments, **further)
         if self.combination is None:
             return rewards
-        total = self.combination(rewards, self.reward_weights, self.reward)
+        total = self.combination(rewards, self.reward)
         # TRL adds the columns, each times its weight: all of it stands in the last one.
         return torch.stack([torch.zeros_like(total), total / self.reward_weights[-1]], 1)
 
@@ -99,29 +99,29 @@ class Measurement:
         sizes ([`DemoArguments`]): Sizes.
         seed (`int`): The seed.
         reward ([`Reward`]): The reward.
+
+    Attributes:
+        sentences (`list[str]`): Real sentences to learn from.
     """
 
     def __init__(self, sizes: DemoArguments, seed: int, reward: Reward) -> None:
-        self.language, self.reward, self.seed = Language(), reward, seed
+        self.language, self.reward, self.seed, self.sizes = Language(), reward, seed, sizes
+        self.sentences = [" ".join(words) for words in self.language.sample(sizes.sentences, 2 * seed)]
         self.target = Target(self.language, reward, 20 * sizes.samples)
         self.tokenizer = make_tokenizer(self.language.words, adds_ends=False)
         self.unseen = self.target.sample(sizes.samples, 2 * seed + 1)
         self.metrics = ExactMetrics(self.target, self.tokenizer, self.unseen, seed)  # type: ignore[arg-type]
 
     def __call__(self, model: Any) -> list[dict[str, float]]:
-        """Measure a generator at each temperature, that of the least divergence first."""
-        found = []
-        for temperature in TEMPERATURES:
-            quality = self.metrics(model, temperature)
-            _, words = sample_sentences(
-                model, self.tokenizer, len(self.unseen), temperature, self.seed
-            )  # those of the metrics
-            weights = torch.full((len(words),), 1 / len(words), dtype=torch.float64)
-            found.append({**asdict(quality), **self._rewarded(words, weights), "draws": 1.0})
-        return sorted(found, key=lambda one: one["divergence"])
+        """Measure a generator at the temperature of the least divergence; one row, as `guided` returns them."""
+        quality = self.metrics.best(model, TEMPERATURES)[0]
+        # The sentences that the metrics have drawn.
+        _, words = sample_sentences(model, self.tokenizer, len(self.unseen), quality.temperature, self.seed)
+        weights = torch.full((len(words),), 1 / len(words), dtype=torch.float64)
+        return [{**asdict(quality), **self._rewarded(words, weights), "draws": 1.0}]
 
     def guided(
-        self, model: Any, discriminator: Discriminator | None, thresholds: Sequence[float], filters: bool = True
+        self, model: Any, discriminator: Discriminator | None, thresholds: Sequence[float]
     ) -> list[dict[str, float]]:
         """Measure a generator with a filter on the reward, and with its discriminator behind it, sampled by rejection.
 
@@ -133,7 +133,6 @@ class Measurement:
             model: The generator.
             discriminator ([`Discriminator`], *optional*): Without one only the filter decides.
             thresholds (`Sequence[float]`): c of rejection, in nats.
-            filters (`bool`, *optional*, defaults to `True`): Whether the filter decides too.
         """
         count = len(self.unseen)
         ids, words = sample_sentences(model, self.tokenizer, count, 1.0, self.seed)
@@ -143,7 +142,7 @@ class Measurement:
         )
         truth = self.target.logps(words)
         sides = self.unseen, words
-        filtered = [self.reward.log_weights(side) if filters else torch.zeros(len(side)) for side in sides]
+        filtered = [self.reward.log_weights(side) for side in sides]
         ratios = [self._log_ratios(discriminator, side) for side in sides]
         found = []
         for threshold in thresholds:
@@ -191,25 +190,17 @@ class Measurement:
 def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, models: Path) -> dict[str, Any]:
     """Raise the reward under a condition and measure what comes of it."""
     measurement = Measurement(sizes, seed, reward)
-    sentences = [" ".join(words) for words in measurement.language.sample(sizes.sentences, 2 * seed)]
     with tempfile.TemporaryDirectory() as folder:
         if condition.group == "decoding":
-            return _decode(condition, measurement, sizes, sentences, models, Path(folder))
-        trainer = _trainer(condition, measurement, sizes, sentences, models, Path(folder))
+            return _decode(condition, measurement, models, Path(folder))
+        trainer = _trainer(condition, measurement, models, Path(folder))
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        return {"rows": {"": measurement(trainer.model)[:1]}}
+        return {"rows": {"": measurement(trainer.model)}}
 
 
-def _trainer(
-    condition: Condition,
-    measurement: Measurement,
-    sizes: DemoArguments,
-    sentences: list[str],
-    models: Path,
-    folder: Path,
-) -> GRPOTrainer:
-    reward = measurement.reward
+def _trainer(condition: Condition, measurement: Measurement, models: Path, folder: Path) -> GRPOTrainer:
+    sizes, sentences, reward = measurement.sizes, measurement.sentences, measurement.reward
     config = adversarial_config(sizes, folder, measurement.seed)
     given: dict[str, Any] = {"generation_batch_size": None, **condition.config}
     shared: dict[str, Any] = {
@@ -233,15 +224,9 @@ def _trainer(
     return trainer
 
 
-def _decode(
-    condition: Condition,
-    measurement: Measurement,
-    sizes: DemoArguments,
-    sentences: list[str],
-    models: Path,
-    folder: Path,
-) -> dict[str, Any]:
+def _decode(condition: Condition, measurement: Measurement, models: Path, folder: Path) -> dict[str, Any]:
     """Filter and guide maximum likelihood, or imitate that in rounds, each with a new discriminator."""
+    sizes, sentences = measurement.sizes, measurement.sentences
     model: Any = GPTNeoForCausalLM.from_pretrained(models / "maximum_likelihood")
     config = adversarial_config(sizes, folder, measurement.seed)
     tokenizer, reward = measurement.tokenizer, measurement.reward
@@ -256,16 +241,15 @@ def _decode(
     if not condition.rounds:
         return {
             "rows": {
-                "maximum likelihood": measurement(model)[:1],
+                "maximum likelihood": measurement(model),
                 "filter": measurement.guided(model, None, (0.0,)),
                 "filter + D": measurement.guided(model, discriminator, THRESHOLDS),
             }
         }
     drawn = 0.0
     for number in range(condition.rounds):
-        texts, cost = _accepted(
-            model, discriminator, measurement, sizes, filters=number == 0 or not reward.temperature
-        )
+        filters = number == 0 or not reward.temperature
+        texts, cost = _accepted(model, discriminator, measurement, filters)
         drawn += cost
         model = train_generator(
             texts,
@@ -283,14 +267,14 @@ def _decode(
             real = [sentences[place] for place in reward.kept(words, measurement.seed)]
             held_out = measurement.target.sample(HELD_OUT, HELD_OUT_SEED + measurement.seed)
             discriminator = fitted(model, real, dataset_of([" ".join(words) for words in held_out]))
-    return {"rows": {"": measurement(model)[:1]}, "sentences_drawn": drawn}
+    return {"rows": {"": measurement(model)}, "sentences_drawn": drawn}
 
 
 def _accepted(
-    model: Any, discriminator: Discriminator, measurement: Measurement, sizes: DemoArguments, filters: bool
+    model: Any, discriminator: Discriminator, measurement: Measurement, filters: bool
 ) -> tuple[list[str], float]:
     """Return sentences of the guided sampler, filtered or not, and how many candidates were drawn for them."""
-    reward, count = measurement.reward, sizes.sentences // 8
+    reward, count = measurement.reward, measurement.sizes.sentences // 8
     config = DecodingConfig(
         threshold=TAUGHT_AT,
         num_candidates=MOST_TRIES,

@@ -5,8 +5,7 @@ chat model with weights of its own; of it remain the tags and the badges of trac
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,15 +14,14 @@ from urllib.parse import quote
 
 from huggingface_hub import ModelCard, ModelCardData
 from peft import LoraConfig, PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ..config import AdversarialConfig
-from ..data.prompts import Text, as_prompts, plain_text
-from ..discriminator import Discriminator
 from ..discriminator.card import is_hub_id, loading_lines, quantisation_of, source_of
 from ..markdown import code, escaped, fenced
 from .card_code import guided_sampling, quick_start
 from .card_metrics import OF_DISCRIMINATOR, curves, eval_results, evaluation_table, last_metrics
+from .run_facts import RunFacts
 
 
 CARD_FILE = "README.md"
@@ -103,7 +101,6 @@ LIMITS = [
     "The data and the base models hand on their biases and their licences. Name a licence before you share this "
     "repository.",
 ]
-SAMPLED = 4  # samples in a card
 LONGEST_SAMPLE = 1000  # characters
 HYPERPARAMETERS = [
     *("learning_rate", "discriminator_learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
@@ -116,70 +113,12 @@ HYPERPARAMETERS = [
 PACKAGES = ("hf_mgan", "trl", "transformers", "torch", "datasets", "tokenizers", "peft", "bitsandbytes")
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What a card tells of a run.
-
-    Args:
-        args ([`AdversarialConfig`]): The settings.
-        generator (`PreTrainedModel` or `PeftModel`): The generator.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        discriminator ([`Discriminator`]): The discriminator.
-        log (`Sequence[dict]`): The trainer's log.
-        steps (`int`): Steps of the generator so far.
-        processes (`int`): How many processes have trained.
-        prompt (`str` or `list[dict]`): A prompt of the data.
-        repo_id (`str`, *optional*): Where both models are pushed to.
-        num_rows (`int`, *optional*): Rows of the training set; None for a stream.
-        rewards (`Mapping[str, float]`): Weight of each further reward, by its name.
-        samples (`Sequence[tuple[str, str]]`): Prompts and completions of the generator, not chosen.
-        safety (`str`): The section on safety, "" without a gate.
-    """
-
-    args: AdversarialConfig
-    generator: PreTrainedModel | PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    discriminator: Discriminator
-    log: Sequence[dict[str, Any]]
-    steps: int
-    processes: int
-    prompt: Text
-    repo_id: str | None = None
-    num_rows: int | None = None
-    rewards: Mapping[str, float] = field(default_factory=dict)
-    samples: Sequence[tuple[str, str]] = ()
-    safety: str = ""
-
-    @property
-    def name(self) -> str:
-        """What the model is called where nobody says it."""
-        return (self.repo_id or "").rpartition("/")[2] or Path(self.args.output_dir).resolve().name
-
-
 def may_be_replaced(path: Path) -> bool:
     """Return whether a card is none of the user's: one of ours, the blank one of PEFT, or none at all."""
     if not path.exists():
         return True
     card = ModelCard.load(path, ignore_metadata_errors=True)
     return "hf-mgan" in (card.data.tags or []) or "[More Information Needed]" in card.text
-
-
-def first_samples(
-    prompts: Iterable[Text], completions: Iterable[Text], tokenizer: PreTrainedTokenizerBase
-) -> list[tuple[str, str]]:
-    """Return the first completions of a batch as plain texts, of different prompts where it has several.
-
-    Args:
-        prompts (`Iterable[str or list[dict]]`): Its prompts.
-        completions (`Iterable[str or list[dict]]`): Its completions.
-        tokenizer (`PreTrainedTokenizerBase`): The generator's.
-
-    Returns:
-        `list[tuple[str, str]]`: Prompts, "" for the start of a text, and completions.
-    """
-    rows = list(zip(as_prompts(list(prompts), tokenizer), map(plain_text, completions), strict=True))
-    different = list({prompt: (prompt, completion) for prompt, completion in reversed(rows)}.values())[::-1]
-    return (different if len(different) > 1 else rows)[:SAMPLED]
 
 
 def model_card(

@@ -44,7 +44,6 @@ THRESHOLDS: dict[str, Check] = {
     "length_tolerance": SHARE,
     "length_correlation": SHARE,
     "hacking_accuracy": SHARE,
-    "hacking_rise": NOT_NEGATIVE,
 }
 
 
@@ -75,9 +74,7 @@ class Thresholds:
         length_correlation (`float`, *optional*, defaults to 0.5): Correlation of reward and length within groups above
             which length is exploited, if the length is 10 % farther from that of real texts than at the start.
         hacking_accuracy (`float`, *optional*, defaults to 0.1): Rise of the discriminator's accuracy since the start
-            above which a reward of the user's that rises is hacked.
-        hacking_rise (`float`, *optional*, defaults to 0.5): Rise of that reward since the start, in deviations of the
-            rewards at the start, from which it counts.
+            above which a reward of the user's is hacked that has risen by half of its deviation at the start.
 
     Raises:
         TypeError: If a threshold is no number.
@@ -94,7 +91,6 @@ class Thresholds:
     length_tolerance: float = 0.2
     length_correlation: float = 0.5
     hacking_accuracy: float = 0.1
-    hacking_rise: float = 0.5
 
     def __post_init__(self) -> None:
         check_fields(self, THRESHOLDS)
@@ -230,7 +226,7 @@ def reward_hacking(mean: Means, start: Means, thresholds: Thresholds) -> str | N
         if metric != f"rewards/{name}/mean" or metric not in start:
             continue
         rise = mean[metric] - start[metric]
-        if rise > max(thresholds.hacking_rise * start.get(f"rewards/{name}/std", 0.0), 0.0):
+        if rise > 0.5 * start.get(f"rewards/{name}/std", 0.0):
             risen.append(f"{name} has risen from {start[metric]:.3g} to {mean[metric]:.3g}")
     if not risen:
         return None

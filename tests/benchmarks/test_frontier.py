@@ -1,6 +1,5 @@
 """The frontier on real text: ways to choose among candidates, likelihoods, and the command at tiny size."""
 
-import json
 import math
 
 import pytest
@@ -11,26 +10,12 @@ from benchmarks.frontier.candidates import Row, rows, threshold_for
 from benchmarks.frontier.stages import real_nll
 from benchmarks.frontier.tables import draw, gather, page
 
-from ..conftest import bert_classifier, causal_generator, generators_tokenizer, texts, tokenizer_of_pairs
-
 
 @pytest.mark.benchmark
-def test_frontier_runs_through_its_fast_stages(tmp_path):
-    for name, model, tokenizer in (
-        ("generator", causal_generator(), generators_tokenizer()),
-        ("discriminator", bert_classifier(), tokenizer_of_pairs()),
-    ):
-        model.save_pretrained(tmp_path / name)
-        tokenizer.save_pretrained(tmp_path / name)
-    for split, count in (("train", 240), ("validation", 60)):
-        rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(count, seed=count))
-        (tmp_path / f"corpus.{split}.jsonl").write_text(rows)
-    command = (
-        f"--output {tmp_path}/out --generator {tmp_path}/generator --discriminator {tmp_path}/discriminator "
-        f"--data {tmp_path}/corpus --seeds 0 --epochs 1 2 --updates 4 --max_completion_length 8 --texts 60 "
-        "--few_texts 40 --batch_size 32 --steps 2 --adversarial_batch_size 4 --draws 2 4 "
-        "--stages generator samples discriminator log_ratios tests"
-    ).split()
+def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
+    sizes = "--epochs 1 2 --updates 4 --max_completion_length 8 --texts 60 --few_texts 40 --batch_size 32 --steps 2"
+    stages = "--stages generator samples discriminator log_ratios tests"
+    command = [*of_texts, *f"--seeds 0 {sizes} --adversarial_batch_size 4 --draws 2 4 {stages}".split()]
     frontier.main(command)
     runs = gather(tmp_path / "out")
     assert [run["trained"] for run in runs] == ["adversarial", "distilled", "supervised"]

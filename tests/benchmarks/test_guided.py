@@ -17,12 +17,9 @@ from hf_mgan import Discriminator
 from hf_mgan.metrics.likelihood import sequence_logps
 
 from ..conftest import (
-    bert_classifier,
     causal_classifier,
     causal_generator,
     generators_tokenizer,
-    texts,
-    tokenizer_of_pairs,
 )
 
 
@@ -78,21 +75,10 @@ def test_guided_language_runs_and_writes_its_page(tmp_path):
 
 
 @pytest.mark.benchmark
-def test_guided_text_runs_through_its_fast_stages(tmp_path):
-    for name, model, tokenizer in (
-        ("generator", causal_generator(), generators_tokenizer()),
-        ("discriminator", bert_classifier(), tokenizer_of_pairs()),
-    ):
-        model.save_pretrained(tmp_path / name)
-        tokenizer.save_pretrained(tmp_path / name)
-    for split, count in (("train", 240), ("validation", 60)):
-        rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(count, seed=count))
-        (tmp_path / f"corpus.{split}.jsonl").write_text(rows)
-    guided_text.main(
-        f"--output {tmp_path}/out --generator {tmp_path}/generator --discriminator {tmp_path}/discriminator "
-        f"--data {tmp_path}/corpus --seeds 0 --supervised_steps 2 --updates 4 --max_completion_length 8 --texts 40 "
-        "--few_texts 40 --batch_size 32 --stages generator discriminator samples tests".split()
-    )
+def test_guided_text_runs_through_its_fast_stages(of_texts, tmp_path):
+    sizes = "--supervised_steps 2 --updates 4 --max_completion_length 8 --texts 40 --few_texts 40 --batch_size 32"
+    stages = "--stages generator discriminator samples tests"
+    guided_text.main([*of_texts, *f"--seeds 0 {sizes} {stages}".split()])
     (run,) = gather(tmp_path / "out")
     assert (run["corpus"], run["generator"], run["seed"]) == ("corpus", "generator", 0)
     assert run["rows"]["T = 1"]["draws"] == 1

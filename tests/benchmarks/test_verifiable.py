@@ -40,14 +40,14 @@ def test_a_target_is_a_distribution(name):
 
 def test_combinations_pay_as_they_say():
     """Two completions, one of which has a dog; the discriminator's rewards are 0.5 and 2."""
-    rewards, weights, dog = torch.tensor([[1.0, 0.5], [0.0, 2.0]]), torch.ones(2), REWARDS["dog"]
-    assert COMBINATIONS["product"]()(rewards, weights, dog).tolist() == [0.5, 0]
+    rewards, dog = torch.tensor([[1.0, 0.5], [0.0, 2.0]]), REWARDS["dog"]
+    assert COMBINATIONS["product"]()(rewards, dog).tolist() == [0.5, 0]
     constraint = COMBINATIONS["constraint"]()
-    assert constraint(rewards, weights, dog).tolist() == [0.5, 2]
+    assert constraint(rewards, dog).tolist() == [0.5, 2]
     raised = MULTIPLIER_RATE * (LEVEL - 0.5)
-    assert constraint(rewards, weights, dog).tolist() == pytest.approx([0.5 + raised, 2])
+    assert constraint(rewards, dog).tolist() == pytest.approx([0.5 + raised, 2])
     for _ in range(10):
-        constraint(torch.ones(2, 2), weights, dog)
+        constraint(torch.ones(2, 2), dog)
     assert constraint.multiplier < 2 * raised  # it falls again
 
 

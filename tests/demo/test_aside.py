@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from hf_mgan.demo.aside import Aside, _call
+from hf_mgan.demo.report import Bars
 
 
 def halves(numbers, on_step):
@@ -47,6 +48,19 @@ def test_the_result_and_the_steps_come_back():
 def test_an_error_is_told_with_where_it_came_from():
     with pytest.raises(RuntimeError, match=r"in fails\n(.*\n)+ValueError: no such sentence"):
         aside_of(fails).result()
+
+
+def test_bars_follow_what_runs_beside_the_rest():
+    """A bar ends where the next part begins, but for that of another process, which says itself how far it is."""
+    bars, beside = Bars(), SimpleNamespace(steps=0)
+    bars.add("encoder", 5)
+    bars.follow("again", 10, beside)
+    beside.steps = 3
+    bars.add("training", 5)
+    bars.get_renderables()
+    encoder, again, training = bars.tasks
+    assert (again.completed, training.completed) == (3, 0)
+    assert [task.stop_time is None for task in (encoder, again, training)] == [False, True, True]
 
 
 @pytest.mark.slow
