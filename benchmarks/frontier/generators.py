@@ -22,11 +22,17 @@ from hf_mgan import AdversarialConfig, AdversarialTrainer, Watchdog, prepare_dat
 BATCH_SIZE = 32
 EVALUATIONS = 3  # of supervised training, per epoch
 LEARNING_RATE = 2e-4
-QUIET: dict[str, Any] = {"report_to": "none", "bf16": False, "use_cpu": not torch.cuda.is_available()}
+QUIET: dict[str, Any] = {"report_to": "none", "use_cpu": not torch.cuda.is_available()}
 
 
 def supervise(
-    start: str | Path, folder: Path, texts: Dataset, validation: Dataset, epochs: Sequence[int], learning_rate: float
+    start: str | Path,
+    folder: Path,
+    texts: Dataset,
+    validation: Dataset,
+    epochs: Sequence[int],
+    learning_rate: float,
+    bf16: bool,
 ) -> dict[str, Any]:
     """Fine-tune with adapters for each of some numbers of epochs, and save the one of the least held-out loss.
 
@@ -39,11 +45,12 @@ def supervise(
         validation (`Dataset`): The same, for the held-out loss.
         epochs (`Sequence[int]`): Each number is a training.
         learning_rate (`float`): The greatest.
+        bf16 (`bool`): Whether the frozen weights and the arithmetic are in bfloat16.
 
     Returns:
         `dict`: Number of texts, the best number of epochs, and held-out losses by number of epochs and step.
     """
-    made = {number: _trained(start, folder, texts, validation, number, learning_rate) for number in epochs}
+    made = {number: _trained(start, folder, texts, validation, number, learning_rate, bf16) for number in epochs}
     best = min(made, key=lambda number: made[number][-1][1])
     shutil.copytree(_of_epochs(folder, best), folder, dirs_exist_ok=True)
     for number in epochs:
@@ -56,7 +63,13 @@ def _of_epochs(folder: Path, epochs: int) -> Path:
 
 
 def _trained(
-    start: str | Path, folder: Path, texts: Dataset, validation: Dataset, epochs: int, learning_rate: float
+    start: str | Path,
+    folder: Path,
+    texts: Dataset,
+    validation: Dataset,
+    epochs: int,
+    learning_rate: float,
+    bf16: bool,
 ) -> list[list[float]]:
     """Fine-tune for some epochs and return pairs of step and held-out loss, or those of a training that is done."""
     out = _of_epochs(folder, epochs)
@@ -66,7 +79,7 @@ def _trained(
         return found
     tokenizer = AutoTokenizer.from_pretrained(start, padding_side="left")
     trainer = SFTTrainer(
-        _with_adapters(start),
+        _with_adapters(start, bf16),
         args=SFTConfig(
             str(out),
             num_train_epochs=epochs,
@@ -82,6 +95,7 @@ def _trained(
             eval_steps=1 / (EVALUATIONS * epochs),
             save_strategy="no",
             seed=0,
+            bf16=bf16,
             **QUIET,
         ),
         train_dataset=prepare_dataset(texts, tokenizer),
@@ -114,7 +128,7 @@ def train_adversarially(
     work = folder.with_name(folder.name + "_training")
     watchdog = Watchdog()
     trainer = AdversarialTrainer(
-        model=_with_adapters(start),
+        model=_with_adapters(start, arguments.bf16),
         args=AdversarialConfig(
             str(work),
             max_steps=arguments.steps,
@@ -133,6 +147,7 @@ def train_adversarially(
             save_total_limit=1,
             logging_steps=1,
             seed=seed,
+            bf16=arguments.bf16,
             **QUIET,
         ),
         train_dataset=texts,
@@ -151,9 +166,15 @@ def train_adversarially(
     }
 
 
-def _with_adapters(start: str | Path) -> Any:
-    """Load a model with new adapters, or one with its own to train further."""
+def precision(bf16: bool) -> torch.dtype:
+    """Return the type of frozen weights."""
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def _with_adapters(start: str | Path, bf16: bool) -> Any:
+    """Load a model with new adapters, or one with its own to train further; these are in float32."""
+    dtype = precision(bf16)
     if (Path(start) / "adapter_config.json").exists():
-        return AutoPeftModelForCausalLM.from_pretrained(start, dtype=torch.float32, is_trainable=True)
+        return AutoPeftModelForCausalLM.from_pretrained(start, dtype=dtype, is_trainable=True)
     adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32), adapters)
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(start, dtype=dtype), adapters)

@@ -35,7 +35,7 @@ from hf_mgan.training.final_updates import fit_discriminator
 from ..sources import load_texts, short_name
 from ..sweep import do_stage
 from .candidates import ALONE, Row, rejection_name, rows
-from .generators import BATCH_SIZE, LEARNING_RATE, QUIET, supervise, train_adversarially
+from .generators import BATCH_SIZE, LEARNING_RATE, QUIET, precision, supervise, train_adversarially
 
 
 SUPERVISED, DISTILLED, ADVERSARIAL = GENERATORS = ("supervised", "distilled", "adversarial")
@@ -76,7 +76,8 @@ class Run:
         """Train the generator."""
         arguments, folder = self.arguments, self.home / "generator"
         if self.name == SUPERVISED:
-            return supervise(arguments.generator, folder, self.train, self.validation, arguments.epochs, LEARNING_RATE)
+            given = folder, self.train, self.validation, arguments.epochs, LEARNING_RATE, arguments.bf16
+            return supervise(arguments.generator, *given)
         teacher = Run(SUPERVISED, self.seed, arguments)
         start = teacher.home / "generator"
         if self.name == ADVERSARIAL:
@@ -84,7 +85,7 @@ class Run:
             return train_adversarially(start, discriminator, folder, self.train, self.seed, arguments)
         accepted = Dataset.from_dict({"text": teacher.rows()[rejection_name(TAUGHT_AT)].texts})
         split = accepted.train_test_split(0.1, shuffle=False)
-        return supervise(start, folder, split["train"], split["test"], [1], LEARNING_RATE / 2)
+        return supervise(start, folder, split["train"], split["test"], [1], LEARNING_RATE / 2, arguments.bf16)
 
     def samples(self) -> dict[str, Any]:
         """Draw the pool of candidates, and as many texts as are tested at a lower temperature."""
@@ -129,6 +130,7 @@ class Run:
                 max_completion_length=limit,
                 temperature=TEMPERATURE,
                 seed=self.seed,
+                bf16=self.arguments.bf16,
                 **QUIET,
             ),
             self.arguments.updates,
@@ -211,7 +213,8 @@ class Run:
             sides[REAL] = (real[: len(real) // 2], real[len(real) // 2 :])
         for name, (reference, texts) in sides.items():
             count = min(len(reference), len(texts))
-            test = fine_tuned_c2st(reference[:count], texts[:count], self.arguments.discriminator, seed=self.seed)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.arguments.bf16):
+                test = fine_tuned_c2st(reference[:count], texts[:count], self.arguments.discriminator, seed=self.seed)
             results[name] = {"texts": count, "fine_tuned_c2st_auc": list(test.auc)}
             print(f"{name}: {results[name]}", flush=True)
         return {"rows": results}
@@ -248,7 +251,7 @@ class Run:
     @cached_property
     def _generator(self) -> Any:
         model = AutoPeftModelForCausalLM.from_pretrained(self.home / "generator", dtype=torch.float32)
-        return model.merge_and_unload().to(self._device).eval()
+        return model.merge_and_unload().to(self._device, precision(self.arguments.bf16)).eval()
 
 
 def real_nll(ratios: dict[str, Any], row: Row) -> float:

@@ -7,12 +7,14 @@ and values of the others stay. A prompt that stands in the batch several times i
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
 from ..models import num_virtual_tokens
@@ -20,6 +22,39 @@ from ..models import num_virtual_tokens
 
 # Tokens of the first segment; later ones are half as long as what is written, so that at most a third is in vain.
 FIRST_SEGMENT = 8
+
+
+class InverseCdf(TorchFunctionMode):
+    """Lets `generate` draw the next token by one random number per row, wherever it calls `torch.multinomial`.
+
+    On a CPU that draws an exponential variate for every word: with SmolLM2's 49,152 words a quarter of the time of
+    sampling in float32, and half of it in bfloat16.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Draw for `torch.multinomial` of one index per row; every other function is called as it stands."""
+        kwargs = kwargs or {}
+        if func is torch.multinomial and kwargs.get("num_samples") == 1:
+            return inverse_cdf(args[0])
+        return func(*args, **kwargs)
+
+
+def inverse_cdf(probs: Tensor) -> Tensor:
+    """Draw an index per row.
+
+    Args:
+        probs (`Tensor` of shape `(B, V)`): Probabilities, up to a factor per row.
+
+    Returns:
+        `Tensor` of shape `(B, 1)`, int64: Never an index whose probability is 0.
+    """
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
+    uniforms = torch.rand(len(probs), 1, dtype=torch.float64, device=probs.device) * cumulative[:, -1:]
+    # A product that is rounded up to the whole would fall behind the last index.
+    last = torch.nextafter(cumulative[:, -1:], torch.zeros_like(uniforms))
+    return torch.searchsorted(cumulative, torch.minimum(uniforms, last), right=True)
 
 
 def complete(
@@ -55,13 +90,14 @@ def complete(
     while places and written < max_new_tokens:
         left = max_new_tokens - written
         segment = left if cache is None else min(max(FIRST_SEGMENT, written // 2), left)
-        drawn: Tensor = cast(Any, model).generate(  # PEFT passes it on to the model within, which no type says
-            input_ids=rows,
-            attention_mask=mask,
-            max_new_tokens=segment,
-            eos_token_id=sorted(ends) or None,
-            **{**settings, **caching},
-        )
+        with InverseCdf() if device.type == "cpu" else nullcontext():
+            drawn: Tensor = cast(Any, model).generate(  # PEFT passes it on to the model within, which no type says
+                input_ids=rows,
+                attention_mask=mask,
+                max_new_tokens=segment,
+                eos_token_id=sorted(ends) or None,
+                **{**settings, **caching},
+            )
         for place, row in zip(places, drawn[:, rows.size(1) :].tolist(), strict=True):
             completions[place] += until_end(row, ends)
         written += segment
