@@ -17,6 +17,7 @@ from datasets import Dataset, IterableDataset
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
@@ -262,6 +263,13 @@ class AdversarialTrainer(PushingTrainer):
             prompts.drawn = self._warmup_prompts_drawn
         every = max(int(self.state.logging_steps), 1)
         save_every = int(self.state.save_steps) if self.args.save_strategy == SaveStrategy.STEPS else 0
+        bar = tqdm(
+            total=self.args.discriminator_warmup_steps,
+            initial=self.discriminator.num_updates,
+            desc="discriminator warm-up",
+            unit="update",
+            disable=self.args.disable_tqdm or not self.is_world_process_zero(),
+        )
         while self._reward.is_warming_up:
             before, rows = self.discriminator.num_updates, generation_batch
             if prompts is not None:
@@ -270,12 +278,14 @@ class AdversarialTrainer(PushingTrainer):
             with prompts_apart(self):
                 self._generate_and_score_completions(rows)
             now = self.discriminator.num_updates
+            bar.update(now - before)
             if now // every > before // every:
                 self.log({"discriminator/warmup_step": now})
             if saves:
                 if save_every and now // save_every > before // save_every:
                     self._save_now()
                 self._stop_if_asked()
+        bar.close()
         self._metrics["train"] = window
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -297,8 +307,11 @@ class AdversarialTrainer(PushingTrainer):
             inputs = [{**row, REFERENCE: row["completion"]} for row in inputs]
         if self._reward.is_warming_up:
             # The generator does not learn from this batch, so the user's rewards, which may cost money, are not asked.
-            references = {REFERENCE: [row[REFERENCE] for row in inputs]} if REFERENCE in inputs[0] else {}
-            self._reward(prompts, completions, completion_ids_list, self._log_metric, **references)
+            references: dict[str, Any] = {}
+            if REFERENCE in inputs[0]:
+                references[REFERENCE] = [row[REFERENCE] for row in inputs]
+            logs = self._log_metric, self._log_completion_extra
+            self._reward(prompts, completions, completion_ids_list, *logs, **references)
             shape = len(prompts) * self.accelerator.num_processes, len(self.reward_funcs)
             return torch.zeros(shape, device=self.accelerator.device)
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

@@ -177,8 +177,8 @@ rewards, advantages = [], []
 
 
 class Watched(type(trainer._reward)):
-    def __call__(self, prompts, completions, completion_ids, log_metric, **columns):
-        out = super().__call__(prompts, completions, completion_ids, log_metric, **columns)
+    def __call__(self, prompts, completions, completion_ids, log_metric, log_extra, **columns):
+        out = super().__call__(prompts, completions, completion_ids, log_metric, log_extra, **columns)
         rewards.append([out, [float(len(ids)) for ids in completion_ids]])
         return out
 

@@ -155,8 +155,8 @@ def test_trl_calls_the_discriminator_as_a_reward(make_trainer, make_config, monk
     calls = []
     call = DiscriminatorReward.__call__
 
-    def watched(self, prompts, completions, completion_ids, log_metric, **columns):
-        rewards = call(self, prompts, completions, completion_ids, log_metric, **columns)
+    def watched(self, prompts, completions, completion_ids, log_metric, log_extra, **columns):
+        rewards = call(self, prompts, completions, completion_ids, log_metric, log_extra, **columns)
         calls.append((prompts, completions, columns, rewards, self.round))
         return rewards
 
@@ -351,6 +351,26 @@ def test_conversations_with_log_completions(make_trainer, make_config, tokenizer
     assert set(prompts) == {"the dog"}
     assert set(references) == {"runs ."}
     assert all(isinstance(completion, str) for completion in completions)
+
+
+def test_table_of_completions_has_real_text_and_d(make_trainer, make_config):
+    texts = [f"the dog sees a {name} ." for name in ("king", "cat", "dog", "king")]
+    config = make_config(log_completions=True, max_steps=1, discriminator_warmup_steps=1)
+    trainer = make_trainer(config, train_dataset=Dataset.from_dict({"text": texts}))
+    trainer.train()
+    table = {name: list(values) for name, values in trainer._logs["extra"].items()}
+    completions = trainer._logs["completion"]
+    assert set(table) == {"D(completion)", "real text", "D(real text)"}
+    assert {len(values) for values in table.values()} == {len(completions)}
+    assert all(0 < value < 1 for name in ("D(completion)", "D(real text)") for value in table[name])
+    assert all(any(text.endswith(real.strip()) for text in texts) for real in table["real text"])
+
+
+def test_warmup_shows_its_progress(make_trainer, make_config, capsys):
+    make_trainer(make_config(discriminator_warmup_steps=3, max_steps=1, disable_tqdm=False)).train()
+    shown = capsys.readouterr().err
+    assert "discriminator warm-up: 100%" in shown
+    assert "3/3" in shown
 
 
 def test_remove_unused_columns_keeps_references(make_trainer, make_config):

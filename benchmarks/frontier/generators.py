@@ -173,8 +173,9 @@ def precision(bf16: bool) -> torch.dtype:
 
 def _with_adapters(start: str | Path, bf16: bool) -> Any:
     """Load a model with new adapters, or one with its own to train further; these are in float32."""
-    dtype = precision(bf16)
+    # The texts are so short that on a CPU the plain attention is the fastest: a step takes three quarters of the time.
+    given: dict[str, Any] = {"dtype": precision(bf16), "attn_implementation": "eager"}
     if (Path(start) / "adapter_config.json").exists():
-        return AutoPeftModelForCausalLM.from_pretrained(start, dtype=dtype, is_trainable=True)
+        return AutoPeftModelForCausalLM.from_pretrained(start, **given, is_trainable=True)
     adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(AutoModelForCausalLM.from_pretrained(start, dtype=dtype), adapters)
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(start, **given), adapters)

@@ -87,6 +87,7 @@ class DiscriminatorReward:
         completions: list,
         completion_ids: list[list[int]],
         log_metric: Callable[[str, float], None],
+        log_extra: Callable[[str, list], None],
         **columns: Any,
     ) -> list[float]:
         """Return the reward of each completion, and train the discriminator if the trainer is training.
@@ -96,6 +97,7 @@ class DiscriminatorReward:
             completions (`list` of length B): Texts or messages; those of a group stand together.
             completion_ids (`list[list[int]]` of length B): Their tokens.
             log_metric (`Callable`): TRL's; it averages over processes.
+            log_extra (`Callable`): TRL's; it adds a column to the table of completions.
             **columns: The other columns, references under [`REFERENCE`] where the dataset has them.
 
         Returns:
@@ -119,6 +121,10 @@ class DiscriminatorReward:
         rewards = self._shape(output.fake_logits)
         for name, value in self._metrics(output, rewards, texts, real, skips).items():
             log_metric(name, value)
+        if self._args.log_completions:
+            log_extra("D(completion)", output.fake_logits.sigmoid().tolist())
+            log_extra("real text", real.texts)
+            log_extra("D(real text)", output.real_logits.sigmoid().tolist())
         return rewards.tolist()
 
     def _acts(self, learns: bool) -> list[Callable[..., DiscriminatorOutput]]:

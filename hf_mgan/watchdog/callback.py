@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
+from tqdm.auto import tqdm
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerCallback
 from transformers.utils import logging
 
 from ..checks import COUNT, SHARE, Check, Dict, checked, optional
 from .failure_modes import FAILURE_MODES, THRESHOLDS, Thresholds, is_finite, is_watched, means, non_finite, unsafe
+from .verdict import verdict
 
 
 logger = logging.get_logger(__name__)
@@ -58,7 +60,8 @@ class Watchdog(TrainerCallback, ExportableState):
     - `non_finite`: a logged metric is nan or infinite; at once, in evaluations and the warm-up too.
     - `unsafe`: more completions are unsafe than allowed; at once, in evaluations too.
 
-    A resumed run goes on with the counts of its checkpoint.
+    A resumed run goes on with the counts of its checkpoint. At the end of training a verdict of a few sentences is
+    printed.
 
     Example:
     ```python
@@ -151,6 +154,23 @@ class Watchdog(TrainerCallback, ExportableState):
         for name, tell in FAILURE_MODES.items():
             message = tell(mean, self.memory["start"], self.thresholds)
             self._report(state, name, message, quiet=self.patience)  # means hover about a threshold
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Print the verdict."""
+        if state.is_world_process_zero:
+            tqdm.write(self.verdict(state.global_step, args.output_dir or ""))
+
+    def verdict(self, steps: int, folder: str) -> str:
+        """Say in plain words how the run went so far, see [`~watchdog.verdict.verdict`].
+
+        Args:
+            steps (`int`): The generator's steps.
+            folder (`str`): Where the models are saved.
+        """
+        memory = self.memory
+        return verdict(steps, memory["start"], means(memory["window"]), memory["alarms"], [*memory["active"]], folder)
 
     def _report(self, state: TrainerState, name: str, message: str | None, prefix: str = "", quiet: int = 1) -> None:
         """Raise an alarm the first time; be ready for the next one after `quiet` times without the failure.

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from hf_mgan.decoding import continuation
-from hf_mgan.decoding.continuation import complete, keeps_cache, read_prompts, until_end
+from hf_mgan.decoding.continuation import complete, inverse_cdf, keeps_cache, read_prompts, until_end
 from hf_mgan.decoding.sampling import PLAIN
 
 from ..conftest import VOCABULARY, causal_generator
@@ -233,3 +233,50 @@ def test_until_end_cuts_behind_the_first_end():
     assert until_end([2, 7], {2, 7}) == [2]
     assert until_end([5, 6], {2}) == [5, 6]
     assert until_end([5, 6], set()) == [5, 6]
+
+
+def test_inverse_cdf_draws_by_probability():
+    torch.manual_seed(0)
+    probs = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2, 0.0])
+    drawn = inverse_cdf(probs.repeat(40_000, 1) * 7)  # up to a factor
+    assert drawn.shape == (40_000, 1)
+    shares = torch.bincount(drawn[:, 0], minlength=6) / len(drawn)
+    assert shares[probs == 0].sum() == 0
+    assert torch.allclose(shares, probs, atol=4 * 0.0025)  # four standard errors
+
+
+@pytest.fixture
+def uniform(monkeypatch):
+    """Return a function that says which number is drawn from now on."""
+
+    def draw(value):
+        monkeypatch.setattr(torch, "rand", lambda *size, **kwargs: torch.full(size, value, dtype=torch.float64))
+
+    return draw
+
+
+@pytest.mark.parametrize(("number", "index"), [(0.0, 1), (1.0, 3)])
+def test_inverse_cdf_at_either_end_is_possible(uniform, number, index):
+    uniform(number)
+    assert inverse_cdf(torch.tensor([[0.0, 0.4, 0.2, 0.4, 0.0]])).item() == index
+
+
+def test_inverse_cdf_tells_what_is_rare_apart(uniform):
+    # Beside 1 single precision has steps of 6e-8, which six of these words share.
+    probs = torch.cat([torch.tensor([1 - 1e-6]), torch.full((100,), 1e-8)])
+    often, rare = probs[0].double(), probs[1].double()
+    uniform(((often + 50.5 * rare) / probs.double().sum()).item())
+    assert inverse_cdf(probs[None]).item() == 51
+
+
+def test_complete_draws_one_number_per_token(monkeypatch):
+    drawn = []
+
+    def counting(probs):
+        drawn.append(len(probs))
+        return inverse_cdf(probs)
+
+    monkeypatch.setattr(continuation, "inverse_cdf", counting)
+    rows = complete(causal_generator().eval(), [[1]] * 4, 3, set(), {**SETTINGS, "temperature": 1.0})
+    assert [len(row) for row in rows] == [3] * 4
+    assert drawn == [4] * 3

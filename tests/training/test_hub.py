@@ -1,4 +1,4 @@
-"""Pushes to a Hub on this machine, whole and cut; what is loaded from it is tested in `test_hub_loading`."""
+"""Pushes to a Hub on this machine, whole and cut; what is loaded from it is tested in `tests/cli/test_hub.py`."""
 
 import copy
 import logging
@@ -22,6 +22,7 @@ from ..decoding.conftest import calibration
 from ..hub_server import ANSWER_LOST, DROPPED, TOKEN, connect, running_hub
 
 
+pytestmark = pytest.mark.commands
 REPO = "someone/out"
 SAVING = {"save_strategy": "steps", "save_steps": 1}
 PUSHING = {"push_to_hub": True, "hub_model_id": REPO, "hub_always_push": True}
