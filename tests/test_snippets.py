@@ -33,6 +33,7 @@ from .hub_server import connect, running_hub
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
 HOW_TO = sorted((ROOT / "docs" / "how_to").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *HOW_TO]
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -247,6 +248,34 @@ def test_how_to_runs_as_printed_by_itself(page, workplace, of_hub):
     namespace = {"before": before}
     for number, code in enumerate(blocks(page, "python")):
         exec(compile(in_full(code), f"{page.name}, block {number}", "exec"), namespace)
+
+
+def conversations(count, seed):
+    pairs = zip(texts(count, seed, length=4), texts(count, seed + 1), strict=True)
+    return [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in pairs]
+
+
+@pytest.mark.snippets
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_recipe_runs_as_its_header_says(recipe, workplace, monkeypatch):
+    shutil.copytree(RECIPES[0].parent, workplace / "examples" / "recipes")
+    if recipe.name == "chat.yaml":
+        tokenizer = generators_tokenizer()
+        tokenizer.chat_template = (
+            "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}{% if add_generation_prompt %}this {% endif %}"
+        )
+        for part in (brief_generator(), tokenizer):
+            part.save_pretrained(workplace / "Qwen" / "Qwen2.5-0.5B-Instruct")
+        for name, seed in (("train", 3), ("held_out", 5)):
+            write(workplace / f"{name}.jsonl", [{"messages": talk} for talk in conversations(64, seed)])
+        write(workplace / "questions.jsonl", [{"prompt": talk[:1]} for talk in conversations(2, 7)])
+    header = "".join(line[1:] for line in recipe.read_text().splitlines(keepends=True) if line.startswith("#   "))
+    shown = [line.strip() for line in header.replace("\\\n", " ").splitlines()]
+    assert [command.split()[1] for command in shown] == ["train", "generate"]
+    for command in shown:
+        run_command(command, monkeypatch)
+    assert (workplace / "out" / "adapter_model.safetensors").exists()
+    assert (workplace / "out" / "discriminator" / "model.safetensors").exists()
 
 
 @pytest.mark.snippets
