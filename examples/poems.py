@@ -3,9 +3,9 @@
 # ///
 """Chinese quatrains, character by character: a small generator from scratch, and a form that is checked exactly.
 
-The discriminator starts from the generator itself, which after supervised training is the one model here that has read
-such poems. Printed are, for each way to write, how many poems have the form, a two-sample test against unseen poems, how
-many are nearly a poem that was learnt, and the draws per poem; then poems, unpicked.
+The discriminator starts from the generator itself, which after supervised training is the one model here that has
+read such poems. Printed are, for each way to write, how many poems have the form, a two-sample test against unseen
+poems, how many are nearly a poem that was learnt, and the draws per poem; then poems, unpicked.
 """
 
 import argparse
@@ -21,17 +21,21 @@ from hf_mgan.decoding import DecodingConfig, guided_sample, sample
 from hf_mgan.metrics import c2st, memorisation
 
 
-FORM = re.compile("([^，。]{5}，[^，。]{5}。){2}")
+FORM = re.compile("([^，。]{5}，[^，。]{5}。){2}")  # noqa: RUF001
 LENGTH = 32  # characters; a quatrain has 24
+SIZES = {"n_layer": 4, "n_head": 4, "n_positions": 2 * LENGTH, "resid_pdrop": 0.2}
+SPECIAL = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
+SHARED = {"report_to": "none", "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+OF_SFT = {"eval_strategy": "epoch", "save_strategy": "best", "metric_for_best_model": "eval_loss"}
+OF_GAN = {"per_device_train_batch_size": 64, "num_generations": 64, "max_completion_length": LENGTH}
 
 
 def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
-    special = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
-    characters = [*special.values(), *sorted(set("".join(texts)))]
+    characters = [*SPECIAL.values(), *sorted(set("".join(texts)))]
     tokenizer = Tokenizer(models.WordLevel({one: place for place, one in enumerate(characters)}, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=2 * LENGTH, **special)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=2 * LENGTH, **SPECIAL)
 
 
 def main() -> None:
@@ -43,28 +47,18 @@ def main() -> None:
     parser.add_argument("--max_steps", type=int, default=60)
     parser.add_argument("--final_steps", type=int, default=300)
     parser.add_argument("--width", type=int, default=256)
-    arguments = parser.parse_args()
-    shared = {"report_to": "none", "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-
-    files = {"train": arguments.train, "validation": arguments.validation}
+    given = parser.parse_args()
+    files, first = {"train": given.train, "validation": given.validation}, f"{given.output_dir}/supervised"
     poems = load_dataset("json", data_files=files).select_columns("text")
+    unseen, learnt = poems["validation"]["text"], [list(text) for text in poems["train"]["text"]]
     tokenizer = tokenizer_of(poems["train"]["text"])
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    sizes = {"n_embd": arguments.width, "n_layer": 4, "n_head": 4, "n_positions": 2 * LENGTH, "resid_pdrop": 0.2}
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=given.width, **SIZES, **ids)
+    schedule = {"num_train_epochs": given.epochs, "learning_rate": 1e-3, "warmup_steps": 50}
     supervised = SFTTrainer(
-        GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ids)),
+        GPT2LMHeadModel(config),
         args=SFTConfig(
-            f"{arguments.output_dir}/supervised",
-            num_train_epochs=arguments.epochs,
-            per_device_train_batch_size=32,
-            learning_rate=1e-3,
-            warmup_steps=50,
-            eval_strategy="epoch",
-            save_strategy="best",
-            metric_for_best_model="eval_loss",
-            load_best_model_at_end=True,
-            save_total_limit=1,
-            **shared,
+            first, per_device_train_batch_size=32, load_best_model_at_end=True, **schedule, **OF_SFT, **SHARED
         ),
         train_dataset=prepare_dataset(poems["train"], tokenizer),
         eval_dataset=prepare_dataset(poems["validation"], tokenizer),
@@ -73,52 +67,38 @@ def main() -> None:
     supervised.train()
     supervised.save_model()
 
-    unseen = poems["validation"]["text"]
-    learnt = [list(text) for text in poems["train"]["text"]]
-
-    def report(name: str, texts: list[str], draws: float) -> None:
-        texts = [text or "" for text in texts]
-        form = sum(FORM.fullmatch(text) is not None for text in texts) / len(texts)
-        auc, copies = c2st(unseen, texts).auc, memorisation([*map(list, texts)], [*map(list, unseen)], learnt)
+    def report(name: str, texts: list[str | None], draws: float = 1) -> None:
+        poems = [text or "" for text in texts]
+        form = sum(FORM.fullmatch(text) is not None for text in poems) / len(poems)
+        error = 1.96 * (form * (1 - form) / len(poems)) ** 0.5
+        auc, copies = c2st(unseen, poems).auc, memorisation([*map(list, poems)], [*map(list, unseen)], learnt)
+        share = copies.generated.near_duplicate_share
         print(
-            f"{name}: form {form:.3f} ± {1.96 * (form * (1 - form) / len(texts)) ** 0.5:.3f}, AUC {auc.value:.3f} "
-            f"({auc.low:.3f} to {auc.high:.3f}), nearly learnt {copies.generated.near_duplicate_share:.3f} (unseen: "
-            f"{copies.held_out.near_duplicate_share:.3f}), draws {draws:.1f}",
-            *texts[:6],
-            sep="\n    ",
+            f"{name}: form {form:.3f} ± {error:.3f}, AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}),", end=" "
         )
+        print(f"nearly learnt {share:.3f}, draws {draws:.1f}", *poems[:6], sep="\n    ")
 
     starts = [[tokenizer.bos_token_id]] * len(unseen)
     for temperature in (1.0, 0.8, 0.6):
         drawn = sample(supervised.model, tokenizer, starts, LENGTH, temperature)
-        report(f"supervised, T = {temperature}", drawn.texts, 1)
+        report(f"supervised, T = {temperature}", drawn.texts)
+    updates = {"discriminator_final_steps": given.final_steps, "discriminator_learning_rate": 1e-4}
+    steps = {"max_steps": given.max_steps, "learning_rate": 1e-4, "real_text_coef": 0.1, "logging_steps": 5}
     trainer = AdversarialTrainer(
         model=supervised.model,
-        discriminator=f"{arguments.output_dir}/supervised",
-        args=AdversarialConfig(
-            arguments.output_dir,
-            max_steps=arguments.max_steps,
-            per_device_train_batch_size=64,
-            num_generations=64,
-            max_completion_length=LENGTH,
-            learning_rate=1e-4,
-            real_text_coef=0.1,
-            discriminator_final_steps=arguments.final_steps,
-            discriminator_learning_rate=1e-4,
-            logging_steps=5,
-            **shared,
-        ),
+        discriminator=first,
+        args=AdversarialConfig(given.output_dir, **steps, **updates, **OF_GAN, **SHARED),
         train_dataset=poems["train"],
         eval_dataset=poems["validation"],
         processing_class=tokenizer,
     )
     trainer.train()
     trainer.save_model()
-    report("adversarial, T = 1", sample(trainer.model, tokenizer, starts, LENGTH).texts, 1)
-    for threshold in (0.0, 1.0):
-        config = DecodingConfig(threshold=threshold, num_candidates=50)
-        kept = guided_sample(trainer.model, tokenizer, trainer.discriminator, starts, config)
-        report(f"adversarial, its discriminator at generation, c = {threshold:g}", kept.texts, kept.draws)
+    report("adversarial, T = 1", sample(trainer.model, tokenizer, starts, LENGTH).texts)
+    for c in (0.0, 1.0):
+        decoding = DecodingConfig(threshold=c, num_candidates=50)
+        kept = guided_sample(trainer.model, tokenizer, trainer.discriminator, starts, decoding)
+        report(f"adversarial, discriminator at generation, c = {c:g}", kept.texts, kept.draws)
 
 
 if __name__ == "__main__":

@@ -32,13 +32,14 @@ from ..sweep import (
     parse_arguments,
     publish,
     read_folder,
+    read_lines,
     run_jobs,
     silence,
     write_file,
     write_lines,
 )
 from .conditions import CONDITIONS, GROUPS, Condition, selected
-from .tables import page
+from .tables import draw, page
 from .target import REWARDS
 from .training import run
 
@@ -46,6 +47,7 @@ from .training import run
 MODULE = "benchmarks.verifiable"
 COMMITTED = RESULTS / "verifiable.jsonl"
 PAGE = PAGES / "verifiable.md"
+PICTURE = PAGES / "_static" / "verifiable.svg"
 INITIAL_MODELS = "initial_models"
 
 
@@ -126,6 +128,7 @@ def main(words: list[str] | None = None) -> None:
         (arguments.output / "verifiable.md").write_text(page(results))
     if arguments.publish:
         publish(arguments.output, COMMITTED, PAGE, ordered, page)
+        draw(read_lines(COMMITTED), PICTURE)
 
 
 def _run(conditions: list[Condition], arguments: argparse.Namespace, sizes: DemoArguments) -> None:

@@ -52,6 +52,12 @@ def _grpo(beta: float, **config: Any) -> Condition:
 _ALL = [
     *(_grpo(beta) for beta in KL),
     *(_grpo(beta, learning_rate=2e-4) for beta in (0.0, 0.05, 0.2)),
+    *(
+        Condition(
+            f"watched_{beta:g}", "grpo", f"GRPO, KL {beta:g}, D watches", {"beta": beta, "discriminator_weight": 0.0}
+        )
+        for beta in (0.0, 0.2)
+    ),
     *(Condition(f"sum_{weight:g}", "sum", f"D, reward weight {weight:g}", weight=weight) for weight in WEIGHTS),
     *(
         Condition(

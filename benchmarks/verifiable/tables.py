@@ -1,7 +1,8 @@
-"""The page of `benchmarks.verifiable`, from the results of its jobs: plain values in, Markdown out."""
+"""The page and the picture of `benchmarks.verifiable`, from the results of its jobs: plain values in."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..sweep.tables import failures, spread, table
@@ -10,6 +11,15 @@ from .target import REWARDS
 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
+LABELS = {
+    "grpo": "GRPO, by KL",
+    "sum": "D, by weight",
+    "real": "D on rewarded real texts, by weight",
+    "combined": "other combinations",
+    "imitation": "imitation of filter + D",
+    "filter + D": "filter + D at generation, by c",
+    "maximum likelihood": "the start",
+}
 METRICS = {"reward": 2, "grammatical": 2, "both": 2, "divergence": 3, "entropy": 1, "draws": 1}
 
 
@@ -20,6 +30,7 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     seeds = sorted({one["seed"] for one in results})
     for name, made in {
         **tables,
+        "alarms": alarms_table(results),
         "seeds": ", ".join(map(str, seeds)),
         "failures": "\n".join(failures(results)),
     }.items():
@@ -31,7 +42,7 @@ def reward_table(results: Sequence[dict[str, Any]], reward: str) -> str:
     """Return the table of all ways to raise a reward: means over the seeds ± their deviation."""
     rows = []
     for name, condition in CONDITIONS.items():
-        same = [one for one in results if one["condition"] == f"{reward}.{name}" and "error" not in one]
+        same = _of(results, reward, name)
         for title, points in same[0]["rows"].items() if same else ():
             for place, point in enumerate(points):
                 of_seeds = [one["rows"][title][place] for one in same]
@@ -40,3 +51,59 @@ def reward_table(results: Sequence[dict[str, Any]], reward: str) -> str:
                     text += f", c = {point['threshold']:g}"
                 rows.append([text, *(spread((one[key] for one in of_seeds), n) for key, n in METRICS.items())])
     return table(["", "reward", "grammatical", "both", "JS", "entropy", "draws"], rows)
+
+
+def alarms_table(results: Sequence[dict[str, Any]]) -> str:
+    """Return the table of the watchdog's alarms: in how many runs, and from which step on."""
+    rows = []
+    for reward in REWARDS:
+        for name, condition in CONDITIONS.items():
+            same = [one for one in _of(results, reward, name) if condition.discriminator and "alarms" in one]
+            if condition.group == "decoding" or not same:
+                continue
+            said: dict[str, list[int]] = {}
+            for one in same:
+                for kind in {kind for _, kind in one["alarms"]}:
+                    said.setdefault(kind, []).append(min(step for step, other in one["alarms"] if other == kind))
+            cells = [f"{kind}: {len(steps)}, step {min(steps)}" for kind, steps in sorted(said.items())]
+            rows.append([reward, condition.text, str(len(same)), "; ".join(cells) or "none"])
+    return table(["reward", "", "runs", "alarms: in how many runs, from which step on"], rows)
+
+
+def _of(results: Sequence[dict[str, Any]], reward: str, condition: str) -> list[dict[str, Any]]:
+    """Return the results of a condition, a seed each."""
+    return [one for one in results if one["condition"] == f"{reward}.{condition}" and "error" not in one]
+
+
+def points(results: Sequence[dict[str, Any]], reward: str) -> dict[str, list[tuple[float, float]]]:
+    """Return mean reward and divergence, means over the seeds, by what they are a way of; see [`LABELS`]."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, condition in CONDITIONS.items():
+        same = _of(results, reward, name)
+        kind = "imitation" if condition.rounds else condition.group
+        for title, rows in same[0]["rows"].items() if same else ():
+            for place in range(len(rows)) if title in (*LABELS, "") else ():
+                of_seeds = [one["rows"][title][place] for one in same]
+                point = (fmean(one["reward"] for one in of_seeds), fmean(one["divergence"] for one in of_seeds))
+                found.setdefault(title or kind, []).append(point)
+    return found
+
+
+def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw divergence against reward, a picture per reward that was measured."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    measured = {reward: found for reward in REWARDS if (found := points(results, reward))}
+    # Equal files for equal results: neither a date nor random ids.
+    with rc_context({"svg.hashsalt": "verifiable", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(6.5 * len(measured), 4.4), layout="constrained")
+        row = figure.subplots(1, len(measured), squeeze=False)[0]
+        for axes, (reward, found) in zip(row, measured.items(), strict=True):
+            for kind, of_kind in found.items():
+                line = "o" if kind in ("combined", "maximum likelihood") else "o-"
+                axes.plot(*zip(*of_kind, strict=True), line, label=LABELS[kind], markersize=4)
+            axes.set(title=reward, xlabel="mean reward", ylabel="JS to the tilted language, bits", ylim=(0, 1))
+        axes.legend(fontsize="small")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})

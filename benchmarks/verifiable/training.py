@@ -17,7 +17,7 @@ from transformers import GPTNeoForCausalLM, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from hf_mgan import AdversarialTrainer, Discriminator
+from hf_mgan import AdversarialTrainer, Discriminator, Watchdog
 from hf_mgan.decoding import DecodingConfig, guided_sample
 from hf_mgan.demo.exact_metrics import BATCH_SIZE, ExactMetrics, sample_sentences
 from hf_mgan.demo.guidance import HELD_OUT, HELD_OUT_SEED, dataset_of, held_out_sentences
@@ -196,7 +196,9 @@ def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, m
         trainer = _trainer(condition, measurement, models, Path(folder))
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        return {"rows": {"": measurement(trainer.model)}}
+        watchdogs = [one for one in trainer.callback_handler.callbacks if isinstance(one, Watchdog)]
+        alarms = [[alarm.step, alarm.name] for watchdog in watchdogs for alarm in watchdog.alarms]
+        return {"rows": {"": measurement(trainer.model)}, "alarms": alarms}
 
 
 def _trainer(condition: Condition, measurement: Measurement, models: Path, folder: Path) -> GRPOTrainer:
