@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import random
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -50,7 +52,8 @@ def run(folders, monkeypatch, capsys):
 
     def run_example(name, **flags):
         flags = {"dataset": folders / "data", "output_dir": folders / "out", "max_steps": 2, **flags}
-        arguments = [str(part) for flag, value in flags.items() for part in (f"--{flag}", value)]
+        given = {flag: value for flag, value in flags.items() if value is not None}
+        arguments = [str(part) for flag, value in given.items() for part in (f"--{flag}", value)]
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out
@@ -155,3 +158,30 @@ def test_translation_prints_translations_and_references(folders, run):
     assert not any(source in line for source, line in zip(sources, written, strict=True))
     assert adapters_moved(folders / "out")
     assert discriminator_moved(folders)
+
+
+def test_poems_reports_every_way_to_write(folders, run):
+    draw = random.Random(0)
+    characters = [chr(code) for code in range(0x4E00, 0x4E28)]
+    lines = [["".join(draw.choices(characters, k=5)) for _ in range(4)] for _ in range(192)]
+    poems = ["\uff0c".join(half[:2]) + "\u3002" + "\uff0c".join(half[2:]) + "\u3002" for half in lines]
+    for name, rows in (("train", poems[:64]), ("validation", poems[64:])):
+        (folders / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    printed = run(
+        "poems.py",
+        dataset=None,
+        train=folders / "train.jsonl",
+        validation=folders / "validation.jsonl",
+        epochs=8,
+        width=32,
+        final_steps=2,
+    )
+    said = re.findall(r"^(.+): form (\S+) \S+ (\S+), AUC .*, draws (\S+)$", printed, re.MULTILINE)
+    assert [name.split(",")[0] for name, *_ in said] == ["supervised"] * 3 + ["adversarial"] * 3
+    assert all(0 <= float(form) <= 1 for _, form, _, _ in said)
+    assert [float(draws) for *_, draws in said][:4] == [1] * 4
+    assert (folders / "out" / "discriminator" / "calibration.json").exists()
+    # A form that is never reached would be counted as none by a broken check as well.
+    form = runpy.run_path(str(EXAMPLES / "poems.py"))["FORM"]
+    assert all(form.fullmatch(poem) for poem in poems)
+    assert not any(form.fullmatch(poem[:-1]) or form.fullmatch(poem + "\u3002") for poem in poems)

@@ -11,6 +11,7 @@ GROUPS = ("grpo", "sum", "real", "combined", "decoding")
 KL = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 WEIGHTS = (0.3, 1.0, 3.0)
 THRESHOLDS = (0.0, 1.0, 2.0)  # c of rejection, in nats
+ROUNDS = 2  # of imitation of the filtered, guided sampler
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,6 @@ class Condition:
             best, drawn from the target.
         combined (`str`, *optional*, defaults to `"sum"`): How both rewards become one, see
             [`~verifiable.training.COMBINATIONS`].
-        rounds (`int`, *optional*, defaults to 0): Rounds of imitation of the filtered, guided sampler; 0 trains by
-            policy gradients.
     """
 
     name: str
@@ -40,7 +39,6 @@ class Condition:
     discriminator: bool = True
     rewarded: bool = False
     combined: str = "sum"
-    rounds: int = 0
 
 
 def _grpo(beta: float, **config: Any) -> Condition:
@@ -73,11 +71,7 @@ _ALL = [
     ),
     Condition("product_real", "combined", "reward x -log(1 - D), D on rewarded", combined="product", rewarded=True),
     Condition("constraint", "combined", "reward held above 0.9 by a multiplier", combined="constraint"),
-    Condition("filter", "decoding", "maximum likelihood, filter and D at generation"),
-    *(
-        Condition(f"imitation_{rounds}", "decoding", f"imitation of filter + D, round {rounds}", rounds=rounds)
-        for rounds in (1, 2)
-    ),
+    Condition("decoding", "decoding", "maximum likelihood, filter and D at generation; then imitation of that"),
 ]
 CONDITIONS = {one.name: one for one in _ALL}
 

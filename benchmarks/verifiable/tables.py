@@ -16,7 +16,7 @@ LABELS = {
     "sum": "D, by weight",
     "real": "D on rewarded real texts, by weight",
     "combined": "other combinations",
-    "imitation": "imitation of filter + D",
+    "imitation": "imitation of filter + D, by round",
     "filter + D": "filter + D at generation, by c",
     "maximum likelihood": "the start",
 }
@@ -80,12 +80,12 @@ def points(results: Sequence[dict[str, Any]], reward: str) -> dict[str, list[tup
     found: dict[str, list[tuple[float, float]]] = {}
     for name, condition in CONDITIONS.items():
         same = _of(results, reward, name)
-        kind = "imitation" if condition.rounds else condition.group
         for title, rows in same[0]["rows"].items() if same else ():
-            for place in range(len(rows)) if title in (*LABELS, "") else ():
+            kind = title.partition(",")[0] or condition.group
+            for place in range(len(rows)) if kind in LABELS else ():
                 of_seeds = [one["rows"][title][place] for one in same]
                 point = (fmean(one["reward"] for one in of_seeds), fmean(one["divergence"] for one in of_seeds))
-                found.setdefault(title or kind, []).append(point)
+                found.setdefault(kind, []).append(point)
     return found
 
 

@@ -28,12 +28,13 @@ from hf_mgan.demo.run import DemoArguments
 from hf_mgan.metrics import jensen_shannon, sequence_logps
 from hf_mgan.training.final_updates import fit_discriminator
 
-from .conditions import THRESHOLDS, Condition
+from .conditions import ROUNDS, THRESHOLDS, Condition
 from .target import Reward, Target
 
 
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
 LEVEL, MULTIPLIER_RATE = 0.9, 0.05  # of the constraint: mean reward asked for, as a share of the highest; and its pace
+GUIDING_UPDATES = 5  # times the demo's, of the discriminator at generation
 TAUGHT_AT = 1.0  # threshold of the sentences that imitation learns from
 MOST_TRIES = 400  # candidates per sentence that imitation learns from
 PROMPT = "<s>"
@@ -192,7 +193,7 @@ def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, m
     measurement = Measurement(sizes, seed, reward)
     with tempfile.TemporaryDirectory() as folder:
         if condition.group == "decoding":
-            return _decode(condition, measurement, models, Path(folder))
+            return _decode(measurement, models, Path(folder))
         trainer = _trainer(condition, measurement, models, Path(folder))
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -226,8 +227,8 @@ def _trainer(condition: Condition, measurement: Measurement, models: Path, folde
     return trainer
 
 
-def _decode(condition: Condition, measurement: Measurement, models: Path, folder: Path) -> dict[str, Any]:
-    """Filter and guide maximum likelihood, or imitate that in rounds, each with a new discriminator."""
+def _decode(measurement: Measurement, models: Path, folder: Path) -> dict[str, Any]:
+    """Filter and guide maximum likelihood, and imitate that in rounds, each with a new discriminator."""
     sizes, sentences = measurement.sizes, measurement.sentences
     model: Any = GPTNeoForCausalLM.from_pretrained(models / "maximum_likelihood")
     config = adversarial_config(sizes, folder, measurement.seed)
@@ -236,23 +237,19 @@ def _decode(condition: Condition, measurement: Measurement, models: Path, folder
     def fitted(generator: Any, texts: list[str], held_out: Dataset) -> Discriminator:
         discriminator = Discriminator.from_pretrained(models / "encoder")
         given = generator, tokenizer, discriminator, dataset_of(texts), held_out, config
-        fit_discriminator(*given, sizes.final_steps)
+        fit_discriminator(*given, GUIDING_UPDATES * sizes.final_steps)
         return discriminator
 
     discriminator = fitted(model, sentences, held_out_sentences(measurement.language, measurement.seed))
-    if not condition.rounds:
-        return {
-            "rows": {
-                "maximum likelihood": measurement(model),
-                "filter": measurement.guided(model, None, (0.0,)),
-                "filter + D": measurement.guided(model, discriminator, THRESHOLDS),
-            }
-        }
-    drawn = 0.0
-    for number in range(condition.rounds):
-        filters = number == 0 or not reward.temperature
-        texts, cost = _accepted(model, discriminator, measurement, filters)
-        drawn += cost
+    made = {
+        "maximum likelihood": measurement(model),
+        "filter": measurement.guided(model, None, (0.0,)),
+        "filter + D": measurement.guided(model, discriminator, THRESHOLDS),
+    }
+    drawn = []
+    for number in range(1, ROUNDS + 1):
+        texts, cost = _accepted(model, discriminator, measurement, filters=number == 1 or not reward.temperature)
+        drawn.append(cost)
         model = train_generator(
             texts,
             tokenizer,
@@ -264,12 +261,13 @@ def _decode(condition: Condition, measurement: Measurement, models: Path, folder
             start=model,
             learning_rate=5e-3,
         )
-        if number + 1 < condition.rounds:  # from now on the target itself is what is imitated
+        made[f"imitation, round {number}"] = measurement(model)
+        if number < ROUNDS:  # from now on the target itself is what is imitated
             words = [text.split() for text in sentences]
             real = [sentences[place] for place in reward.kept(words, measurement.seed)]
             held_out = measurement.target.sample(HELD_OUT, HELD_OUT_SEED + measurement.seed)
             discriminator = fitted(model, real, dataset_of([" ".join(words) for words in held_out]))
-    return {"rows": {"": measurement(model)}, "sentences_drawn": drawn}
+    return {"rows": made, "sentences_drawn": drawn}
 
 
 def _accepted(
