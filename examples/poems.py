@@ -23,11 +23,16 @@ from hf_mgan.metrics import c2st, memorisation
 
 FORM = re.compile("([^，。]{5}，[^，。]{5}。){2}")  # noqa: RUF001
 LENGTH = 32  # characters; a quatrain has 24
-SIZES = {"n_layer": 4, "n_head": 4, "n_positions": 2 * LENGTH, "resid_pdrop": 0.2}
+SIZES = {"n_embd": 256, "n_layer": 4, "n_head": 4, "n_positions": 2 * LENGTH, "resid_pdrop": 0.2}
 SPECIAL = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
 SHARED = {"report_to": "none", "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-OF_SFT = {"eval_strategy": "epoch", "save_strategy": "best", "metric_for_best_model": "eval_loss"}
-OF_GAN = {"per_device_train_batch_size": 64, "num_generations": 64, "max_completion_length": LENGTH}
+OF_SFT = {"num_train_epochs": 12, "per_device_train_batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 50}
+BEST = {
+    "eval_strategy": "epoch",
+    "save_strategy": "best",
+    "metric_for_best_model": "eval_loss",
+    "load_best_model_at_end": True,
+}
 
 
 def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -43,23 +48,19 @@ def main() -> None:
     parser.add_argument("--train", required=True, help="file of JSON lines with `text`")
     parser.add_argument("--validation", required=True, help="the same, held out")
     parser.add_argument("--output_dir", default="out")
-    parser.add_argument("--epochs", type=int, default=12, help="of supervised training; the best one is kept")
+    parser.add_argument("--batch_size", type=int, default=64, help="of adversarial training")
     parser.add_argument("--max_steps", type=int, default=60)
     parser.add_argument("--final_steps", type=int, default=300)
-    parser.add_argument("--width", type=int, default=256)
     given = parser.parse_args()
     files, first = {"train": given.train, "validation": given.validation}, f"{given.output_dir}/supervised"
     poems = load_dataset("json", data_files=files).select_columns("text")
     unseen, learnt = poems["validation"]["text"], [list(text) for text in poems["train"]["text"]]
     tokenizer = tokenizer_of(poems["train"]["text"])
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=given.width, **SIZES, **ids)
-    schedule = {"num_train_epochs": given.epochs, "learning_rate": 1e-3, "warmup_steps": 50}
+    config = GPT2Config(vocab_size=len(tokenizer), **SIZES, **ids)
     supervised = SFTTrainer(
         GPT2LMHeadModel(config),
-        args=SFTConfig(
-            first, per_device_train_batch_size=32, load_best_model_at_end=True, **schedule, **OF_SFT, **SHARED
-        ),
+        args=SFTConfig(first, **OF_SFT, **BEST, **SHARED),
         train_dataset=prepare_dataset(poems["train"], tokenizer),
         eval_dataset=prepare_dataset(poems["validation"], tokenizer),
         processing_class=tokenizer,
@@ -70,24 +71,28 @@ def main() -> None:
     def report(name: str, texts: list[str | None], draws: float = 1) -> None:
         poems = [text or "" for text in texts]
         form = sum(FORM.fullmatch(text) is not None for text in poems) / len(poems)
-        error = 1.96 * (form * (1 - form) / len(poems)) ** 0.5
-        auc, copies = c2st(unseen, poems).auc, memorisation([*map(list, poems)], [*map(list, unseen)], learnt)
-        share = copies.generated.near_duplicate_share
-        print(
-            f"{name}: form {form:.3f} ± {error:.3f}, AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}),", end=" "
-        )
-        print(f"nearly learnt {share:.3f}, draws {draws:.1f}", *poems[:6], sep="\n    ")
+        auc, error = c2st(unseen, poems).auc, 1.96 * (form * (1 - form) / len(poems)) ** 0.5
+        share = memorisation([*map(list, poems)], [*map(list, unseen)], learnt).generated.near_duplicate_share
+        said = f"form {form:.3f} ± {error:.3f}, AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}), nearly learnt"
+        print(f"{name}: {said} {share:.3f}, draws {draws:.1f}", *poems[:6], sep="\n    ")
 
     starts = [[tokenizer.bos_token_id]] * len(unseen)
     for temperature in (1.0, 0.8, 0.6):
-        drawn = sample(supervised.model, tokenizer, starts, LENGTH, temperature)
-        report(f"supervised, T = {temperature}", drawn.texts)
+        report(
+            f"supervised, T = {temperature}", sample(supervised.model, tokenizer, starts, LENGTH, temperature).texts
+        )
+    batch = {"per_device_train_batch_size": given.batch_size, "num_generations": given.batch_size}
     updates = {"discriminator_final_steps": given.final_steps, "discriminator_learning_rate": 1e-4}
-    steps = {"max_steps": given.max_steps, "learning_rate": 1e-4, "real_text_coef": 0.1, "logging_steps": 5}
+    steps = {
+        "max_steps": given.max_steps,
+        "learning_rate": 1e-4,
+        "real_text_coef": 0.1,
+        "max_completion_length": LENGTH,
+    }
     trainer = AdversarialTrainer(
         model=supervised.model,
         discriminator=first,
-        args=AdversarialConfig(given.output_dir, **steps, **updates, **OF_GAN, **SHARED),
+        args=AdversarialConfig(given.output_dir, **batch, **steps, **updates, **SHARED),
         train_dataset=poems["train"],
         eval_dataset=poems["validation"],
         processing_class=tokenizer,
@@ -96,8 +101,7 @@ def main() -> None:
     trainer.save_model()
     report("adversarial, T = 1", sample(trainer.model, tokenizer, starts, LENGTH).texts)
     for c in (0.0, 1.0):
-        decoding = DecodingConfig(threshold=c, num_candidates=50)
-        kept = guided_sample(trainer.model, tokenizer, trainer.discriminator, starts, decoding)
+        kept = guided_sample(trainer.model, tokenizer, trainer.discriminator, starts, DecodingConfig(threshold=c))
         report(f"adversarial, discriminator at generation, c = {c:g}", kept.texts, kept.draws)
 
 

@@ -172,8 +172,7 @@ def test_poems_reports_every_way_to_write(folders, run):
         dataset=None,
         train=folders / "train.jsonl",
         validation=folders / "validation.jsonl",
-        epochs=8,
-        width=32,
+        batch_size=8,
         final_steps=2,
     )
     said = re.findall(r"^(.+): form (\S+) \S+ (\S+), AUC .*, draws (\S+)$", printed, re.MULTILINE)

@@ -70,6 +70,7 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
     corpora = sorted({run["corpus"] for run in runs})
     parts = {
         "rows": "\n\n".join(_of_corpus(runs, corpus, rows_table) for corpus in corpora),
+        "trainings": "\n\n".join(_of_corpus(runs, corpus, trainings_table) for corpus in corpora),
         "discriminators": "\n\n".join(_of_corpus(runs, corpus, discriminators_table) for corpus in corpora),
         "samples": "\n\n".join(_of_corpus(runs, corpus, samples) for corpus in corpora),
         "texts": str(max((_fine_tuned_texts(run) for run in runs), default=0)),
@@ -120,6 +121,22 @@ def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _mean(rows: Sequence[dict[str, Any]], key: str) -> float:
     return statistics.fmean(row[key] for row in rows)
+
+
+def trainings_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the table of held-out losses of supervised training, a row for each number of epochs that was tried."""
+    trainings = {run["trained"]: run["training"] for run in runs if "held_out_losses" in run["training"]}
+    rows = [
+        [
+            trained,
+            str(training["texts"]),
+            f"{epochs}{' (kept)' if int(epochs) == training['epochs'] else ''}",
+            ", ".join(f"{loss:.3f} ({step:.0f})" for step, loss in losses),
+        ]
+        for trained, training in trainings.items()
+        for epochs, losses in training["held_out_losses"].items()
+    ]
+    return table(["generator", "texts", "epochs", "held-out loss (after so many steps)"], rows)
 
 
 def discriminators_table(runs: Sequence[dict[str, Any]]) -> str:

@@ -4,8 +4,8 @@
     python -m benchmarks.pages --check   # fail if one is not what the committed results make of it
     python -m benchmarks.pages --demo demo/demo.json --evaluation OUT/report.json   # take in what these commands found
 
-The pages are recipe, oracle, real_text, guided_language, guided_text, supported_models, memory, many_processes and
-results; each is made of a template beside its benchmark and of benchmarks/results.
+The pages are recipe, oracle, real_text, guided_language, guided_text, frontier, verifiable, supported_models, memory,
+many_processes and results; each is made of a template beside its benchmark and of benchmarks/results.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..frontier.tables import page as frontier_page
 from ..guided_language.tables import page as guided_language_page
 from ..guided_text.tables import page as guided_text_page
 from ..hardware.architectures import page as architectures_page
@@ -23,6 +24,7 @@ from ..oracle.tables import page as oracle_page
 from ..real_text.tables import page as real_text_page
 from ..recipe.tables import page as recipe_page
 from ..sweep import PAGES, RESULTS, read_lines, write_lines
+from ..verifiable.tables import page as verifiable_page
 from .results import demo_lines, evaluation_lines
 from .results import page as results_page
 
@@ -33,6 +35,7 @@ def _results(name: str) -> list[dict]:
 
 WRITTEN: dict[str, Callable[[], str]] = {
     "supported_models": lambda: architectures_page(_results("architectures")),
+    "frontier": lambda: frontier_page(_results("frontier")),
     "guided_language": lambda: guided_language_page(_results("guided_language")),
     "guided_text": lambda: guided_text_page(_results("guided_text")),
     "many_processes": scale_page,
@@ -41,6 +44,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "real_text": lambda: real_text_page(_results("real_text")),
     "recipe": lambda: recipe_page(_results("recipe")),
     "results": lambda: results_page(_results),
+    "verifiable": lambda: verifiable_page(_results("verifiable")),
 }
 
 
