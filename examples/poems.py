@@ -27,12 +27,7 @@ SIZES = {"n_embd": 256, "n_layer": 4, "n_head": 4, "n_positions": 2 * LENGTH, "r
 SPECIAL = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
 SHARED = {"report_to": "none", "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
 OF_SFT = {"num_train_epochs": 12, "per_device_train_batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 50}
-BEST = {
-    "eval_strategy": "epoch",
-    "save_strategy": "best",
-    "metric_for_best_model": "eval_loss",
-    "load_best_model_at_end": True,
-}
+BEST = {"save_strategy": "best", "metric_for_best_model": "eval_loss", "load_best_model_at_end": True}
 
 
 def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -60,7 +55,7 @@ def main() -> None:
     config = GPT2Config(vocab_size=len(tokenizer), **SIZES, **ids)
     supervised = SFTTrainer(
         GPT2LMHeadModel(config),
-        args=SFTConfig(first, **OF_SFT, **BEST, **SHARED),
+        args=SFTConfig(first, eval_strategy="epoch", **OF_SFT, **BEST, **SHARED),
         train_dataset=prepare_dataset(poems["train"], tokenizer),
         eval_dataset=prepare_dataset(poems["validation"], tokenizer),
         processing_class=tokenizer,
