@@ -28,7 +28,7 @@ from hf_mgan.demo.run import DemoArguments
 from hf_mgan.metrics import jensen_shannon, sequence_logps
 from hf_mgan.training.final_updates import fit_discriminator
 
-from .conditions import ROUNDS, THRESHOLDS, Condition
+from .conditions import CONDITIONS, ROUNDS, THRESHOLDS, Condition
 from .target import Reward, Target
 
 
@@ -202,12 +202,14 @@ def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, m
         return {"rows": {"": measurement(trainer.model)}, "alarms": alarms}
 
 
-def _trainer(condition: Condition, measurement: Measurement, models: Path, folder: Path) -> GRPOTrainer:
+def _trainer(
+    condition: Condition, measurement: Measurement, models: Path, folder: Path, start: Path | None = None
+) -> GRPOTrainer:
     sizes, sentences, reward = measurement.sizes, measurement.sentences, measurement.reward
     config = adversarial_config(sizes, folder, measurement.seed)
     given: dict[str, Any] = {"generation_batch_size": None, **condition.config}
     shared: dict[str, Any] = {
-        "model": str(models / "maximum_likelihood"),
+        "model": str(start or models / "maximum_likelihood"),
         "reward_funcs": [RewardFunction(reward)],
         "peft_config": adapters(),
     }
@@ -228,7 +230,7 @@ def _trainer(condition: Condition, measurement: Measurement, models: Path, folde
 
 
 def _decode(measurement: Measurement, models: Path, folder: Path) -> dict[str, Any]:
-    """Filter and guide maximum likelihood, and imitate that in rounds, each with a new discriminator."""
+    """Filter and guide maximum likelihood, imitate that in rounds, each with a new discriminator, and go on from there."""
     sizes, sentences = measurement.sizes, measurement.sentences
     model: Any = GPTNeoForCausalLM.from_pretrained(models / "maximum_likelihood")
     config = adversarial_config(sizes, folder, measurement.seed)
@@ -267,6 +269,13 @@ def _decode(measurement: Measurement, models: Path, folder: Path) -> dict[str, A
             real = [sentences[place] for place in reward.kept(words, measurement.seed)]
             held_out = measurement.target.sample(HELD_OUT, HELD_OUT_SEED + measurement.seed)
             discriminator = fitted(model, real, dataset_of([" ".join(words) for words in held_out]))
+    start = folder / "imitation"
+    for part in (model, tokenizer):
+        part.save_pretrained(start)
+    trainer = _trainer(CONDITIONS["real_0"], measurement, models, folder / "adversarial", start)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    made["imitation, then D on rewarded real texts"] = measurement(trainer.model)
     return {"rows": made, "sentences_drawn": drawn}
 
 

@@ -74,7 +74,7 @@ def test_verifiable_runs_and_writes_its_page(tmp_path):
     assert "| dog | GRPO, KL 0, D watches | 1 | " in page
     found = points(results, "dog")
     assert {name: len(of_kind) for name, of_kind in found.items()} == {
-        "grpo": 2, "real": 1, "combined": 2, "imitation": 2, "maximum likelihood": 1, "filter + D": 3
+        "grpo": 2, "real": 1, "combined": 2, "imitation": 3, "maximum likelihood": 1, "filter + D": 3
     }  # fmt: skip
     draw(results, tmp_path / "picture.svg")
     assert all(label in (tmp_path / "picture.svg").read_text() for label in ("GRPO, by KL", "the start", "bits"))
