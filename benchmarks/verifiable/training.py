@@ -230,7 +230,7 @@ def _trainer(
 
 
 def _decode(measurement: Measurement, models: Path, folder: Path) -> dict[str, Any]:
-    """Filter and guide maximum likelihood, imitate that in rounds with a new discriminator each, and go on from there."""
+    """Filter and guide maximum likelihood, imitate that in rounds of a new discriminator, and go on from there."""
     sizes, sentences = measurement.sizes, measurement.sentences
     model: Any = GPTNeoForCausalLM.from_pretrained(models / "maximum_likelihood")
     config = adversarial_config(sizes, folder, measurement.seed)
