@@ -33,7 +33,7 @@ def verdict(
         parts.append("The log has too few entries for more: let training go on, or lower logging_steps.")
     parts.append(
         "All this is said of texts that both models have learnt from. Whether the text has become better says only "
-        f"held-out text: hf-mgan evaluate {folder}."
+        f"held-out text: hf-mgan evaluate --models {folder}."
     )
     return f"Watchdog, after {steps} steps: {' '.join(part for part in parts if part)}"
 
