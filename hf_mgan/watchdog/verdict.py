@@ -54,7 +54,7 @@ def _of_alarms(alarms: Sequence[Sequence[Any]], active: Sequence[str]) -> str:
 def _of_discriminator(start: Means, end: Means) -> str:
     if ACCURACY not in start or ACCURACY not in end:
         return ""
-    value = f" V(D, G) is {end[VALUE]:.2f} nats (-1.39 where it knows nothing)." if VALUE in end else ""
+    value = f" V(D, G) is {end[VALUE]:.2f} nats (-1.39 at chance)." if VALUE in end else ""
     return (
         f"The discriminator tells completions from real text with an accuracy of {end[ACCURACY]:.2f} "
         f"({start[ACCURACY]:.2f} at the start; by chance 0.50).{value}"

@@ -17,7 +17,7 @@ def test_healthy_run_says_where_it_started_and_ended():
     nearer = {"discriminator/accuracy": 0.6, "discriminator/value": -1.33, "completions/length_ratio": 1.04}
     assert verdict_of(*healthy(), *failing(nearer)) == (
         "Watchdog, after 20 steps: no alarm. The discriminator tells completions from real text with an accuracy of "
-        "0.60 (0.70 at the start; by chance 0.50). V(D, G) is -1.33 nats (-1.39 where it knows nothing). Completions "
+        "0.60 (0.70 at the start; by chance 0.50). V(D, G) is -1.33 nats (-1.39 at chance). Completions "
         "have 1.04 times the length of real texts (0.95 at the start). 2% of them repeat another one (real texts: "
         "1%). All this is said of texts that both models have learnt from. Whether the text has become better says "
         "only held-out text: hf-mgan evaluate --models out."
