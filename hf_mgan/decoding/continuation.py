@@ -24,6 +24,9 @@ from ..models import num_virtual_tokens
 FIRST_SEGMENT = 8
 
 
+LARGE_VOCABULARY = 4096  # words from which on a number per word costs more than a cumulative sum
+
+
 class InverseCdf(TorchFunctionMode):
     """Lets `generate` draw the next token by one random number per row, wherever it calls `torch.multinomial`.
 
@@ -34,9 +37,9 @@ class InverseCdf(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Draw for `torch.multinomial` of one index per row; every other function is called as it stands."""
+        """Draw for `torch.multinomial` of one of many words per row; every other call is made as it stands."""
         kwargs = kwargs or {}
-        if func is torch.multinomial and kwargs.get("num_samples") == 1:
+        if func is torch.multinomial and kwargs.get("num_samples") == 1 and args[0].size(-1) >= LARGE_VOCABULARY:
             return inverse_cdf(args[0])
         return func(*args, **kwargs)
 

@@ -277,6 +277,7 @@ def test_complete_draws_one_number_per_token(monkeypatch):
         return inverse_cdf(probs)
 
     monkeypatch.setattr(continuation, "inverse_cdf", counting)
+    monkeypatch.setattr(continuation, "LARGE_VOCABULARY", 2)
     rows = complete(causal_generator().eval(), [[1]] * 4, 3, set(), {**SETTINGS, "temperature": 1.0})
     assert [len(row) for row in rows] == [3] * 4
     assert drawn == [4] * 3
