@@ -30,7 +30,6 @@ from hf_mgan.metrics import (
     self_bleu,
     sequence_logps,
 )
-from hf_mgan.training import final_updates
 from hf_mgan.training.final_updates import fit_discriminator
 
 from ..sources import load_texts, short_name
@@ -118,7 +117,6 @@ class Run:
         limit, folder = self.arguments.max_completion_length, self.folder / "discriminator"
         discriminator = Discriminator.from_pretrained(self.arguments.discriminator, max_length=2 * limit)
         discriminator.to(self._device)
-        final_updates.LEAST_SAMPLED = self.arguments.batch_size  # the texts are short
         calibration = fit_discriminator(
             self._generator,
             self._tokenizer,

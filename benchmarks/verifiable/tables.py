@@ -1,12 +1,12 @@
 """The page and the picture of `benchmarks.verifiable`, from the results of its jobs: plain values in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ..sweep.tables import failures, spread, table
-from .conditions import CONDITIONS
+from .conditions import CONDITIONS, Condition
 from .target import REWARDS
 
 
@@ -51,35 +51,37 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     return text
 
 
-def verdicts(results: Sequence[dict[str, Any]], reward: str) -> list[str]:
-    """Return a line for each way that was measured: where it comes nearest to the tilted language."""
-    found: dict[str, tuple[float, str]] = {}
+def _measured(results: Sequence[dict[str, Any]], reward: str) -> Iterator[tuple[Condition, str, list[dict[str, Any]]]]:
+    """Yield each point that was measured: its condition, its title, and its row of each seed."""
     for name, condition in CONDITIONS.items():
         same = _of(results, reward, name)
         for title, rows in same[0]["rows"].items() if same else ():
             for place in range(len(rows)):
-                mean = {key: fmean(one["rows"][title][place][key] for one in same) for key in METRICS}
-                kind = title or condition.group
-                said = (
-                    f"{title or condition.text}: JS {mean['divergence']:.3f} bits, both {mean['both']:.2f}, "
-                    f"draws {mean['draws']:.1f}"
-                )
-                found[kind] = min(found.get(kind, (2.0, "")), (mean["divergence"], said))
+                yield condition, title, [one["rows"][title][place] for one in same]
+
+
+def verdicts(results: Sequence[dict[str, Any]], reward: str) -> list[str]:
+    """Return a line for each way that was measured: where it comes nearest to the tilted language."""
+    found: dict[str, tuple[float, str]] = {}
+    for condition, title, of_seeds in _measured(results, reward):
+        mean = {key: fmean(one[key] for one in of_seeds) for key in METRICS}
+        said = (
+            f"{title or condition.text}: JS {mean['divergence']:.3f} bits, both {mean['both']:.2f}, "
+            f"draws {mean['draws']:.1f}"
+        )
+        kind = title or condition.group
+        found[kind] = min(found.get(kind, (2.0, "")), (mean["divergence"], said))
     return [said for _, said in sorted(found.values())]
 
 
 def reward_table(results: Sequence[dict[str, Any]], reward: str) -> str:
     """Return the table of all ways to raise a reward: means over the seeds ± their deviation."""
     rows = []
-    for name, condition in CONDITIONS.items():
-        same = _of(results, reward, name)
-        for title, points in same[0]["rows"].items() if same else ():
-            for place, point in enumerate(points):
-                of_seeds = [one["rows"][title][place] for one in same]
-                text = title or condition.text
-                if "threshold" in point and title != "filter":
-                    text += f", c = {point['threshold']:g}"
-                rows.append([text, *(spread((one[key] for one in of_seeds), n) for key, n in METRICS.items())])
+    for condition, title, of_seeds in _measured(results, reward):
+        text = title or condition.text
+        if "threshold" in of_seeds[0] and title != "filter":
+            text += f", c = {of_seeds[0]['threshold']:g}"
+        rows.append([text, *(spread((one[key] for one in of_seeds), n) for key, n in METRICS.items())])
     return table(["", "reward", "grammatical", "both", "JS", "entropy", "draws"], rows)
 
 
@@ -89,7 +91,7 @@ def alarms_table(results: Sequence[dict[str, Any]]) -> str:
     for reward in REWARDS:
         for name, condition in CONDITIONS.items():
             same = [one for one in _of(results, reward, name) if condition.discriminator and "alarms" in one]
-            if condition.group == "decoding" or not same:
+            if not same:
                 continue
             said: dict[str, list[int]] = {}
             for one in same:
@@ -108,14 +110,11 @@ def _of(results: Sequence[dict[str, Any]], reward: str, condition: str) -> list[
 def points(results: Sequence[dict[str, Any]], reward: str) -> dict[str, list[tuple[float, float]]]:
     """Return mean reward and divergence, means over the seeds, by what they are a way of; see [`LABELS`]."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for name, condition in CONDITIONS.items():
-        same = _of(results, reward, name)
-        for title, rows in same[0]["rows"].items() if same else ():
-            kind = title.partition(",")[0] or condition.group
-            for place in range(len(rows)) if kind in LABELS else ():
-                of_seeds = [one["rows"][title][place] for one in same]
-                point = (fmean(one["reward"] for one in of_seeds), fmean(one["divergence"] for one in of_seeds))
-                found.setdefault(kind, []).append(point)
+    for condition, title, of_seeds in _measured(results, reward):
+        kind = title.partition(",")[0] or condition.group
+        if kind in LABELS:
+            point = fmean(one["reward"] for one in of_seeds), fmean(one["divergence"] for one in of_seeds)
+            found.setdefault(kind, []).append(point)
     return found
 
 
@@ -131,7 +130,7 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
         row = figure.subplots(1, len(measured), squeeze=False)[0]
         for axes, (reward, found) in zip(row, measured.items(), strict=True):
             for kind, of_kind in found.items():
-                line = "o" if kind in ("combined", "maximum likelihood") else "o-"
+                line = "o-" if " by " in LABELS[kind] and kind != "grpo" else "o"  # GRPO has several rates
                 axes.plot(*zip(*of_kind, strict=True), line, label=LABELS[kind], markersize=4)
             axes.set(title=reward, xlabel="mean reward", ylabel="JS to the tilted language, bits", ylim=(0, 1))
         axes.legend(fontsize="small")

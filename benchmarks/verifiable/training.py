@@ -195,7 +195,6 @@ def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, m
         if condition.group == "decoding":
             return _decode(measurement, models, Path(folder))
         trainer = _trainer(condition, measurement, models, Path(folder))
-        trainer.remove_callback(PrinterCallback)
         trainer.train()
         watchdogs = [one for one in trainer.callback_handler.callbacks if isinstance(one, Watchdog)]
         alarms = [[alarm.step, alarm.name] for watchdog in watchdogs for alarm in watchdog.alarms]
@@ -217,7 +216,9 @@ def _trainer(
         names = {one.name for one in fields(GRPOConfig) if one.init}
         settings = {name: getattr(config, name) for name in names} | given
         prompts = Dataset.from_dict({"prompt": [PROMPT] * sizes.batch_size})
-        return GRPOTrainer(args=GRPOConfig(**settings), train_dataset=prompts, **shared)
+        alone = GRPOTrainer(args=GRPOConfig(**settings), train_dataset=prompts, **shared)
+        alone.remove_callback(PrinterCallback)
+        return alone
     config = replace(config, reward_weights=[condition.weight], **given)
     real = sentences
     if condition.rewarded:
@@ -226,6 +227,7 @@ def _trainer(
         args=config, train_dataset=dataset_of(real), discriminator=str(models / "encoder"), **shared
     )
     trainer.combination, trainer.reward = COMBINATIONS[condition.combined](), reward
+    trainer.remove_callback(PrinterCallback)
     return trainer
 
 
@@ -273,7 +275,6 @@ def _decode(measurement: Measurement, models: Path, folder: Path) -> dict[str, A
     for part in (model, tokenizer):
         part.save_pretrained(start)
     trainer = _trainer(CONDITIONS["real_0"], measurement, models, folder / "adversarial", start)
-    trainer.remove_callback(PrinterCallback)
     trainer.train()
     made["imitation, then D on rewarded real texts"] = measurement(trainer.model)
     return {"rows": made, "sentences_drawn": drawn}

@@ -24,14 +24,15 @@ from ..models import num_virtual_tokens
 FIRST_SEGMENT = 8
 
 
-LARGE_VOCABULARY = 4096  # words from which on a number per word costs more than a cumulative sum
+# Words from which on a draw costs something beside the model; for fewer it stays what transformers draws of a seed.
+LARGE_VOCABULARY = 4096
 
 
 class InverseCdf(TorchFunctionMode):
     """Lets `generate` draw the next token by one random number per row, wherever it calls `torch.multinomial`.
 
-    On a CPU that draws an exponential variate for every word: with SmolLM2's 49,152 words a quarter of the time of
-    sampling in float32, and half of it in bfloat16.
+    On a CPU that draws an exponential variate for every word. `python -m benchmarks.hardware.draw_cost` says what the
+    difference is with SmolLM2's 49,152 words.
     """
 
     def __torch_function__(
