@@ -175,9 +175,13 @@ def test_poems_reports_every_way_to_write(folders, run):
         batch_size=8,
         final_steps=2,
     )
-    said = re.findall(r"^(.+): form (\S+) \S+ (\S+), AUC .*, draws (\S+)$", printed, re.MULTILINE)
+    said = re.findall(r"^(.+): form (\S+) .*, AUC (\S+) .*, draws (\S+)$", printed, re.MULTILINE)
     assert [name.split(",")[0] for name, *_ in said] == ["supervised"] * 3 + ["adversarial"] * 3
-    assert all(0 <= float(form) <= 1 for _, form, _, _ in said)
+    # Half learnt: some texts have the form and others have not, and more of them have it where the generator is colder.
+    forms = [float(form) for _, form, _, _ in said]
+    assert all(0 < form < 1 for form in forms)
+    assert forms[0] < forms[2]
+    assert all(0.4 < float(auc) <= 1 for _, _, auc, _ in said)
     assert [float(draws) for *_, draws in said][:4] == [1] * 4
     assert (folders / "out" / "discriminator" / "calibration.json").exists()
     # A form that is never reached would be counted as none by a broken check as well.

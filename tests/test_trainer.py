@@ -355,14 +355,17 @@ def test_conversations_with_log_completions(make_trainer, make_config, tokenizer
 
 def test_table_of_completions_has_real_text_and_d(make_trainer, make_config):
     texts = [f"the dog sees a {name} ." for name in ("king", "cat", "dog", "king")]
-    config = make_config(log_completions=True, max_steps=1, discriminator_warmup_steps=1)
+    still = {"discriminator_learning_rate": 1e-12}  # so that it can be asked again
+    config = make_config(log_completions=True, max_steps=1, discriminator_warmup_steps=1, **still)
     trainer = make_trainer(config, train_dataset=Dataset.from_dict({"text": texts}))
     trainer.train()
     table = {name: list(values) for name, values in trainer._logs["extra"].items()}
     completions = trainer._logs["completion"]
     assert set(table) == {"D(completion)", "real text", "D(real text)"}
     assert {len(values) for values in table.values()} == {len(completions)}
-    assert all(0 < value < 1 for name in ("D(completion)", "D(real text)") for value in table[name])
+    for name, shown in (("D(completion)", completions), ("D(real text)", table["real text"])):
+        expected = trainer.discriminator.score([""] * len(shown), list(shown)).sigmoid()
+        assert table[name] == pytest.approx(expected.tolist(), abs=1e-4)
     assert all(any(text.endswith(real.strip()) for text in texts) for real in table["real text"])
 
 
