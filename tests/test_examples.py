@@ -177,7 +177,7 @@ def test_poems_reports_every_way_to_write(folders, run):
     )
     said = re.findall(r"^(.+): form (\S+) .*, AUC (\S+) .*, draws (\S+)$", printed, re.MULTILINE)
     assert [name.split(",")[0] for name, *_ in said] == ["supervised"] * 3 + ["adversarial"] * 3
-    # Half learnt: some texts have the form and others have not, and more of them have it where the generator is colder.
+    # Half learnt: some texts have the form and others have not, and more have it where the generator is colder.
     forms = [float(form) for _, form, _, _ in said]
     assert all(0 < form < 1 for form in forms)
     assert forms[0] < forms[2]
