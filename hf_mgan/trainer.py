@@ -6,7 +6,6 @@ discriminator together, takes the reward from the logits of the completions, and
 the rewards into advantages and updates the generator. This module is wiring: everything else is TRL's.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,11 @@ from datasets import Dataset, IterableDataset
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
+from transformers.trainer_utils import EvalLoopOutput
 
 from .config import AdversarialConfig
-from .data import RealSampler
 from .data.prompts import without_added_end
 from .discriminator import Calibration, prepare_quantised_training
 from .discriminator.card import discriminator_card
@@ -33,7 +30,7 @@ from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_kept, model_folder, naming
 from .training.final_updates import FinalUpdates, fit_discriminator
 from .training.finite import check_finite, check_optimizer_finite, check_rewards_finite
-from .training.generation import end_completions, generate_without_cache, prompts_apart, unwrapped_generator
+from .training.generation import end_completions, generate_without_cache, unwrapped_generator
 from .training.model_card import CARD_FILE, PAPER, TAG_NAMES, may_be_replaced, model_card
 from .training.positions import count_positions_by_mask
 from .training.pushing import PushingTrainer
@@ -42,6 +39,7 @@ from .training.resuming import check_state_fits, compared_settings
 from .training.reward import NAME, REFERENCE, Round
 from .training.run_facts import run_facts
 from .training.update_gating import SkippedUpdates
+from .training.warm_up import warm_up
 
 
 if TYPE_CHECKING:
@@ -243,50 +241,10 @@ class AdversarialTrainer(PushingTrainer):
         if is_first and self._resumed_from is not None:
             self._load_rng_state(self._resumed_from)  # transformers has made a data loader since, which draws
         if self._reward.is_warming_up:
-            self._warm_up(generation_batch, saves=is_first)
+            warm_up(self, generation_batch, saves=is_first)
         if is_first:
             self._metrics["train"].clear()  # those of the warm-up; nothing precedes it
         return super()._prepare_inputs(generation_batch)
-
-    def _warm_up(self, generation_batch: list[dict[str, Any]], saves: bool) -> None:
-        """Train the discriminator on completions of the generator as it stands.
-
-        Before the first step checkpoints are saved on the way, as often as others are and when a signal asks for it.
-        """
-        window = self._metrics["train"]
-        if not saves:
-            self._metrics["train"] = defaultdict(list)
-        prompts = None
-        if isinstance(self.train_dataset, Dataset):
-            rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-            prompts = RealSampler(len(self.train_dataset), self.args.seed + 2, rank, processes)
-            prompts.drawn = self._warmup_prompts_drawn
-        every = max(int(self.state.logging_steps), 1)
-        save_every = int(self.state.save_steps) if self.args.save_strategy == SaveStrategy.STEPS else 0
-        bar = tqdm(
-            total=self.args.discriminator_warmup_steps,
-            initial=self.discriminator.num_updates,
-            desc="discriminator warm-up",
-            unit="update",
-            disable=self.args.disable_tqdm or not self.is_world_process_zero(),
-        )
-        while self._reward.is_warming_up:
-            before, rows = self.discriminator.num_updates, generation_batch
-            if prompts is not None:
-                rows = [self.train_dataset[index] for index in prompts.draw(len(generation_batch))]
-                self._warmup_prompts_drawn = prompts.drawn
-            with prompts_apart(self):
-                self._generate_and_score_completions(rows)
-            now = self.discriminator.num_updates
-            bar.update(now - before)
-            if now // every > before // every:
-                self.log({"discriminator/warmup_step": now})
-            if saves:
-                if save_every and now // save_every > before // save_every:
-                    self._save_now()
-                self._stop_if_asked()
-        bar.close()
-        self._metrics["train"] = window
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Put the real texts of the round beside its completions, where the generator reads them."""
