@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -211,13 +211,20 @@ class Run:
         }
         if self.name == SUPERVISED:
             sides[REAL] = (real[: len(real) // 2], real[len(real) // 2 :])
-        for name, (reference, texts) in sides.items():
-            count = min(len(reference), len(texts))
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.arguments.bf16):
-                test = fine_tuned_c2st(reference[:count], texts[:count], self.arguments.discriminator, seed=self.seed)
-            results[name] = {"texts": count, "fine_tuned_c2st_auc": list(test.auc)}
-            print(f"{name}: {results[name]}", flush=True)
-        return {"rows": results}
+        for name, sides_of_row in sides.items():
+            done = self.folder / "fine_tuned_tests" / f"{name}.json"  # each takes minutes
+            do_stage(done, self.seed, partial(self._fine_tuned_test, name, *sides_of_row))
+            results[name] = json.loads(done.read_text())
+        taken = {name: sum(row[name] for row in results.values()) for name in ("seconds", "cpu_seconds")}
+        kept = ("texts", "fine_tuned_c2st_auc")
+        return {"rows": {name: {key: row[key] for key in kept} for name, row in results.items()}, **taken}
+
+    def _fine_tuned_test(self, name: str, real: list[str], texts: list[str]) -> dict[str, Any]:
+        count = min(len(real), len(texts))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.arguments.bf16):
+            test = fine_tuned_c2st(real[:count], texts[:count], self.arguments.discriminator, seed=self.seed)
+        print(f"{name}: {count} texts, {test.auc}", flush=True)
+        return {"name": name, "texts": count, "fine_tuned_c2st_auc": list(test.auc)}
 
     def _read(self, stage: str) -> dict[str, Any]:
         made: dict[str, Any] = json.loads((self.folder / f"{stage}.json").read_text())

@@ -22,7 +22,7 @@ def do_stage(done: Path, seed: int, act: Callable[[], dict[str, Any]]) -> None:
     Args:
         done (`Path`): The file, named after the stage.
         seed (`int`): Set before the stage.
-        act (`Callable`): Returns the result.
+        act (`Callable`): Returns the result, with `seconds` and `cpu_seconds` where not all of it was made just now.
     """
     where = f"{done.parent}: {done.stem}"
     if done.exists():
@@ -30,10 +30,11 @@ def do_stage(done: Path, seed: int, act: Callable[[], dict[str, Any]]) -> None:
         return
     set_seed(seed)
     began, cpu = time.perf_counter(), time.process_time()
-    result = act()
-    result |= {
+    made = act()
+    result = {
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
+        **made,
         "versions": versions("scikit-learn"),
         "machine": machine(),
     }

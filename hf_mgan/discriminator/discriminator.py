@@ -432,6 +432,7 @@ class Discriminator:
         scale = self._scaler.get_scale()
         self._scaler.step(optimizer)
         self._scaler.update()
+        torch.clear_autocast_cache()  # of a caller's autocast, which would go on with the weights of before
         optimizer.zero_grad(set_to_none=True)
         if self._scaler.get_scale() >= scale:  # a smaller one says that the gradient was not finite and no step taken
             self.lr_scheduler.step()

@@ -151,6 +151,7 @@ def fine_tune(
             _loss(*sides).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
             optimizer.step()
+            torch.clear_autocast_cache()  # of a caller's autocast, which would go on with the weights of before
             scheduler.step()
             optimizer.zero_grad()
             bar.update()
@@ -166,6 +167,7 @@ def fine_tune(
                 if waited == PATIENCE:
                     break
     model.load_state_dict(best)
+    torch.clear_autocast_cache()
     return lambda texts: _score(pretrained, texts)
 
 

@@ -369,6 +369,7 @@ def _train(
                 (losses.sum() / sum(map(len, chosen))).backward()
                 nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
                 optimizer.step()
+                torch.clear_autocast_cache()  # of a caller's autocast, which would go on with the weights of before
                 optimizer.zero_grad()
 
 

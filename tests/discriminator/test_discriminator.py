@@ -91,6 +91,18 @@ def test_update_alone_changes_parameters(discriminator, tmp_path):
     assert discriminator.num_updates == 1
 
 
+def test_updates_see_their_steps_under_autocast(pair_tokenizer, tmp_path):
+    """Autocast keeps weights as it has cast them until its outermost block ends, unless told not to."""
+    logits = []
+    for kept in (True, False):
+        discriminator = with_optimizer(Discriminator(bert_classifier(), pair_tokenizer, bf16=True), tmp_path)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=kept):
+            for _ in range(3):
+                output = discriminator.update(PROMPTS, COMPLETIONS, texts(4))
+        logits.append(output.fake_logits)
+    assert logits[0].equal(logits[1])
+
+
 def test_update_returns_logits_before_its_step(discriminator, tmp_path):
     with_optimizer(discriminator, tmp_path)
     before = discriminator.score(PROMPTS, COMPLETIONS)

@@ -69,6 +69,16 @@ def test_fine_tuned_c2st_sees_what_ngrams_miss(encoder):
     assert result.calibration[0].real_share < 0.1 < 0.9 < result.calibration[-1].real_share
 
 
+@pytest.mark.usefixtures("few_steps")
+def test_fine_tuned_c2st_sees_its_steps_under_autocast(encoder):
+    """Autocast keeps weights as it has cast them until its outermost block ends, unless told not to."""
+    scores = []
+    for kept in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=kept):
+            scores.append(fine_tuned_c2st(texts(32, 0), texts(32, 1), encoder, **FEW).real_scores)
+    assert scores[0].equal(scores[1])
+
+
 def test_fine_tuned_c2st_of_real_against_real_holds_half(encoder):
     """Of six intervals that hold 0.5 with a probability of 95 %, three or more would miss it in 0.2 % of cases."""
     areas = [fine_tuned_c2st(texts(32, seed), texts(32, 100 + seed), encoder, **SMALL).auc for seed in range(6)]

@@ -313,6 +313,16 @@ def test_small_language_model_size_by_hand():
     assert not model.lm_head.weight.equal(other.lm_head.weight)
 
 
+def test_reverse_perplexity_sees_its_steps_under_autocast():
+    """Autocast keeps weights as it has cast them until its outermost block ends, unless told not to."""
+    results = []
+    for kept in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=kept):
+            model = small_language_model(10, max_length=8)
+            results.append(reverse(mixture(16, 0), model=model, epochs=2, batch_size=8, learning_rate=1e-2))
+    assert results[0] == results[1]
+
+
 def test_reverse_perplexity_refuses_an_empty_set():
     with pytest.raises(ValueError, match="'generated': 0"):
         reverse([])
