@@ -311,6 +311,7 @@ TEXTS = Kind(("a b c", 3, NAN, True, b"a"))  # a string is a sequence of strings
 METRICS: dict[str, tuple[Callable, dict[str, Any], dict[str, Kind]]] = {
     "bleu": (metrics.bleu, {"texts": REAL, "references": FAKE}, {
         "texts": TEXTS, "references": TEXTS, "tokenize": choice("13b")}),
+    "chrf": (metrics.chrf, {"texts": REAL, "references": FAKE}, {"texts": TEXTS, "references": TEXTS}),
     "distinct_n": (metrics.distinct_n, {"texts": WORDS, "n": 2}, {"texts": TEXTS, "n": COUNT}),
     "duplicates": (metrics.duplicates, {"texts": REAL}, {"texts": TEXTS}),
     "self_bleu": (metrics.self_bleu, {"texts": WORDS, "n": 2}, {"texts": TEXTS, "n": COUNT}),

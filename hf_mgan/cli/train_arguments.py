@@ -167,7 +167,8 @@ class TrainArguments(DiscriminatorArguments, ScriptArguments):
         encoder (`str`, *optional*): Encoder for the C2ST on embeddings, MAUVE and the Frechet distance of
             these samples, left out by default.
         copies (`bool`, *optional*, defaults to `False`): Whether these samples are looked for in the training texts.
-        bleu (`bool`, *optional*, defaults to `False`): Whether BLEU against the references is among their metrics.
+        bleu (`bool`, *optional*, defaults to `False`): Whether BLEU and chrF against the references are
+            among their metrics.
         reverse_perplexity (`bool`, *optional*, defaults to `False`): Whether a small model is trained on them.
         watchdog_patience (`int`, *optional*, defaults to 10): See [`Watchdog`].
         watchdog_thresholds (`dict` or `str`, *optional*): Those of [`~watchdog.Thresholds`] that are not to be the
@@ -226,7 +227,7 @@ class TrainArguments(DiscriminatorArguments, ScriptArguments):
         default=None, metadata={"help": "Encoder for their C2ST on embeddings, MAUVE and Frechet distance."}
     )
     copies: bool = field(default=False, metadata={"help": "Whether samples are looked for in the training texts."})
-    bleu: bool = field(default=False, metadata={"help": "Whether samples have BLEU against the references."})
+    bleu: bool = field(default=False, metadata={"help": "Whether samples have BLEU and chrF against the references."})
     reverse_perplexity: bool = field(
         default=False, metadata={"help": "Whether a small model is trained on the samples of each evaluation."}
     )

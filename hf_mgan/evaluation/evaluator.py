@@ -56,7 +56,7 @@ NOT_IN_TRAINING = (*OF_GENERATOR, "fine_tuned_c2st_auc")
 BROUGHT_BY = {
     "encoder": ("encoder_c2st_auc", "mauve", "frechet"),
     "training": ("copied_share", "near_duplicates"),
-    "bleu": ("bleu",),
+    "bleu": ("bleu", "chrf"),
     "reverse_perplexity": ("reverse_perplexity",),
 }
 ARGUMENTS: dict[str, Check] = {
@@ -103,8 +103,8 @@ class GeneratorEvaluator:
     [`~evaluation.text_metrics.text_metrics`], against as many held-out real texts, and stand among the trainer's as
     `eval_samples/<metric>`: `c2st_auc`, `self_bleu`, `distinct_4`, `duplicates`, `length_ratio`, `repetition` and,
     where they are asked for, `encoder_c2st_auc`, `mauve`, `frechet`, `reverse_perplexity`, `copied_share`,
-    `near_duplicates`, `bleu` and `unsafe_rate`. Those that are neither to rise nor to fall but to be like the real
-    texts' stand beside these, `eval_held_out/<metric>`.
+    `near_duplicates`, `bleu`, `chrf` and `unsafe_rate`. Those that are neither to rise nor to fall but to be like the
+    real texts' stand beside these, `eval_held_out/<metric>`.
 
     Neither model is trained on any of them, so that the best checkpoint can be kept (`metric_for_best_model`), or
     training be stopped (transformers' `EarlyStoppingCallback`), by one. The areas of the two-sample tests are nan,
@@ -155,7 +155,7 @@ class GeneratorEvaluator:
         safety ([`SafetyGate`], `str`, `PreTrainedModel`, `PeftModel` or `Callable`, *optional*): What tells unsafe
             texts, for `unsafe_rate`. The trainer's `safety_gate` by default.
         bleu (`bool`, *optional*, defaults to `False`): Whether to compare each sample with the real text of its
-            prompt.
+            prompt, for `bleu` and `chrf`.
         reverse_perplexity (`bool`, *optional*, defaults to `False`): Whether to train a small model on the samples,
             which takes longer than all else.
         seed (`int`, *optional*, defaults to 0): Seed of the choice of rows, of the samples and of the metrics.

@@ -69,8 +69,8 @@ def evaluate_generator(
 
     Samples are drawn at each temperature from the whole distribution. All metrics of [`text_metrics`] are computed
     beside the likelihood of the held-out texts and the entropy of the samples; where a dataset has prompts,
-    completions follow them and BLEU against the references is among the metrics. Real texts that nothing was trained
-    on stand in the first row: what no generator can be asked to beat.
+    completions follow them and BLEU and chrF against the references are among the metrics. Real texts that nothing was
+    trained on stand in the first row: what no generator can be asked to beat.
 
     Args:
         models (`str`, model, `list[str]` or `Mapping`): The generators by name: Hub ids, folders, models with or

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..metrics.bleu import bleu
+from ..metrics.bleu import ReferenceScore, bleu, chrf
 from ..metrics.distinct_n import distinct_n
 from ..metrics.duplicates import duplicates
 from ..metrics.frechet import frechet_distance
@@ -112,6 +112,7 @@ METRICS: dict[str, MetricDescription] = {
         "tokens", "lower", "tokens drawn per text, those of rejected candidates included"
     ),
     "bleu": MetricDescription("BLEU", "higher", "BLEU against the references, [0, 100]"),
+    "chrf": MetricDescription("chrF", "higher", "chrF against the references, [0, 100]: as BLEU, of characters"),
     "unsafe_rate": MetricDescription(
         "unsafe", "lower", "share of texts that the safety classifier calls unsafe, [0, 1]"
     ),
@@ -238,7 +239,8 @@ def text_metrics(
         # With spaces between units, which are what BLEU counts also where texts are written without.
         sides = zip(split, split_into_units(references, unit), strict=True)
         pairs = [(" ".join(row), " ".join(reference)) for row, reference in sides]
-        metrics["bleu"] = of_set(pairs, lambda rows: bleu([row[0] for row in rows], [row[1] for row in rows]).score)
+        metrics["bleu"] = of_set(pairs, partial(_against_references, bleu))
+        metrics["chrf"] = of_set(list(zip(texts, references, strict=True)), partial(_against_references, chrf))
     if is_unsafe is not None:
         verdicts = [bool(one) for one in is_unsafe(texts)]
         if len(verdicts) != len(texts):
@@ -248,6 +250,10 @@ def text_metrics(
         metrics["unsafe_rate"] = share_interval(verdicts, level)
     lengths = [len(row) for row in split]
     return TextMetrics({name: metrics[name] for name in METRICS if name in metrics}, test, lengths)
+
+
+def _against_references(score: Callable[..., ReferenceScore], pairs: list[tuple[str, str]]) -> float:
+    return score([text for text, _ in pairs], [reference for _, reference in pairs]).score
 
 
 def _check_real(name: str, texts: Sequence[str] | None) -> None:

@@ -4,7 +4,7 @@ Where a function is named like its module, such as `mauve`, the name here is the
 `from hf_mgan.metrics.mauve import quantize` reaches the rest of the module.
 """
 
-from .bleu import BleuResult, bleu
+from .bleu import ReferenceScore, bleu, chrf
 from .distinct_n import distinct_n
 from .divergences import best_value, jensen_shannon, kullback_leibler
 from .duplicates import duplicates
@@ -49,13 +49,13 @@ from .units import split_into_units
 
 
 __all__ = [
-    "BleuResult",
     "C2STResult",
     "CalibrationBin",
     "Copying",
     "Interval",
     "MauveResult",
     "Memorisation",
+    "ReferenceScore",
     "ReversePerplexity",
     "TextNll",
     "auc",
@@ -66,6 +66,7 @@ __all__ = [
     "bleu",
     "bootstrap_interval",
     "c2st",
+    "chrf",
     "distinct_n",
     "duplicates",
     "encoder_features",

@@ -13,6 +13,7 @@ from hf_mgan.metrics import (
     Interval,
     bleu,
     c2st,
+    chrf,
     distinct_n,
     duplicates,
     frechet_distance,
@@ -119,6 +120,7 @@ def test_text_metrics_of_the_set_have_a_jackknife(result):
         "distinct_4": (split(GENERATED), lambda rows: distinct_n(rows, 4)),
         "duplicates": (GENERATED, duplicates),
         "bleu": (list(zip(GENERATED, REAL, strict=True)), lambda rows: bleu(*zip(*rows, strict=True)).score),
+        "chrf": (list(zip(GENERATED, REAL, strict=True)), lambda rows: chrf(*zip(*rows, strict=True)).score),
     }
     for name, (entries, function) in expected.items():
         assert result.metrics[name] == pytest.approx(jackknife_interval(entries, function, 10)), name
@@ -298,7 +300,7 @@ def test_text_metrics_of_a_generator_that_says_nothing():
     assert test is None
     assert lengths == [0] * 60
     assert metrics["duplicates"].value == pytest.approx(1 - 2 / 60)
-    for name in ("self_bleu", "distinct_4", "length_ratio", "copied_share", "near_duplicates", "bleu"):
+    for name in ("self_bleu", "distinct_4", "length_ratio", "copied_share", "near_duplicates", "bleu", "chrf"):
         assert metrics[name].value == 0, name
 
 

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from hf_mgan.metrics.bleu import bleu
+from hf_mgan.metrics.bleu import bleu, chrf
 
 
 pytest.importorskip("sacrebleu")
@@ -55,6 +55,31 @@ def test_bleu_signature_says_how_it_was_computed():
 def test_bleu_falls_for_shuffled_words():
     texts = ["the old king sees a small dog near the cat"]
     assert bleu(["near sees cat the small old a dog the king"], texts).score < bleu(texts, texts).score / 5
+
+
+def test_chrf_by_hand():
+    """Of "abc" 2 of 3 characters, 1 of 2 pairs and no run of three are right: 100 (2/3 + 1/2 + 0) / 3 = 38.89."""
+    result = chrf(["abc"], ["abd"])
+    assert result.score == pytest.approx(100 * (2 / 3 + 1 / 2) / 3)
+    assert result.signature.startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+
+
+def test_chrf_weighs_recall_twice():
+    """All of "ab" is right, and half of "abcd": F of 1 and 1/2 is 5/9, with 1 and 1/3 of the pairs 5/13, for 2."""
+    recalls = (1 + 1) / 2, (1 / 2 + 1 / 3) / 2
+    expected = 5 * recalls[0] * recalls[1] / (4 * recalls[0] + recalls[1])
+    assert chrf(["ab"], ["abcd"]).score == pytest.approx(100 * expected, abs=0.01)
+
+
+def test_chrf_of_several_references_takes_the_nearest():
+    assert chrf(["abcdefg", "xyz"], [["other", "abcdefg"], "xyz"]).score == pytest.approx(100)
+    assert chrf(["abcdefg"], [["other"]]).score < 20
+
+
+@pytest.mark.parametrize("score", [bleu, chrf])
+def test_scores_refuse_unpaired_texts(score):
+    with pytest.raises(ValueError, match=f"{score.__name__} compares each text .* got 1 texts and 2 entries"):
+        score(["a"], ["a", "b"])
 
 
 def test_bleu_refuses_unpaired_texts():
