@@ -25,6 +25,7 @@ exclude_patterns = ["_build"]
 
 html_math_renderer = "mathml"  # below; Sphinx's own fetch a script, or need LaTeX
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"hf-mgan {release}"
 
 autodoc_member_order = "bysource"

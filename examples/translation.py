@@ -1,13 +1,15 @@
 # /// script
-# dependencies = ["hf-mgan", "peft", "datasets"]
+# dependencies = ["hf-mgan[evaluation]", "peft", "datasets"]
 # ///
 """Translation: the discriminator compares each translation with the reference of its own sentence.
 
 That comparison is the paired loss `bradley_terry`; the reward is the logit, relative to the other translations of the
-same sentence. Supervised fine-tuning comes first and teaches the form of the answers.
+same sentence. Supervised fine-tuning comes first. The report compares both by BLEU, chrF and a two-sample test against
+unseen references, and has samples.
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 from datasets import load_dataset
@@ -16,6 +18,7 @@ from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, prepare_dataset
+from hf_mgan.evaluation import EvaluationConfig, evaluate_generator
 
 
 def main() -> None:
@@ -26,64 +29,70 @@ def main() -> None:
     parser.add_argument("--subset", default="en-fr")
     parser.add_argument("--source_lang", default="en")
     parser.add_argument("--target_lang", default="fr")
+    parser.add_argument("--num_held_out", type=int, default=500, help="rows, where there is no split validation")
     parser.add_argument("--output_dir", default="out")
     parser.add_argument("--warm_start_steps", type=int, default=200)
-    parser.add_argument("--max_steps", type=int, default=200)
+    parser.add_argument("--max_steps", type=int, default=60)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--max_completion_length", type=int, default=64)
-    arguments = parser.parse_args()
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
+    given = parser.parse_args()
 
-    tokenizer = AutoTokenizer.from_pretrained(arguments.generator, padding_side="left")
-    data = prepare_dataset(
-        load_dataset(arguments.dataset, arguments.subset, split="train"),
-        tokenizer,
-        source_lang=arguments.source_lang,
-        target_lang=arguments.target_lang,
-    ).train_test_split(test_size=4, seed=0)
-
+    tokenizer = AutoTokenizer.from_pretrained(given.generator, padding_side="left")
+    data = load_dataset(given.dataset, given.subset)
+    train, held_out = data["train"], data.get("validation")
+    if held_out is None:
+        train, held_out = train.train_test_split(given.num_held_out, seed=0).values()
+    languages = {"source_lang": given.source_lang, "target_lang": given.target_lang}
+    pairs = prepare_dataset(train, tokenizer, **languages)
+    shared = {
+        "per_device_train_batch_size": given.batch_size,
+        "learning_rate": 2e-4,
+        "gradient_checkpointing": False,
+        "bf16": given.bf16,
+        "model_init_kwargs": {"dtype": "bfloat16" if given.bf16 else "float32"},  # of the frozen weights
+        "report_to": "none",
+        "use_cpu": not torch.accelerator.is_available(),
+    }
+    out, supervised = given.output_dir, f"{given.output_dir}/supervised"
     warm_start = SFTTrainer(
-        arguments.generator,
-        args=SFTConfig(
-            f"{arguments.output_dir}/warm_start",
-            max_steps=arguments.warm_start_steps,
-            per_device_train_batch_size=arguments.batch_size,
-            learning_rate=2e-4,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=not torch.accelerator.is_available(),
-        ),
-        train_dataset=data["train"].select_columns(["prompt", "completion"]),
+        given.generator,
+        args=SFTConfig(supervised, max_steps=given.warm_start_steps, save_strategy="no", **shared),
+        train_dataset=pairs.select_columns(["prompt", "completion"]),
         processing_class=tokenizer,
-        peft_config=LoraConfig(r=16, target_modules="all-linear"),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
     )
     warm_start.train()
+    warm_start.save_model()
 
     trainer = AdversarialTrainer(
-        model=warm_start.model,
+        model=supervised,
         args=AdversarialConfig(
-            arguments.output_dir,
-            max_steps=arguments.max_steps,
-            per_device_train_batch_size=arguments.batch_size,
+            out,
+            max_steps=given.max_steps,
             num_generations=8,
-            max_completion_length=arguments.max_completion_length,
+            max_completion_length=given.max_completion_length,
             discriminator_loss="bradley_terry",
             discriminator_reward="logit",
-            report_to="none",
-            use_cpu=not torch.accelerator.is_available(),
+            real_text_coef=0.1,
+            **shared,
         ),
-        train_dataset=data["train"],
+        train_dataset=pairs,
         processing_class=tokenizer,
-        discriminator=arguments.discriminator,
+        discriminator=given.discriminator,
     )
     trainer.train()
     trainer.save_model()
 
-    encoded = tokenizer(data["test"][:]["prompt"], padding=True, return_tensors="pt").to(trainer.model.device)
-    trainer.model.eval()
-    ids = trainer.model.generate(**encoded, do_sample=False, max_new_tokens=arguments.max_completion_length)
-    written = tokenizer.batch_decode(ids[:, encoded["input_ids"].size(1) :], skip_special_tokens=True)
-    for row, translation in zip(data["test"], written, strict=True):
-        print(f"{row['prompt']}generator: {translation}\nreference: {row['completion']}\n")
+    report = EvaluationConfig(
+        f"{out}/evaluation",
+        num_samples=given.num_held_out // 2,
+        temperatures=[0.3, 1.0],
+        max_completion_length=given.max_completion_length,
+        reverse_perplexity=False,
+    )
+    evaluate_generator([supervised, out], held_out, report, training=train, prepare=languages)
+    print(Path(f"{out}/evaluation/report.md").read_text())
 
 
 if __name__ == "__main__":

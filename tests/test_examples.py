@@ -12,7 +12,9 @@ import datasets
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from hf_mgan import evaluation
 
 from .conftest import texts
 
@@ -40,10 +42,10 @@ def folders(tmp_path, generator, tokenizer, classifier, pair_tokenizer):
     return tmp_path
 
 
-def write_rows(folders, rows):
-    """Write a folder that `load_dataset` reads as a dataset with the split train."""
-    (folders / "data").mkdir()
-    (folders / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write_rows(folders, rows, split="train"):
+    """Write a split into a folder that `load_dataset` reads."""
+    (folders / "data").mkdir(exist_ok=True)
+    (folders / "data" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture
@@ -53,7 +55,8 @@ def run(folders, monkeypatch, capsys):
     def run_example(name, **flags):
         flags = {"dataset": folders / "data", "output_dir": folders / "out", "max_steps": 2, **flags}
         given = {flag: value for flag, value in flags.items() if value is not None}
-        arguments = [str(part) for flag, value in given.items() for part in (f"--{flag}", value)]
+        several = {flag: value if isinstance(value, tuple) else (value,) for flag, value in given.items()}
+        arguments = [str(part) for flag, values in several.items() for part in (f"--{flag}", *values)]
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out
@@ -116,46 +119,104 @@ def test_twin_script_trains_and_saves(name, folders, run):
         assert not (folders / "out" / "discriminator").exists()
 
 
-def test_stories_prints_samples_of_the_same_prompts(folders, run):
+def rows_of_report(printed):
+    """Return the table of a report that an example has printed, by the names of its rows."""
+    table = [line for line in printed.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    titles, rows = cells[0], [row for row in cells[2:] if len(row) == len(cells[0])]
+    return {(row[0], row[1]): dict(zip(titles, row, strict=True)) for row in rows}
+
+
+SIZES = {"warm_start_steps": 2, "batch_size": 8, "max_completion_length": 8}
+WAYS = ("supervised", "0.8"), ("supervised", "1"), ("adversarial", "0.8"), ("adversarial", "1"), ("guided", "1")
+
+
+def test_stories_compares_three_ways_to_write(folders, run):
     # The empty text stands for the gaps that collections have; either training would stop at it.
-    write_rows(folders, [{"text": text} for text in ["", *texts(15, length=12)]])
-    printed = run(
-        "stories.py",
-        generator=folders / "generator",
-        discriminator=folders / "discriminator",
-        split="train",
-        warm_start_steps=2,
-        batch_size=8,
-        max_completion_length=8,
-    )
-    before = [line.split()[1:] for line in printed.splitlines() if line.startswith("before: ")]
-    after = [line.split()[1:] for line in printed.splitlines() if line.startswith("after: ")]
-    assert len(before) == len(after) == 4
-    assert all(one[:2] == other[:2] for one, other in zip(before, after, strict=True))
+    rows = [{"text": text} for text in ["", *texts(63, length=12)]]
+    write_rows(folders, rows)
+    write_rows(folders, [{"text": text} for text in ["", *texts(80, seed=1, length=12)]], "validation")
+    models = {"generator": folders / "generator", "discriminator": folders / "discriminator"}
+    printed = run("stories.py", **models, **SIZES, final_steps=2, num_samples=40)
+    rows = rows_of_report(printed)
+    assert list(rows) == [("real text", ""), *WAYS]
+    assert float(rows["guided", "1"]["draws"]) > 1
+    assert all("BLEU" in row for row in rows.values())  # there are prompts
     assert adapters_moved(folders / "out")
     assert discriminator_moved(folders)
 
 
-def test_translation_prints_translations_and_references(folders, run):
+def test_chat_holds_out_other_questions(folders, run, monkeypatch):
+    questions = [text for text in texts(32, length=4) for _ in range(3)]
+    answers = texts(96, seed=1)
+    roles = "user", "assistant"
+    talks = [
+        [{"role": role, "content": said} for role, said in zip(roles, talk, strict=True)]
+        for talk in zip(questions, answers, strict=True)
+    ]
+    write_rows(folders, [{"messages": talk} for talk in talks])
+    tokenizer = AutoTokenizer.from_pretrained(folders / "generator")
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['content'] }} </s> {% endfor %}"
+        "{% if add_generation_prompt %}one {% endif %}"
+    )
+    tokenizer.save_pretrained(folders / "generator")
+    seen = []
+    compare = evaluation.evaluate_generator
+
+    def watched(models, held_out, config, *, training):
+        seen.extend({row[0]["content"] for row in side["messages"]} for side in (held_out, training))
+        return compare(models, held_out, config, training=training)
+
+    monkeypatch.setattr(evaluation, "evaluate_generator", watched)
+    models = {"generator": folders / "generator", "discriminator": folders / "discriminator"}
+    printed = run("chat.py", **models, **SIZES, subset="default", num_held_out=48, final_steps=2)
+    assert list(rows_of_report(printed)) == [("real text", ""), *WAYS]
+    held_out, training = seen
+    assert held_out
+    assert not held_out & training
+    assert adapters_moved(folders / "out")
+    assert discriminator_moved(folders)
+
+
+def test_style_transfer_learns_from_no_pairs(folders, run):
+    rows = [{"translation": {"old": f"king {text}", "new": f"{text} dog"}} for text in texts(96, length=5)]
+    write_rows(folders, rows[:48])
+    write_rows(folders, rows[48:], "validation")
+    models = {"generator": folders / "generator", "discriminator": folders / "discriminator"}
+    printed = run("style_transfer.py", **models, **SIZES, styles=("old", "new"))
+    rows = rows_of_report(printed)
+    assert list(rows) == [("real text", ""), *((name, T) for name in ("supervised", "out") for T in ("0.3", "1"))]
+    assert float(printed.split("The sources as they are: chrF ")[1]) > 70
+    assert adapters_moved(folders / "out")
+    assert discriminator_moved(folders)
+
+
+def test_style_transfer_rewards_what_is_kept():
+    content = runpy.run_path(str(EXAMPLES / "style_transfer.py"))["content"]
+    kept, half, lost = content(["a small dog", "a small", "xyz"], source=["a small dog"] * 3)
+    assert kept == pytest.approx(1)
+    assert kept > half > lost == 0
+
+
+def test_translation_compares_both_with_references(folders, run):
     write_rows(
         folders,
-        [{"translation": {"en": text, "fr": f"{text} ."}, "id": number} for number, text in enumerate(texts(16))],
+        [{"translation": {"en": text, "fr": f"{text} ."}, "id": number} for number, text in enumerate(texts(64))],
     )
     printed = run(
         "translation.py",
         generator=folders / "generator",
         discriminator=folders / "discriminator",
         subset="default",
-        warm_start_steps=2,
-        batch_size=8,
-        max_completion_length=8,
+        num_held_out=40,
+        **SIZES,
     )
-    sources = [line for line in printed.splitlines() if line in texts(16)]
-    references = [line for line in printed.splitlines() if line.startswith("reference: ")]
-    assert references == [f"reference: {source} ." for source in sources]
-    assert len(sources) == 4
-    written = [line for line in printed.splitlines() if line.startswith("generator: ")]
-    assert not any(source in line for source, line in zip(sources, written, strict=True))
+    rows = rows_of_report(printed)
+    assert list(rows) == [("real text", ""), *((name, T) for name in ("supervised", "out") for T in ("0.3", "1"))]
+    for name in ("supervised", "out"):
+        assert float(rows[name, "1"]["chrF"].split()[0]) > 0
+        assert "BLEU" in rows[name, "1"]
     assert adapters_moved(folders / "out")
     assert discriminator_moved(folders)
 

@@ -43,6 +43,7 @@ STAGES = ("generator", "samples", "discriminator", "log_ratios", "tests", "fine_
 TEMPERATURE, COLDER = 1.0, 0.9
 REAL = "real text"
 NUM_SAMPLES = 20  # texts of each row that are kept with the results
+SPARE = 1.05  # of candidates: how many are kept is a matter of chance
 TAUGHT_AT = 2.0  # draws per text that the distilled generator learns from
 
 
@@ -91,7 +92,7 @@ class Run:
         """Draw the pool of candidates, and as many texts as are tested at a lower temperature."""
         arguments, made = self.arguments, {}
         for temperature, number in (
-            (TEMPERATURE, math.ceil(max(arguments.draws) * arguments.texts)),
+            (TEMPERATURE, math.ceil(SPARE * max(arguments.draws) * arguments.texts)),
             (COLDER, arguments.texts),
         ):
             prompts = [start_of_sequence(self._tokenizer)] * number

@@ -50,13 +50,13 @@ def by_condition(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
     return sorted_results
 
 
-def spread(values: Iterable[float | None], digits: int = 3) -> str:
-    """Return mean and standard deviation of the values that there are, and their number."""
+def spread(values: Iterable[float | None], digits: int = 3, counted: bool = True) -> str:
+    """Return mean and standard deviation of the values that there are, and their number if it is asked for."""
     present = [value for value in values if value is not None]
     if not present:
         return "-"
     deviation = f" ± {stdev(present):.{digits}f}" if len(present) > 1 else ""
-    return f"{fmean(present):.{digits}f}{deviation} ({len(present)})"
+    return f"{fmean(present):.{digits}f}{deviation}{f' ({len(present)})' if counted else ''}"
 
 
 def mean(values: Iterable[float | None], digits: int = 2) -> str:

@@ -81,8 +81,9 @@ def reward_table(results: Sequence[dict[str, Any]], reward: str) -> str:
         text = title or condition.text
         if "threshold" in of_seeds[0] and title != "filter":
             text += f", c = {of_seeds[0]['threshold']:g}"
-        rows.append([text, *(spread((one[key] for one in of_seeds), n) for key, n in METRICS.items())])
-    return table(["", "reward", "grammatical", "both", "JS", "entropy", "draws"], rows)
+        cells = [spread((one[key] for one in of_seeds), digits, counted=False) for key, digits in METRICS.items()]
+        rows.append([text, *cells, str(len(of_seeds))])
+    return table(["", "reward", "grammatical", "both", "JS", "entropy", "draws", "seeds"], rows)
 
 
 def alarms_table(results: Sequence[dict[str, Any]]) -> str:
