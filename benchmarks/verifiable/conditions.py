@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-GROUPS = ("grpo", "sum", "real", "combined", "decoding")
+GROUPS = ("grpo", "sum", "real", "combined", "supervised", "decoding")
 KL = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 WEIGHTS = (0.3, 1.0, 3.0)
 THRESHOLDS = (0.0, 1.0, 2.0)  # c of rejection, in nats
@@ -71,6 +71,7 @@ _ALL = [
     ),
     Condition("product_real", "combined", "reward x -log(1 - D), D on rewarded", combined="product", rewarded=True),
     Condition("constraint", "combined", "reward held above 0.9 by a multiplier", combined="constraint"),
+    Condition("supervised", "supervised", "supervised training on rewarded real texts, then with D"),
     Condition("decoding", "decoding", "maximum likelihood, filter and D at generation; then imitation of that"),
 ]
 CONDITIONS = {one.name: one for one in _ALL}

@@ -17,6 +17,9 @@ LABELS = {
     "real": "D on rewarded real texts, by weight",
     "combined": "other combinations",
     "imitation": "imitation of filter + D, by round",
+    "supervised on rewarded real texts": "supervised on rewarded real texts",
+    "supervised, then D on rewarded real texts": "… then D on rewarded real texts",
+    "supervised, filter + D": "… filter + D at generation, by c",
     "filter + D": "filter + D at generation, by c",
     "maximum likelihood": "the start",
 }
@@ -31,7 +34,7 @@ SECTIONS = {
     ),
     "capped": ("Adjectives, at most two", "v is the number of adjectives, 2 at most. tau = 1."),
 }
-METRICS = {"reward": 2, "grammatical": 2, "both": 2, "divergence": 3, "entropy": 1, "draws": 1}
+METRICS = {"reward": 2, "grammatical": 2, "both": 2, "both_coldest": 2, "divergence": 3, "entropy": 1, "draws": 1}
 
 
 def page(results: Sequence[dict[str, Any]]) -> str:
@@ -64,7 +67,7 @@ def verdicts(results: Sequence[dict[str, Any]], reward: str) -> list[str]:
     """Return a line for each way that was measured: where it comes nearest to the tilted language."""
     found: dict[str, tuple[float, str]] = {}
     for condition, title, of_seeds in _measured(results, reward):
-        mean = {key: fmean(one[key] for one in of_seeds) for key in METRICS}
+        mean = {key: fmean(one[key] for one in of_seeds) for key in ("divergence", "both", "draws")}
         said = (
             f"{title or condition.text}: JS {mean['divergence']:.3f} bits, both {mean['both']:.2f}, "
             f"draws {mean['draws']:.1f}"
@@ -81,9 +84,9 @@ def reward_table(results: Sequence[dict[str, Any]], reward: str) -> str:
         text = title or condition.text
         if "threshold" in of_seeds[0] and title != "filter":
             text += f", c = {of_seeds[0]['threshold']:g}"
-        cells = [spread((one[key] for one in of_seeds), digits, counted=False) for key, digits in METRICS.items()]
+        cells = [spread((one.get(key) for one in of_seeds), digits, counted=False) for key, digits in METRICS.items()]
         rows.append([text, *cells, str(len(of_seeds))])
-    return table(["", "reward", "grammatical", "both", "JS", "entropy", "draws", "seeds"], rows)
+    return table(["", "reward", "grammatical", "both", "both, T = 0.7", "JS", "entropy", "draws", "seeds"], rows)
 
 
 def alarms_table(results: Sequence[dict[str, Any]]) -> str:
@@ -112,7 +115,7 @@ def points(results: Sequence[dict[str, Any]], reward: str) -> dict[str, list[tup
     """Return mean reward and divergence, means over the seeds, by what they are a way of; see [`LABELS`]."""
     found: dict[str, list[tuple[float, float]]] = {}
     for condition, title, of_seeds in _measured(results, reward):
-        kind = title.partition(",")[0] or condition.group
+        kind = title if title in LABELS else title.partition(",")[0] or condition.group
         if kind in LABELS:
             point = fmean(one["reward"] for one in of_seeds), fmean(one["divergence"] for one in of_seeds)
             found.setdefault(kind, []).append(point)

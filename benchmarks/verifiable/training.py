@@ -103,11 +103,14 @@ class Measurement:
 
     Attributes:
         sentences (`list[str]`): Real sentences to learn from.
+        rewarded (`list[str]`): Those of them that the reward likes, as if drawn from the target.
     """
 
     def __init__(self, sizes: DemoArguments, seed: int, reward: Reward) -> None:
         self.language, self.reward, self.seed, self.sizes = Language(), reward, seed, sizes
         self.sentences = [" ".join(words) for words in self.language.sample(sizes.sentences, 2 * seed)]
+        words = [text.split() for text in self.sentences]
+        self.rewarded = [self.sentences[place] for place in reward.kept(words, seed)]
         self.target = Target(self.language, reward, 20 * sizes.samples)
         self.tokenizer = make_tokenizer(self.language.words, adds_ends=False)
         self.unseen = self.target.sample(sizes.samples, 2 * seed + 1)
@@ -116,10 +119,13 @@ class Measurement:
     def __call__(self, model: Any) -> list[dict[str, float]]:
         """Measure a generator at the temperature of the least divergence; one row, as `guided` returns them."""
         quality = self.metrics.best(model, TEMPERATURES)[0]
+        coldest = self._at(model, min(TEMPERATURES))["both"]
+        return [{**asdict(quality), **self._at(model, quality.temperature), "draws": 1.0, "both_coldest": coldest}]
+
+    def _at(self, model: Any, temperature: float) -> dict[str, float]:
         # The sentences that the metrics have drawn.
-        _, words = sample_sentences(model, self.tokenizer, len(self.unseen), quality.temperature, self.seed)
-        weights = torch.full((len(words),), 1 / len(words), dtype=torch.float64)
-        return [{**asdict(quality), **self._rewarded(words, weights), "draws": 1.0}]
+        _, words = sample_sentences(model, self.tokenizer, len(self.unseen), temperature, self.seed)
+        return self._rewarded(words, torch.full((len(words),), 1 / len(words), dtype=torch.float64))
 
     def guided(
         self, model: Any, discriminator: Discriminator | None, thresholds: Sequence[float]
@@ -192,8 +198,8 @@ def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, m
     """Raise the reward under a condition and measure what comes of it."""
     measurement = Measurement(sizes, seed, reward)
     with tempfile.TemporaryDirectory() as folder:
-        if condition.group == "decoding":
-            return _decode(measurement, models, Path(folder))
+        if condition.group in BEYOND_RL:
+            return BEYOND_RL[condition.group](Parts(measurement, models, Path(folder)))
         trainer = _trainer(condition, measurement, models, Path(folder))
         trainer.train()
         watchdogs = [one for one in trainer.callback_handler.callbacks if isinstance(one, Watchdog)]
@@ -204,7 +210,7 @@ def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, m
 def _trainer(
     condition: Condition, measurement: Measurement, models: Path, folder: Path, start: Path | None = None
 ) -> GRPOTrainer:
-    sizes, sentences, reward = measurement.sizes, measurement.sentences, measurement.reward
+    sizes, reward = measurement.sizes, measurement.reward
     config = adversarial_config(sizes, folder, measurement.seed)
     given: dict[str, Any] = {"generation_batch_size": None, **condition.config}
     shared: dict[str, Any] = {
@@ -220,9 +226,7 @@ def _trainer(
         alone.remove_callback(PrinterCallback)
         return alone
     config = replace(config, reward_weights=[condition.weight], **given)
-    real = sentences
-    if condition.rewarded:
-        real = [sentences[place] for place in reward.kept([text.split() for text in sentences], measurement.seed)]
+    real = measurement.rewarded if condition.rewarded else measurement.sentences
     trainer = CombiningTrainer(
         args=config, train_dataset=dataset_of(real), discriminator=str(models / "encoder"), **shared
     )
@@ -231,20 +235,102 @@ def _trainer(
     return trainer
 
 
-def _decode(measurement: Measurement, models: Path, folder: Path) -> dict[str, Any]:
-    """Filter and guide maximum likelihood, imitate that in rounds of a new discriminator, and go on from there."""
-    sizes, sentences = measurement.sizes, measurement.sentences
-    model: Any = GPTNeoForCausalLM.from_pretrained(models / "maximum_likelihood")
-    config = adversarial_config(sizes, folder, measurement.seed)
-    tokenizer, reward = measurement.tokenizer, measurement.reward
+class Parts:
+    """What the ways of training and decoding beyond reinforcement learning are made of.
 
-    def fitted(generator: Any, texts: list[str], held_out: Dataset) -> Discriminator:
-        discriminator = Discriminator.from_pretrained(models / "encoder")
-        given = generator, tokenizer, discriminator, dataset_of(texts), held_out, config
-        fit_discriminator(*given, GUIDING_UPDATES * sizes.final_steps)
+    Args:
+        measurement ([`Measurement`]): Sizes, reward and seed.
+        models (`Path`): The initial models of the seed.
+        folder (`Path`): For what is made on the way.
+    """
+
+    def __init__(self, measurement: Measurement, models: Path, folder: Path) -> None:
+        self.measurement, self.models, self.folder = measurement, models, folder
+        self.config = adversarial_config(measurement.sizes, folder, measurement.seed)
+
+    def maximum_likelihood(self) -> Any:
+        """Load the generator that all begin with."""
+        return GPTNeoForCausalLM.from_pretrained(self.models / "maximum_likelihood")
+
+    def guide(self, generator: Any, of_target: bool) -> Discriminator:
+        """Train and calibrate a discriminator, of the language or of the target, against a generator."""
+        measurement = self.measurement
+        if of_target:
+            real = measurement.rewarded
+            words = measurement.target.sample(HELD_OUT, HELD_OUT_SEED + measurement.seed)
+            held_out = dataset_of([" ".join(sentence) for sentence in words])
+        else:
+            real = measurement.sentences
+            held_out = held_out_sentences(measurement.language, measurement.seed)
+        discriminator = Discriminator.from_pretrained(self.models / "encoder")
+        given = generator, measurement.tokenizer, discriminator, dataset_of(real), held_out, self.config
+        fit_discriminator(*given, GUIDING_UPDATES * measurement.sizes.final_steps)
         return discriminator
 
-    discriminator = fitted(model, sentences, held_out_sentences(measurement.language, measurement.seed))
+    def supervised(self, texts: list[str], start: Any, name: str, steps: int) -> Any:
+        """Train a generator on texts."""
+        measurement = self.measurement
+        return train_generator(
+            texts,
+            measurement.tokenizer,
+            self.folder / name,
+            steps,
+            measurement.sizes.batch_size,
+            measurement.seed,
+            TrainerCallback(),
+            start=start,
+            learning_rate=5e-3,
+        )
+
+    def adversarial(self, model: Any, name: str) -> Any:
+        """Train a generator against a discriminator that sees rewarded real texts, without the reward itself."""
+        start = self.folder / name
+        for part in (model, self.measurement.tokenizer):
+            part.save_pretrained(start)
+        condition = CONDITIONS["real_0"]
+        trainer = _trainer(condition, self.measurement, self.models, self.folder / f"{name}_adversarial", start)
+        trainer.train()
+        return trainer.model
+
+    def accepted(self, model: Any, discriminator: Discriminator, filters: bool) -> tuple[list[str], float]:
+        """Return sentences of the guided sampler, filtered or not, and how many candidates were drawn for them."""
+        measurement = self.measurement
+        config = DecodingConfig(
+            threshold=TAUGHT_AT,
+            num_candidates=MOST_TRIES,
+            max_new_tokens=MAX_TOKENS,
+            batch_size=BATCH_SIZE,
+            seed=measurement.seed + 1,
+        )
+        chance = torch.Generator().manual_seed(measurement.seed)
+
+        def keeps(_: list[str], texts: list[str]) -> Tensor:
+            uniforms = torch.rand(len(texts), generator=chance, dtype=torch.float64)
+            return uniforms.log() < measurement.reward.log_weights([text.split() for text in texts])
+
+        tokenizer = measurement.tokenizer
+        prompts = [[tokenizer.bos_token_id]] * (measurement.sizes.sentences // 8)
+        found = guided_sample(model, tokenizer, discriminator, prompts, config, keeps if filters else None)
+        return [text for text in found.texts if text], float(sum(found.tries))
+
+
+def _supervise(parts: Parts) -> dict[str, Any]:
+    """Train on the real texts that the reward likes, then against a discriminator or with one at generation."""
+    measurement = parts.measurement
+    steps = measurement.sizes.likelihood_steps
+    model = parts.supervised(measurement.rewarded, parts.maximum_likelihood(), "supervised", steps)
+    made = {
+        "supervised on rewarded real texts": measurement(model),
+        "supervised, then D on rewarded real texts": measurement(parts.adversarial(model, "start")),
+        "supervised, filter + D": measurement.guided(model, parts.guide(model, of_target=True), THRESHOLDS),
+    }
+    return {"rows": made}
+
+
+def _decode(parts: Parts) -> dict[str, Any]:
+    """Filter and guide maximum likelihood, imitate that in rounds of a new discriminator, and go on from there."""
+    measurement, model = parts.measurement, parts.maximum_likelihood()
+    discriminator = parts.guide(model, of_target=False)
     made = {
         "maximum likelihood": measurement(model),
         "filter": measurement.guided(model, None, (0.0,)),
@@ -252,52 +338,15 @@ def _decode(measurement: Measurement, models: Path, folder: Path) -> dict[str, A
     }
     drawn = []
     for number in range(1, ROUNDS + 1):
-        texts, cost = _accepted(model, discriminator, measurement, filters=number == 1 or not reward.temperature)
+        filters = number == 1 or not measurement.reward.temperature
+        texts, cost = parts.accepted(model, discriminator, filters)
         drawn.append(cost)
-        model = train_generator(
-            texts,
-            tokenizer,
-            folder / f"round_{number}",
-            sizes.likelihood_steps // 2,
-            sizes.batch_size,
-            measurement.seed,
-            TrainerCallback(),
-            start=model,
-            learning_rate=5e-3,
-        )
+        model = parts.supervised(texts, model, f"round_{number}", measurement.sizes.likelihood_steps // 2)
         made[f"imitation, round {number}"] = measurement(model)
         if number < ROUNDS:  # from now on the target itself is what is imitated
-            words = [text.split() for text in sentences]
-            real = [sentences[place] for place in reward.kept(words, measurement.seed)]
-            held_out = measurement.target.sample(HELD_OUT, HELD_OUT_SEED + measurement.seed)
-            discriminator = fitted(model, real, dataset_of([" ".join(words) for words in held_out]))
-    start = folder / "imitation"
-    for part in (model, tokenizer):
-        part.save_pretrained(start)
-    trainer = _trainer(CONDITIONS["real_0"], measurement, models, folder / "adversarial", start)
-    trainer.train()
-    made["imitation, then D on rewarded real texts"] = measurement(trainer.model)
+            discriminator = parts.guide(model, of_target=True)
+    made["imitation, then D on rewarded real texts"] = measurement(parts.adversarial(model, "imitation"))
     return {"rows": made, "sentences_drawn": drawn}
 
 
-def _accepted(
-    model: Any, discriminator: Discriminator, measurement: Measurement, filters: bool
-) -> tuple[list[str], float]:
-    """Return sentences of the guided sampler, filtered or not, and how many candidates were drawn for them."""
-    reward, count = measurement.reward, measurement.sizes.sentences // 8
-    config = DecodingConfig(
-        threshold=TAUGHT_AT,
-        num_candidates=MOST_TRIES,
-        max_new_tokens=MAX_TOKENS,
-        batch_size=BATCH_SIZE,
-        seed=measurement.seed + 1,
-    )
-    chance = torch.Generator().manual_seed(measurement.seed)
-
-    def keeps(_: list[str], texts: list[str]) -> Tensor:
-        uniforms = torch.rand(len(texts), generator=chance, dtype=torch.float64)
-        return uniforms.log() < reward.log_weights([text.split() for text in texts])
-
-    prompts = [[measurement.tokenizer.bos_token_id]] * count
-    found = guided_sample(model, measurement.tokenizer, discriminator, prompts, config, keeps if filters else None)
-    return [text for text in found.texts if text], float(sum(found.tries))
+BEYOND_RL = {"supervised": _supervise, "decoding": _decode}
