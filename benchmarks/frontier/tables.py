@@ -69,6 +69,8 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
     text = TEMPLATE.read_text()
     corpora = sorted({run["corpus"] for run in runs})
     parts = {
+        "verdict": "\n".join(verdicts(runs)),
+        "runs": "; ".join(_made(runs, corpus) for corpus in corpora),
         "rows": "\n\n".join(_of_corpus(runs, corpus, rows_table) for corpus in corpora),
         "trainings": "\n\n".join(_of_corpus(runs, corpus, trainings_table) for corpus in corpora),
         "discriminators": "\n\n".join(_of_corpus(runs, corpus, discriminators_table) for corpus in corpora),
@@ -78,6 +80,37 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
     for name, made in parts.items():
         text = text.replace("{" + name + "}", made)
     return text
+
+
+def verdicts(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for each corpus, way to sample and number of draws that the fine-tuned test has seen."""
+    lines = []
+    for corpus in sorted({run["corpus"] for run in runs}):
+        for trained in COLOURS:
+            same = [run for run in runs if (run["corpus"], run["trained"]) == (corpus, trained)]
+            for name in same[0]["rows"] if same else ():
+                rows = [run["rows"][name] for run in same if "fine_tuned_c2st_auc" in run["rows"].get(name, {})]
+                if not rows:
+                    continue
+                value, low, high = (statistics.fmean(column) for column in zip(*_tested(rows), strict=True))
+                cost = "" if name == REAL else f", {_mean(rows, 'tokens'):.1f} tokens drawn per text"
+                title = name if name == REAL else f"{trained}, {name}"
+                lines.append(f"- {corpus}, {title}: {value:.3f} ({low:.3f} to {high:.3f}){cost}")
+    return lines
+
+
+def _tested(rows: Sequence[dict[str, Any]]) -> list[list[float]]:
+    return [row["fine_tuned_c2st_auc"] for row in rows]
+
+
+def _made(runs: Sequence[dict[str, Any]], corpus: str) -> str:
+    """Say which runs of a corpus there are."""
+    of_corpus = [run for run in runs if run["corpus"] == corpus]
+    said = []
+    for trained in (one for one in COLOURS if any(run["trained"] == one for run in of_corpus)):
+        seeds = sorted(run["seed"] for run in of_corpus if run["trained"] == trained)
+        said.append(f"{trained}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
+    return f"{corpus}: {'; '.join(said)}"
 
 
 def _of_corpus(runs: Sequence[dict[str, Any]], corpus: str, made: Any) -> str:

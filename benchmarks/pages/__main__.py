@@ -4,7 +4,7 @@
     python -m benchmarks.pages --check   # fail if one is not what the committed results make of it
     python -m benchmarks.pages --demo demo/demo.json --evaluation OUT/report.json   # take in what these commands found
 
-The pages are recipe, oracle, real_text, guided_language, guided_text, verifiable, supported_models, memory,
+The pages are recipe, oracle, real_text, guided_language, guided_text, frontier, verifiable, supported_models, memory,
 many_processes and results; each is made of a template beside its benchmark and of benchmarks/results.
 """
 
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..frontier.tables import page as frontier_page
 from ..guided_language.tables import page as guided_language_page
 from ..guided_text.tables import page as guided_text_page
 from ..hardware.architectures import page as architectures_page
@@ -34,6 +35,7 @@ def _results(name: str) -> list[dict]:
 
 WRITTEN: dict[str, Callable[[], str]] = {
     "supported_models": lambda: architectures_page(_results("architectures")),
+    "frontier": lambda: frontier_page(_results("frontier")),
     "guided_language": lambda: guided_language_page(_results("guided_language")),
     "guided_text": lambda: guided_text_page(_results("guided_text")),
     "many_processes": scale_page,

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from hf_mgan.objectives import REWARDS
 
 from ..curves.drawing import STYLE, save
+from ..real_text.tables import CURVE, best_of_curve
 from ..sweep import PAGES, RESULTS, read_lines
 
 
@@ -93,7 +94,7 @@ def evaluation(axes: tuple[Any, Any]) -> None:
 
 def real_text(axes: tuple[Any, Any]) -> None:
     """The C2ST with an encoder of every model at its best temperature, on both corpora."""
-    runs = read_lines(RESULTS / "real_text.jsonl")
+    runs = [run for run in read_lines(RESULTS / "real_text.jsonl") if run.get("trained") != CURVE]
     models = {"supervised": OTHER, "longer": "#8db6dd", "frozen": REAL, "adversarial": OURS}
     for one, corpus in zip(axes, ("wordnet_examples", "austen_sentences"), strict=True):
         names = sorted({run["generator"] for run in runs if run["corpus"] == corpus})
@@ -121,11 +122,29 @@ def real_text(axes: tuple[Any, Any]) -> None:
     axes[0].legend(fontsize=8, frameon=False, loc="upper left")
 
 
+def texts_seen(axes: tuple[Any, Any]) -> None:
+    """The C2ST with an encoder and MAUVE over the texts that adversarial training has generated."""
+    curves = [run for run in read_lines(RESULTS / "real_text.jsonl") if run.get("trained") == CURVE]
+    titles = {"encoder_c2st_auc": "C2ST AUC with encoder", "mauve": "MAUVE"}
+    for one, (name, title) in zip(axes, titles.items(), strict=True):
+        for run in curves:
+            best = {texts: metrics[name][0] for texts, metrics in best_of_curve(run).items()}
+            halves = [(high - low) / 2 for _, low, high in best.values()]
+            label = f"{run['corpus']}, seed {run['seed']}"
+            one.errorbar(
+                list(best), [value for value, _, _ in best.values()], halves, fmt="o-", capsize=3, label=label
+            )
+            one.axhline(run["real"][name][0], color=REAL, linestyle="--", linewidth=0.8)
+        one.set(title=title, xlabel="texts generated in adversarial training")
+    axes[0].legend(fontsize=8, frameon=False)
+
+
 DRAWN: dict[str, Callable[[tuple[Any, Any]], None]] = {
     "objectives": objectives,
     "safety": safety,
     "evaluation": evaluation,
     "real_text": real_text,
+    "texts_seen": texts_seen,
 }
 
 

@@ -3,6 +3,7 @@
     python -m benchmarks.real_text --output OUT                            # the small generator, three seeds
     python -m benchmarks.real_text --output OUT --generator HuggingFaceTB/SmolLM2-135M-Instruct --seeds 0
     python -m benchmarks.real_text --output OUT --data FOLDER/austen FOLDER/wordnet --discriminator FOLDER
+    python -m benchmarks.real_text --output OUT --stages supervised curve --batch_size 256 --steps 400
     python -m benchmarks.real_text --output OUT --publish
     python -m benchmarks.real_text --publish
 
@@ -19,6 +20,9 @@ is left out; any other generator is a model on the Hub or in a folder, with adap
 whole. The metrics that need an encoder take another model than the discriminator's, which adversarial training has
 learnt to please. Held-out are the validation split and the last rows of the training split.
 
+`curve` is a stage that is done where it is asked for: adversarial training once more, measured after an eighth, a
+quarter, a half and all of its steps.
+
 Each stage leaves its folder in --output, and a second call goes on where the first one stopped; `--stages` does some
 of them only, so that several processes can share a run. `--publish` puts the runs of --output in the place of those of
 benchmarks/results/real_text.jsonl with the same corpus, generator and seed, and writes docs/real_text.md from that
@@ -30,7 +34,7 @@ from pathlib import Path
 
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
 from ..sweep import PAGES, RESULTS, publish_runs, without_bars
-from .stages import SMALL, STAGES, Run
+from .stages import CURVE, SMALL, STAGES, Run
 from .tables import gather, page
 
 
@@ -61,7 +65,7 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", default=[TEXTS], help=TEXTS_HELP)
     parser.add_argument("--max_texts", type=int, default=20_000, help="of each split")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=(*STAGES, CURVE))
     parser.add_argument("--steps", type=int, default=150, help="of the generator, frozen and adversarial")
     parser.add_argument("--learning_rate", type=float, help="of adversarial training; 1e-3, or 5e-5 if pre-trained")
     parser.add_argument("--real_text_coef", type=float, help="of adversarial training; 0.01, or 0.1 if pre-trained")

@@ -4,21 +4,24 @@ In: the command line. Out: folders with models, and a JSON file per stage.
 """
 
 import argparse
+import copy
 import json
 import platform
 import shutil
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import datasets
 import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Watchdog, prepare_dataset
-from hf_mgan.evaluation import EvaluationConfig, evaluate_generator
+from hf_mgan.evaluation import EvaluationConfig, Report, evaluate_generator
+from hf_mgan.evaluation.report import REAL, part_name
 
 from ..sources import load_texts, short_name
 from ..testbed import versions
@@ -28,6 +31,8 @@ from .small_generator import MOST_TOKENS, small_generator, small_tokenizer
 
 SMALL = "small"  # the generator that is made in code
 STAGES = ("supervised", "longer", "frozen", "adversarial", "evaluation")
+CURVE = "curve"  # a stage that is done where it is asked for: hours
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the steps, after which the generator is measured
 TRAINING: dict[str, Any] = {"report_to": "none", "gradient_checkpointing": False, "disable_tqdm": True}
 
 
@@ -54,7 +59,7 @@ class Run:
 
     def do(self, stages: list[str]) -> None:
         """Do the stages that are not done."""
-        for stage in STAGES:
+        for stage in (*STAGES, CURVE):
             if stage not in stages or (stage == "longer" and self.is_small):
                 continue
             done = self.folder / f"{stage}.json"
@@ -96,13 +101,22 @@ class Run:
 
     def evaluation(self) -> dict[str, Any]:
         """Measure all models at all temperatures."""
-        arguments = self.arguments
         names = [stage for stage in STAGES[:-1] if (self.folder / f"{stage}.json").exists()]
-        report = evaluate_generator(
+        report = self._evaluated(names, "evaluation")
+        verdicts = {
+            model: {quality: verdict.sentence(model, report.baseline) for quality, verdict in found.items()}
+            for model, found in report.verdicts().items()
+        }
+        return {"models": names, "verdicts": verdicts}
+
+    def _evaluated(self, names: list[str], folder: str) -> Report:
+        """Measure models at all temperatures, with the supervised one as the baseline."""
+        arguments = self.arguments
+        return evaluate_generator(
             {name: str(self.folder / name) for name in names},
             self.held_out,
             EvaluationConfig(
-                output_dir=str(self.folder / "evaluation"),
+                output_dir=str(self.folder / folder),
                 num_samples=arguments.num_samples,
                 temperatures=arguments.temperatures,
                 max_completion_length=arguments.max_completion_length,
@@ -115,11 +129,32 @@ class Run:
             ),
             training=self.train,
         )
-        verdicts = {
-            model: {quality: verdict.sentence(model, report.baseline) for quality, verdict in found.items()}
-            for model, found in report.verdicts().items()
+
+    def curve(self) -> dict[str, Any]:
+        """Train adversarially, and measure the generator on the way."""
+        arguments = self.arguments
+        trainer, _, settings = self._trainer(CURVE)
+        steps = sorted({max(1, round(share * arguments.steps)) for share in SHARES})
+        names = {step * arguments.batch_size: f"{step * arguments.batch_size}_texts" for step in steps}
+        if not all((self.folder / name).exists() for name in names.values()):
+            by_step = dict(zip(steps, names.values(), strict=True))
+            trainer.add_callback(OnSteps(by_step, lambda name: self._save(trainer, name)))
+            trainer.train()
+        shutil.rmtree(self.folder / f"{CURVE}_training", ignore_errors=True)
+        report = self._evaluated(["supervised", *names.values()], "curve_evaluation")
+        parts = {(0, t): part_name("supervised", t) for t in report.temperatures}
+        parts |= {(texts, t): part_name(name, t) for texts, name in names.items() for t in report.temperatures}
+        rows = [
+            {"texts": texts, "temperature": t, "metrics": report.parts[part]["metrics"]}
+            for (texts, t), part in parts.items()
+        ]
+        return {
+            "batch_size": arguments.batch_size,
+            "settings": settings,
+            "texts_each": report.settings["samples_each"],
+            "rows": rows,
+            "real": report.parts[REAL]["metrics"],
         }
-        return {"models": names, "verdicts": verdicts}
 
     def _start(self) -> tuple[Any, PreTrainedTokenizerBase]:
         """Load the generator after supervised training: adapters to go on with, or the small model with new ones."""
@@ -179,6 +214,23 @@ class Run:
 
     def _train(self, name: str) -> dict[str, Any]:
         arguments = self.arguments
+        trainer, watchdog, settings = self._trainer(name)
+        if name == "frozen":
+            after_warmup(trainer, lambda: freeze(trainer))
+        trainer.train()
+        self._save(trainer, name)
+        shutil.rmtree(self.folder / f"{name}_training", ignore_errors=True)
+        return {
+            "steps": trainer.state.global_step,
+            "steps_asked": arguments.steps,
+            "batch_size": arguments.batch_size,
+            "settings": settings,
+            "alarms": sorted({alarm.name for alarm in watchdog.alarms}),
+        }
+
+    def _trainer(self, name: str) -> tuple[AdversarialTrainer, Watchdog, dict[str, Any]]:
+        """Make the adversarial trainer, its watchdog, and the settings that are said with the results."""
+        arguments = self.arguments
         model, tokenizer = self._start()
         watchdog = Watchdog()
         settings: dict[str, Any] = {
@@ -212,23 +264,33 @@ class Run:
             callbacks=[watchdog],
         )
         trainer.remove_callback(PrinterCallback)
-        if name == "frozen":
-            after_warmup(trainer, lambda: freeze(trainer))
-        trainer.train()
-        if self.is_small:  # whole, so that it stands alone: adapters would name this run's folder as their base
-            whole = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-            whole.merge_and_unload().save_pretrained(self.folder / name)
-            tokenizer.save_pretrained(self.folder / name)
-        else:
+        return trainer, watchdog, settings
+
+    def _save(self, trainer: AdversarialTrainer, name: str) -> None:
+        if not self.is_small:
             trainer.save_model(str(self.folder / name))
-        shutil.rmtree(self.folder / f"{name}_training", ignore_errors=True)
-        return {
-            "steps": trainer.state.global_step,
-            "steps_asked": arguments.steps,
-            "batch_size": arguments.batch_size,
-            "settings": settings,
-            "alarms": sorted({alarm.name for alarm in watchdog.alarms}),
-        }
+            return
+        # Whole, so that it stands alone: adapters would name this run's folder as their base.
+        whole = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        copy.deepcopy(whole).merge_and_unload().save_pretrained(self.folder / name)
+        cast("PreTrainedTokenizerBase", trainer.processing_class).save_pretrained(self.folder / name)
+
+
+class OnSteps(TrainerCallback):
+    """Calls a function with a name after some steps.
+
+    Args:
+        names (`dict[int, str]`): By step.
+        act (`Callable`): Is given the name.
+    """
+
+    def __init__(self, names: dict[int, str], act: Callable[[str], None]) -> None:
+        self._names, self._act = names, act
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Call it if this is one of the steps."""
+        if state.global_step in self._names:
+            self._act(self._names[state.global_step])
 
 
 def folder_name(arguments: argparse.Namespace) -> str:

@@ -31,14 +31,18 @@ TITLES = {
     "self_bleu": "self-BLEU",
     "distinct_4": "distinct-4",
     "real_nll": "NLL of real",
+    "entropy": "entropy",
     "length_ratio": "length",
 }
+CURVE = "curve"
+CURVE_BESIDE = ("real_nll", "entropy", "self_bleu", "length_ratio")
+CURVE_METRICS = ("encoder_c2st_auc", "c2st_auc", "mauve", "frechet")
 STAGE_KEYS = ("steps", "steps_asked", "batch_size", "settings", "alarms", "device")
 
 
 def gather(output: Path) -> list[dict[str, Any]]:
-    """Return one entry per run that has a report: its metrics and what it was made with."""
-    runs = []
+    """Return one entry per run that has a report, and per curve: its metrics and what it was made with."""
+    runs = [_curve(path) for path in sorted(output.glob(f"*/*/seed_*/{CURVE}.json"))]
     for path in sorted(output.glob("*/*/seed_*/evaluation/report.json")):
         folder = path.parents[1]
         report = json.loads(path.read_text())
@@ -64,6 +68,46 @@ def gather(output: Path) -> list[dict[str, Any]]:
             }
         )
     return runs
+
+
+def _curve(path: Path) -> dict[str, Any]:
+    """Return the entry of a curve of the metrics over the texts that adversarial training has seen."""
+    made = json.loads(path.read_text())
+    seed, generator, corpus = (folder.name for folder in path.parents[:3])
+    about = {"corpus": corpus, "generator": generator, "seed": int(seed.removeprefix("seed_")), "trained": CURVE}
+    kept = ("batch_size", "settings", "texts_each", "rows", "real", "versions", "device", "seconds")
+    return {**about, **rounded({name: made[name] for name in kept})}
+
+
+def best_of_curve(run: dict[str, Any]) -> dict[int, dict[str, tuple[list[float], float]]]:
+    """Return each metric of quality and the temperature that is best for it, by the number of texts seen."""
+    found: dict[int, dict[str, tuple[list[float], float]]] = {}
+    for texts in dict.fromkeys(row["texts"] for row in run["rows"]):
+        same = [row for row in run["rows"] if row["texts"] == texts]
+        found[texts] = {}
+        for name in CURVE_METRICS:
+            pairs = [(row["metrics"][name], row["temperature"]) for row in same if name in row["metrics"]]
+            if pairs:
+                best = max if METRICS[name].better == "higher" else min
+                found[texts][name] = best(pairs, key=lambda pair: pair[0][0])
+    return found
+
+
+def curve_table(run: dict[str, Any]) -> str:
+    """Return the metrics after so many generated texts, each at the temperature that is best for it."""
+    best = best_of_curve(run)
+    shown = [name for name in CURVE_METRICS if all(name in of_texts for of_texts in best.values())]
+    rows = []
+    for texts, of_texts in best.items():
+        cells = [
+            f"{value:.3g} ± {(high - low) / 2:.2g} (T = {temperature:g})"
+            for (value, low, high), temperature in (of_texts[name] for name in shown)
+        ]
+        hottest = [row["metrics"] for row in run["rows"] if row["texts"] == texts][-1]
+        rows.append([f"{texts:,}", *cells, *(f"{hottest[name][0]:.3g}" for name in CURVE_BESIDE)])
+    hottest_at = max(row["temperature"] for row in run["rows"])
+    beside = [f"{TITLES[name]}, T = {hottest_at:g}" for name in CURVE_BESIDE]
+    return table(["texts", *(TITLES[name] for name in shown), *beside], rows)
 
 
 def verdict(run: dict[str, Any], model: str, baseline: str, quality: str) -> Verdict | None:
@@ -192,9 +236,12 @@ def section(runs: list[dict[str, Any]]) -> str:
 
 def page(runs: list[dict[str, Any]]) -> str:
     """Return the page: a section per corpus and generator."""
+    curves = [run for run in runs if run.get("trained") == CURVE]
+    runs = [run for run in runs if run not in curves]
     keys = sorted({(run["corpus"], run["generator"]) for run in runs})
     sections = [section([run for run in runs if (run["corpus"], run["generator"]) == key]) for key in keys]
-    return TEMPLATE.read_text() + "\n" + "\n".join(sections)
+    said = "\n\n".join(f"{run['corpus']}, seed {run['seed']}:\n\n{curve_table(run)}" for run in curves)
+    return TEMPLATE.read_text().replace("{curves}", said) + "\n" + "\n".join(sections)
 
 
 def _steps(stage: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     assert "{" not in text
     assert "| supervised, rejection, 4 draws |" in text
     assert "**distilled, T = 1**" in text
+    assert "corpus: supervised, seed 0; distilled, seed 0; adversarial, seed 0." in text
     draw(runs, tmp_path / "picture.svg")
     assert "adversarial" in (tmp_path / "picture.svg").read_text()
     frontier.main(command)  # goes on where it stopped: everything is there

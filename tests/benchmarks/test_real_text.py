@@ -80,6 +80,20 @@ def test_small_generator_goes_through_all_stages_once(run_tiny, capsys, monkeypa
     assert capsys.readouterr().out.count("is there already") == 4
 
 
+def test_curve_measures_the_generator_on_the_way(run_tiny):
+    folder = run_tiny("small", "--stages", "supervised", "curve", "--steps", "8") / SMALL / "seed_0"
+    (run,) = real_text_tables.gather(folder.parents[2])
+    assert (run["trained"], run["seed"], run["corpus"]) == ("curve", 0, "sentences")
+    assert [(row["texts"], row["temperature"]) for row in run["rows"]] == [
+        (texts, T) for texts in (0, 8, 16, 32, 64) for T in (0.8, 1.0)
+    ]
+    nlls = [row["metrics"]["real_nll"][0] for row in run["rows"] if row["temperature"] == 1]
+    assert len(set(nlls)) == 5
+    text = real_text_tables.page([run])
+    assert "| 64 | " in text
+    assert "{" not in text
+
+
 def test_frozen_discriminator_stays_as_its_warmup_left_it(run_tiny, monkeypatch):
     left = {}
     original = stages.freeze
