@@ -269,6 +269,12 @@ def test_recipe_runs_as_its_header_says(recipe, workplace, monkeypatch):
         for name, seed in (("train", 3), ("held_out", 5)):
             write(workplace / f"{name}.jsonl", [{"messages": talk} for talk in conversations(64, seed)])
         write(workplace / "questions.jsonl", [{"prompt": talk[:1]} for talk in conversations(2, 7)])
+    if recipe.name == "verifiable_reward.yaml":
+        (workplace / "rewards.py").write_text(
+            "def has_a_dog(completions, **kwargs):\n    return [float('dog' in text) for text in completions]\n\n\n"
+            "def is_kept(prompts, completions):\n    return ['dog' in text for text in completions]\n"
+        )
+        shutil.copy(workplace / "train.jsonl", workplace / "liked.jsonl")
     header = "".join(line[1:] for line in recipe.read_text().splitlines(keepends=True) if line.startswith("#   "))
     shown = [line.strip() for line in header.replace("\\\n", " ").splitlines()]
     assert [command.split()[1] for command in shown] == ["train", "generate"]

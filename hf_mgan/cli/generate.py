@@ -6,7 +6,6 @@ The discriminator beside the generator is used if there is one; without it the t
 import json
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -23,13 +22,13 @@ from transformers.utils import find_adapter_config_file
 
 from ..checks import COUNT
 from ..data import TRANSLATION_TEMPLATE, prepare_dataset, start_of_sequence
-from ..decoding import DecodingConfig, GuidedSamples, guided_sample
+from ..decoding import DecodingConfig, Filter, GuidedSamples, guided_sample
 from ..discriminator import Discriminator
 from ..evaluation.guided_model import load_guide
 from ..evaluation.models import load_generator
 from ..safety import SafetyGate
 from ..training.checkpoint import FOLDER, MODEL_FOLDER
-from .arguments import check_is_there, named_safety_gate
+from .arguments import check_is_there, imported, named_safety_gate
 from .data_files import files_of, kind_of, split_of, splits_of
 from .output import Writer
 
@@ -62,6 +61,8 @@ class GenerateArguments(DecodingConfig):
             see [`prepare_dataset`].
         source_lang, target_lang, translation_template (`str`, *optional*): For a column `translation`, as in training.
         num_texts (`int`, *optional*, defaults to 1): Texts per prompt.
+        keep (`str`, *optional*): Function, as `module.function`, from a list of prompts and one of texts to whether
+            each text is kept; see [`~decoding.guided_sample`].
         safety_gate_name_or_path (`str`, *optional*): Classifier of unsafe texts, of which none is returned: Hub id,
             folder, or function as `module.function`.
         safety_gate_label (`str`, *optional*): Name or index of its label that means unsafe.
@@ -98,6 +99,10 @@ class GenerateArguments(DecodingConfig):
         default=TRANSLATION_TEMPLATE, metadata={"help": "For a column `translation`: as in training."}
     )
     num_texts: int = field(default=1, metadata={"help": "Texts per prompt."})
+    keep: str | None = field(
+        default=None,
+        metadata={"help": "Function, `module.function`, from prompts and texts to whether each is kept."},
+    )
     safety_gate_name_or_path: str | None = field(
         default=None, metadata={"help": "Classifier of unsafe texts: Hub id, folder, or `module.function`."}
     )
@@ -136,14 +141,14 @@ def generate(script: GenerateArguments) -> GuidedSamples:
     check_is_there(None if script.discriminator == NONE else script.discriminator, "discriminator")
     source = discriminator_source(script)
     check_effects(script, source)
-    gate = named_safety_gate(script)
+    gate, kept = named_safety_gate(script), named_filter(script.keep)
     writer = Writer(script.output)
     sys.stderr.write(f"The discriminator is {source}.\n" if source else "There is no discriminator: plain samples.\n")
     generator, tokenizer = load_generator(script.model, dtype=script.dtype)
     device = next(generator.parameters()).device
     discriminator = None if source is None else load_discriminator(source, script, device)
     prompts = [prompt for prompt in prompts_of(script, tokenizer) for _ in range(script.num_texts)]
-    keep = None if gate is None else filter_of(gate.to(device))
+    keep = filter_of(None if gate is None else gate.to(device), kept)
     start = time.perf_counter()
     with tqdm(total=len(prompts), unit="text", desc="texts", disable=None) as bar:  # none where nobody looks on
         samples = guided_sample(generator, tokenizer, discriminator, prompts, script, keep, bar.update)
@@ -169,7 +174,7 @@ def check_effects(script: GenerateArguments, source: str | None) -> None:
     if source is not None:
         return
     names = ["method", "threshold", "discriminator_label"]
-    if script.safety_gate_name_or_path is None:
+    if script.safety_gate_name_or_path is None and script.keep is None:
         names.append("num_candidates")
     defaults = {each.name: each.default for each in fields(script)}
     for name in names:
@@ -284,6 +289,27 @@ def _is_standard_input(script: GenerateArguments) -> bool:
     return script.prompts_file in (STANDARD_INPUT, [STANDARD_INPUT])
 
 
-def filter_of(gate: SafetyGate) -> Callable[[list[str], list[str]], torch.Tensor]:
-    """Return what a gate lets pass, as [`guided_sample`] asks for it."""
-    return lambda prompts, texts: ~gate.is_unsafe(prompts, texts)
+def named_filter(name: str | None) -> Filter | None:
+    """Return the function that is named as a filter, if one is.
+
+    Raises:
+        ValueError: If there is no such function.
+    """
+    if name is None:
+        return None
+    function = imported(name, "keep")
+    if not callable(function):
+        raise ValueError(f"keep names {name!r}, and must name a function: module.function, seen from this folder.")
+    return function
+
+
+def filter_of(gate: SafetyGate | None, keep: Filter | None) -> Filter | None:
+    """Return what a gate and a filter let pass, as [`guided_sample`] asks for it, or None without either."""
+    if gate is None:
+        return keep
+
+    def passes(prompts: list[str], texts: list[str]) -> torch.Tensor:
+        safe = ~gate.is_unsafe(prompts, texts)
+        return safe if keep is None else safe & torch.as_tensor(keep(prompts, texts), device=safe.device)
+
+    return passes

@@ -132,6 +132,7 @@ GENERATE = {
         "method",
         "threshold",
         "num_candidates",
+        "keep",
         "temperature",
         "max_new_tokens",
         "generation_kwargs",

@@ -41,7 +41,9 @@ def workplace(tmp_path, monkeypatch, folders):
     discriminator.save_pretrained(tmp_path / "out" / "discriminator")
     (tmp_path / "gate_rules.py").write_text(
         "def dogs(texts):\n    return [float('dog' in text) for text in texts]\n\n\n"
-        "def all_of_them(texts):\n    return [1.0] * len(texts)\n"
+        "def all_of_them(texts):\n    return [1.0] * len(texts)\n\n\n"
+        "def has_a_cat(prompts, texts):\n    return ['cat' in text for text in texts]\n\n\n"
+        "LIMIT = 4\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # the command adds the folder it stands in
@@ -228,6 +230,16 @@ def test_unsafe_texts_are_never_returned(workplace, capsys, model):
     assert max(row["tries"] for row in rows) > 1
 
 
+@pytest.mark.parametrize("model", ["out", "plain"])
+@pytest.mark.parametrize("gate", [None, "gate_rules.dogs"])
+def test_only_kept_texts_are_returned(workplace, capsys, model, gate):
+    changes = {"num_texts": 20, "prompts": ["<s>"], "num_candidates": 200, "safety_gate_name_or_path": gate}
+    rows = run(capsys, model=model, keep="gate_rules.has_a_cat", **changes)
+    assert len(rows) == 20
+    assert all("cat" in row["completion"] for row in rows)
+    assert any("dog" in row["completion"] for row in rows) == (gate is None)
+
+
 @pytest.mark.filterwarnings("ignore:2 of 2 prompts")
 def test_text_that_is_refused_has_no_line(workplace, capsys):
     main(flags(safety_gate_name_or_path="gate_rules.all_of_them", num_candidates=3))
@@ -319,6 +331,9 @@ def run_again(capsys, monkeypatch):
         ({"discriminator": "plain"}, "plain is no trained discriminator, but GPT2LMHeadModel"),
         ({"safety_gate_threshold": 0.4}, "safety_gate_threshold=0.4"),
         ({"safety_gate_name_or_path": "gate_rules.cats"}, "safety_gate_name_or_path .*'cats'"),
+        ({"keep": "gate_rules.cats"}, "keep names 'gate_rules.cats', and there is no function 'cats'"),
+        ({"keep": "gate_rules.LIMIT"}, "keep names 'gate_rules.LIMIT', and must name a function"),
+        ({"keep": "has_a_cat"}, "keep names 'has_a_cat', and must name a function"),
         ({"output": "out"}, "output is 'out', which cannot be written"),
         ({"tempreature": 1.0}, "tempreature"),
     ],
