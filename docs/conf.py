@@ -26,6 +26,8 @@ exclude_patterns = ["_build"]
 html_math_renderer = "mathml"  # below; Sphinx's own fetch a script, or need LaTeX
 html_theme = "furo"
 html_show_copyright = False
+html_static_path = ["_css"]
+html_css_files = ["pages.css"]
 html_title = f"hf-mgan {release}"
 
 autodoc_member_order = "bysource"
