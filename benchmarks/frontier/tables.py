@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..sweep.tables import areas, table
 
 
@@ -36,6 +39,10 @@ def gather(output: Path) -> list[dict[str, Any]]:
         rows = tests["rows"]
         for name, row in stages.get(FINE_TUNED, {"rows": {}})["rows"].items():
             rows[name] |= {"fine_tuned_texts": row["texts"], "fine_tuned_c2st_auc": row["fine_tuned_c2st_auc"]}
+        ratios = {side: torch.tensor(_read(folder / "log_ratios.json")[side]) for side in ("pool", "real")}
+        for name, row in rows.items():
+            if name == ALONE or row["threshold"] is not None:
+                row["discriminator_auc"] = rejected_auc(ratios["real"], ratios["pool"], row["threshold"])
         home = folder if (folder / "generator.json").exists() else folder.parent.parent
         runs.append(
             {
@@ -57,6 +64,21 @@ def gather(output: Path) -> list[dict[str, Any]]:
             }
         )
     return runs
+
+
+def rejected_auc(real: Tensor, pool: Tensor, threshold: float | None) -> float:
+    """Return the area of the discriminator itself, of real texts against what rejection accepts of a pool.
+
+    Args:
+        real (`Tensor` of shape `(R,)`): Log-ratios of real texts, in nats.
+        pool (`Tensor` of shape `(N,)`): Those of the candidates.
+        threshold (`float`, *optional*): c; each candidate counts min(1, exp(r - c)). None accepts all.
+    """
+    weights = torch.ones_like(pool) if threshold is None else (pool - threshold).clamp(max=0).exp()
+    pool, order = pool.sort()
+    below = torch.cat([torch.zeros(1), weights[order].double().cumsum(0)])
+    least, most = (torch.searchsorted(pool, real, right=right) for right in (False, True))  # a tie counts half
+    return ((below[least] + below[most]).mean() / 2 / below[-1]).item()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -131,17 +153,19 @@ def rows_table(runs: Sequence[dict[str, Any]]) -> str:
             rows.append([f"{trained}, {name}", *_cells(of_name)])
     real = [run["rows"][REAL] for run in runs if run["trained"] == "supervised" and REAL in run["rows"]]
     if real:
-        rows.append([REAL, *_cells(real)[:3], "", "", *_cells(real)[5:]])
-    head = ["", "AUC, fine-tuned", "AUC, encoder", "AUC, n-grams", "draws", "tokens", "MAUVE", "self-BLEU"]
+        rows.append([REAL, *_cells(real)[:3], "", "", "", *_cells(real)[6:]])
+    head = ["", "AUC, fine-tuned", "AUC, encoder", "AUC, n-grams", "AUC, D", "draws", "tokens", "MAUVE", "self-BLEU"]
     return table([*head, "words", "near duplicates", "NLL of real"], rows)
 
 
 def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
+    known = [row["discriminator_auc"] for row in rows if "discriminator_auc" in row]
     likelihoods = [row["real_nll"] for row in rows if row["real_nll"] is not None]
     return [
         areas(rows, "fine_tuned_c2st_auc"),
         areas(rows, "encoder_c2st_auc"),
         areas(rows, "c2st_auc"),
+        " / ".join(f"{value:.3f}" for value in known),
         f"{_mean(rows, 'draws'):.2f}",
         f"{_mean(rows, 'tokens'):.1f}",
         f"{_mean(rows, 'mauve'):.3f}",
@@ -221,18 +245,22 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
             labelled: set[str] = set()
             for run in of_corpus:
                 points = [
-                    (row["tokens"], row["fine_tuned_c2st_auc"][0])
+                    (row["tokens"], *row["fine_tuned_c2st_auc"])
                     for name, row in run["rows"].items()
                     if "fine_tuned_c2st_auc" in row and (name == ALONE or row["threshold"] is not None)
                 ]
                 label = None if run["trained"] in labelled else run["trained"]
                 labelled.add(run["trained"])
-                axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[run["trained"]], label=label)
+                places, values, lows, highs = zip(*points, strict=True)
+                halves = [(high - low) / 2 for low, high in zip(lows, highs, strict=True)]
+                axes.errorbar(places, values, halves, fmt="o-", capsize=3, color=COLOURS[run["trained"]], label=label)
             reals = [run["rows"][REAL] for run in of_corpus if REAL in run["rows"]]
             areas = [row["fine_tuned_c2st_auc"][0] for row in reals if "fine_tuned_c2st_auc" in row]
             axes.axhline(statistics.fmean(areas) if areas else 0.5, color="grey", linestyle="--", label=REAL)
             axes.set(title=corpus, xlabel="tokens drawn per text kept", ylabel="AUC of a fine-tuned encoder")
-            axes.set(xscale="log", ylim=(0.48, None))
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.set(ylim=(0.48, None))
             axes.legend()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})

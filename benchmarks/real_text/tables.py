@@ -18,6 +18,7 @@ from ..sweep.tables import table
 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
+CURVE_TEMPLATE = TEMPLATE.with_name("curve.md.in")
 TESTS = ("fine_tuned_c2st_auc", "encoder_c2st_auc", "c2st_auc")  # from the strongest to the weakest
 BASELINES = ("supervised", "longer")
 ADVERSARIAL = ("frozen", "adversarial")
@@ -241,7 +242,8 @@ def page(runs: list[dict[str, Any]]) -> str:
     keys = sorted({(run["corpus"], run["generator"]) for run in runs})
     sections = [section([run for run in runs if (run["corpus"], run["generator"]) == key]) for key in keys]
     said = "\n\n".join(f"{run['corpus']}, seed {run['seed']}:\n\n{curve_table(run)}" for run in curves)
-    return TEMPLATE.read_text().replace("{curves}", said) + "\n" + "\n".join(sections)
+    curve = CURVE_TEMPLATE.read_text().replace("{curves}", said) + "\n" if curves else ""
+    return TEMPLATE.read_text().replace("{curve}", curve) + "\n" + "\n".join(sections)
 
 
 def _steps(stage: dict[str, Any]) -> str:

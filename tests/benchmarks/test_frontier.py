@@ -8,7 +8,7 @@ import torch
 from benchmarks.frontier import __main__ as frontier
 from benchmarks.frontier.candidates import Row, rows, threshold_for
 from benchmarks.frontier.stages import real_nll
-from benchmarks.frontier.tables import draw, gather, page
+from benchmarks.frontier.tables import draw, gather, page, rejected_auc
 
 
 @pytest.mark.benchmark
@@ -50,6 +50,14 @@ def test_frontier_chooses_among_the_pool_as_the_samplers_do():
     assert kept.tokens == 9  # 36 tokens for four texts
     assert found["best of 4"].texts in (["a", "f"], ["a", "h"])
     assert found["T = 1"].texts == list("abcdefgh")
+
+
+def test_area_after_rejection_by_hand():
+    """Of candidates 0, 1 and 3, at c = 1 the first counts 1/e; real texts lie above 1 1/2 and above 2 of them."""
+    real, pool = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.0, 1.0])
+    assert rejected_auc(real, pool, None) == pytest.approx((1.5 + 2) / 2 / 3)
+    few = math.exp(-1)
+    assert rejected_auc(real, pool, 1.0) == pytest.approx((few + 0.5 + few + 1) / 2 / (few + 2))
 
 
 @pytest.mark.parametrize("draws", [1.5, 2.0, 8.0])
