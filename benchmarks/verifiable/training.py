@@ -202,9 +202,13 @@ def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, m
             return BEYOND_RL[condition.group](Parts(measurement, models, Path(folder)))
         trainer = _trainer(condition, measurement, models, Path(folder))
         trainer.train()
-        watchdogs = [one for one in trainer.callback_handler.callbacks if isinstance(one, Watchdog)]
-        alarms = [[alarm.step, alarm.name] for watchdog in watchdogs for alarm in watchdog.alarms]
-        return {"rows": {"": measurement(trainer.model)}, "alarms": alarms}
+        return {"rows": {"": measurement(trainer.model)}, "alarms": alarms_of(trainer)}
+
+
+def alarms_of(trainer: GRPOTrainer) -> list[list[Any]]:
+    """Return step and name of each alarm of the watchdog, if there was one."""
+    watchdogs = [one for one in trainer.callback_handler.callbacks if isinstance(one, Watchdog)]
+    return [[alarm.step, alarm.name] for watchdog in watchdogs for alarm in watchdog.alarms]
 
 
 def _trainer(
@@ -242,10 +246,14 @@ class Parts:
         measurement ([`Measurement`]): Sizes, reward and seed.
         models (`Path`): The initial models of the seed.
         folder (`Path`): For what is made on the way.
+
+    Attributes:
+        alarms (`list[list]`): Step and name of each alarm of the watchdog in adversarial training.
     """
 
     def __init__(self, measurement: Measurement, models: Path, folder: Path) -> None:
         self.measurement, self.models, self.folder = measurement, models, folder
+        self.alarms: list[list[Any]] = []
         self.config = adversarial_config(measurement.sizes, folder, measurement.seed)
 
     def maximum_likelihood(self) -> Any:
@@ -290,6 +298,7 @@ class Parts:
         condition = CONDITIONS["real_0"]
         trainer = _trainer(condition, self.measurement, self.models, self.folder / f"{name}_adversarial", start)
         trainer.train()
+        self.alarms += alarms_of(trainer)
         return trainer.model
 
     def accepted(self, model: Any, discriminator: Discriminator, filters: bool) -> tuple[list[str], float]:
@@ -324,7 +333,7 @@ def _supervise(parts: Parts) -> dict[str, Any]:
         "supervised, then D on rewarded real texts": measurement(parts.adversarial(model, "start")),
         "supervised, filter + D": measurement.guided(model, parts.guide(model, of_target=True), THRESHOLDS),
     }
-    return {"rows": made}
+    return {"rows": made, "alarms": parts.alarms}
 
 
 def _decode(parts: Parts) -> dict[str, Any]:
@@ -346,7 +355,7 @@ def _decode(parts: Parts) -> dict[str, Any]:
         if number < ROUNDS:  # from now on the target itself is what is imitated
             discriminator = parts.guide(model, of_target=True)
     made["imitation, then D on rewarded real texts"] = measurement(parts.adversarial(model, "imitation"))
-    return {"rows": made, "sentences_drawn": drawn}
+    return {"rows": made, "sentences_drawn": drawn, "alarms": parts.alarms}
 
 
 BEYOND_RL = {"supervised": _supervise, "decoding": _decode}
