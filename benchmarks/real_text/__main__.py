@@ -76,6 +76,7 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=256, help="of the small generator")
     parser.add_argument("--layers", type=int, default=6, help="of the small generator")
     parser.add_argument("--vocabulary", type=int, default=4096, help="of the small generator")
+    parser.add_argument("--bf16", action="store_true", help="train adversarially under bfloat16 autocast")
     parser.add_argument("--max_completion_length", type=int, default=40)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.7, 0.8, 0.9, 1.0, 1.1])
     parser.add_argument("--num_samples", type=int, default=1000)

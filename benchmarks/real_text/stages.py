@@ -240,6 +240,7 @@ class Run:
             "discriminator_warmup_steps": arguments.warmup_steps,
             "real_text_coef": arguments.real_text_coef,
             "discriminator_replay_fraction": 0.25,
+            "bf16": arguments.bf16,
         }
         trainer = AdversarialTrainer(
             model=model,
@@ -251,7 +252,6 @@ class Run:
                 max_completion_length=arguments.max_completion_length,
                 top_k=0,
                 use_cpu=not torch.cuda.is_available(),
-                bf16=False,
                 logging_steps=1,
                 save_strategy="no",
                 seed=self.seed,
