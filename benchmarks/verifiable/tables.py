@@ -19,6 +19,7 @@ LABELS = {
     "imitation": "imitation of filter + D, by round",
     "supervised on rewarded real texts": "supervised on rewarded real texts",
     "supervised, then D on rewarded real texts": "… then D on rewarded real texts",
+    "supervised, then D on rewarded real texts, 3 times the steps": "… 3 times the steps",
     "supervised, filter + D": "… filter + D at generation, by c",
     "filter + D": "filter + D at generation, by c",
     "maximum likelihood": "the start",

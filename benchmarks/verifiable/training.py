@@ -36,6 +36,7 @@ TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
 LEVEL, MULTIPLIER_RATE = 0.9, 0.05  # of the constraint: mean reward asked for, as a share of the highest; and its pace
 GUIDING_UPDATES = 5  # times the demo's, of the discriminator at generation
 TAUGHT_AT = 1.0  # threshold of the sentences that imitation learns from
+LONGER = 3  # times the demo's steps
 MOST_TRIES = 400  # candidates per sentence that imitation learns from
 PROMPT = "<s>"
 
@@ -198,8 +199,8 @@ def run(condition: Condition, reward: Reward, sizes: DemoArguments, seed: int, m
     """Raise the reward under a condition and measure what comes of it."""
     measurement = Measurement(sizes, seed, reward)
     with tempfile.TemporaryDirectory() as folder:
-        if condition.group in BEYOND_RL:
-            return BEYOND_RL[condition.group](Parts(measurement, models, Path(folder)))
+        if condition.name in BEYOND_RL:
+            return BEYOND_RL[condition.name](Parts(measurement, models, Path(folder)))
         trainer = _trainer(condition, measurement, models, Path(folder))
         trainer.train()
         return {"rows": {"": measurement(trainer.model)}, "alarms": alarms_of(trainer)}
@@ -290,12 +291,19 @@ class Parts:
             learning_rate=5e-3,
         )
 
-    def adversarial(self, model: Any, name: str) -> Any:
-        """Train a generator against a discriminator that sees rewarded real texts, without the reward itself."""
+    def supervised_on_rewarded(self) -> Any:
+        """Train the generator that all begin with on the real texts that the reward likes."""
+        measurement = self.measurement
+        given = measurement.rewarded, self.maximum_likelihood(), "supervised", measurement.sizes.likelihood_steps
+        return self.supervised(*given)
+
+    def adversarial(self, model: Any, name: str, times: int = 1) -> Any:
+        """Train against a discriminator that sees rewarded real texts, for some times the demo's steps."""
         start = self.folder / name
         for part in (model, self.measurement.tokenizer):
             part.save_pretrained(start)
-        condition = CONDITIONS["real_0"]
+        steps = times * self.measurement.sizes.steps
+        condition = replace(CONDITIONS["real_0"], config={"max_steps": steps})
         trainer = _trainer(condition, self.measurement, self.models, self.folder / f"{name}_adversarial", start)
         trainer.train()
         self.alarms += alarms_of(trainer)
@@ -325,15 +333,20 @@ class Parts:
 
 def _supervise(parts: Parts) -> dict[str, Any]:
     """Train on the real texts that the reward likes, then against a discriminator or with one at generation."""
-    measurement = parts.measurement
-    steps = measurement.sizes.likelihood_steps
-    model = parts.supervised(measurement.rewarded, parts.maximum_likelihood(), "supervised", steps)
+    measurement, model = parts.measurement, parts.supervised_on_rewarded()
     made = {
         "supervised on rewarded real texts": measurement(model),
         "supervised, then D on rewarded real texts": measurement(parts.adversarial(model, "start")),
         "supervised, filter + D": measurement.guided(model, parts.guide(model, of_target=True), THRESHOLDS),
     }
     return {"rows": made, "alarms": parts.alarms}
+
+
+def _train_longer(parts: Parts) -> dict[str, Any]:
+    """The second of these ways, with more steps."""
+    model = parts.adversarial(parts.supervised_on_rewarded(), "start", LONGER)
+    title = f"supervised, then D on rewarded real texts, {LONGER} times the steps"
+    return {"rows": {title: parts.measurement(model)}, "alarms": parts.alarms}
 
 
 def _decode(parts: Parts) -> dict[str, Any]:
@@ -358,4 +371,4 @@ def _decode(parts: Parts) -> dict[str, Any]:
     return {"rows": made, "sentences_drawn": drawn, "alarms": parts.alarms}
 
 
-BEYOND_RL = {"supervised": _supervise, "decoding": _decode}
+BEYOND_RL = {"supervised": _supervise, "supervised_longer": _train_longer, "decoding": _decode}
