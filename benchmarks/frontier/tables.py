@@ -249,6 +249,8 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
                     for name, row in run["rows"].items()
                     if "fine_tuned_c2st_auc" in row and (name == ALONE or row["threshold"] is not None)
                 ]
+                if not points:  # the fine-tuned tests are not done
+                    continue
                 label = None if run["trained"] in labelled else run["trained"]
                 labelled.add(run["trained"])
                 places, values, lows, highs = zip(*points, strict=True)
