@@ -66,7 +66,7 @@ def test_verifiable_runs_and_writes_its_page(tmp_path):
         f"--tiny --seeds 0 --rewards dog --output {tmp_path} --workers 2 --conditions {conditions}".split()
     )
     results = read_lines(tmp_path / "verifiable.jsonl")
-    assert [one.get("error") for one in results] == [None] * 8
+    assert [one.get("error") for one in results] == [None] * 9  # `supervised` is a group of two
     page = (tmp_path / "verifiable.md").read_text()
     assert "{" not in page
     for row in (
@@ -82,7 +82,7 @@ def test_verifiable_runs_and_writes_its_page(tmp_path):
     assert {name: len(of_kind) for name, of_kind in found.items()} == {
         "grpo": 2, "real": 1, "combined": 2, "imitation": 3, "maximum likelihood": 1, "filter + D": 3,
         "supervised on rewarded real texts": 1, "supervised, then D on rewarded real texts": 1,
-        "supervised, filter + D": 3,
+        "supervised, then D on rewarded real texts, 3 times the steps": 1, "supervised, filter + D": 3,
     }  # fmt: skip
     draw(results, tmp_path / "picture.svg")
     assert all(label in (tmp_path / "picture.svg").read_text() for label in ("GRPO, by KL", "the start", "bits"))
