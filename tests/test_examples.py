@@ -179,7 +179,7 @@ def test_chat_holds_out_other_questions(folders, run, monkeypatch):
     assert discriminator_moved(folders)
 
 
-def test_style_transfer_learns_from_no_pairs(folders, run):
+def test_style_transfer_compares_both_with_references(folders, run):
     rows = [{"translation": {"old": f"king {text}", "new": f"{text} dog"}} for text in texts(96, length=5)]
     write_rows(folders, rows[:48])
     write_rows(folders, rows[48:], "validation")

@@ -114,15 +114,12 @@ def verdicts(runs: Sequence[dict[str, Any]]) -> list[str]:
                 rows = [run["rows"][name] for run in same if "fine_tuned_c2st_auc" in run["rows"].get(name, {})]
                 if not rows:
                     continue
-                value, low, high = (statistics.fmean(column) for column in zip(*_tested(rows), strict=True))
+                tested = [row["fine_tuned_c2st_auc"] for row in rows]
+                value, low, high = (statistics.fmean(column) for column in zip(*tested, strict=True))
                 cost = "" if name == REAL else f", {_mean(rows, 'tokens'):.1f} tokens drawn per text"
                 title = name if name == REAL else f"{trained}, {name}"
                 lines.append(f"- {corpus}, {title}: {value:.3f} ({low:.3f} to {high:.3f}){cost}")
     return lines
-
-
-def _tested(rows: Sequence[dict[str, Any]]) -> list[list[float]]:
-    return [row["fine_tuned_c2st_auc"] for row in rows]
 
 
 def _made(runs: Sequence[dict[str, Any]], corpus: str) -> str:
