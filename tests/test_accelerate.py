@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType
 
 from .conftest import bert_classifier, causal_generator, generators_tokenizer, tokenizer_of_pairs
-from .test_distributed import DEADLINE, ROOT, save_models
+from .test_distributed import DEADLINE, ROOT, free_port, save_models
 
 
 FOLDER = ROOT / "examples" / "accelerate"
@@ -69,10 +68,7 @@ def test_zero_shards_at_its_stage(stage):
     assert arguments.deepspeed_multinode_launcher == "standard"
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+GIVE_UP = f"import faulthandler; faulthandler.dump_traceback_later({DEADLINE}, exit=True)\n"
 
 
 def launch(name, script, folder, machines=1):
@@ -81,7 +77,7 @@ def launch(name, script, folder, machines=1):
     Several machines are as many launchers on this one.
     """
     path = folder / "script.py"
-    path.write_text(DEADLINE + script.format(root=str(ROOT), folder=str(folder)))
+    path.write_text(GIVE_UP + script.format(root=str(ROOT), folder=str(folder)))
     options = ["--config_file", str(FOLDER / f"{name}.yaml"), "--main_process_port", str(free_port())]
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, "--num_processes", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}

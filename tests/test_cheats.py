@@ -48,6 +48,8 @@ HONEST = 8  # sets
 COLD = 0.5  # temperature
 FREQUENT = 300  # words that have a feature of their own
 START, END, OTHER = range(3)
+pytestmark = pytest.mark.statistics
+
 DATA = Path(__file__).parents[2] / "shared" / "data" / "wordnet_examples.train.jsonl"
 
 

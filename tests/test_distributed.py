@@ -1,13 +1,18 @@
 """Two processes on the CPU (gloo): each sees texts of its own, and both end with one discriminator."""
 
+import faulthandler
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import random
+import runpy
+import socket
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer
@@ -86,21 +91,59 @@ def save_models(folder, generator, discriminator):
 
 
 # On a CPU transformers passes no timeout on, so that processes which are out of step would wait for half an hour.
-DEADLINE = "import faulthandler; faulthandler.dump_traceback_later(300, exit=True)\n"
+DEADLINE = 300
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def run_on_two_processes(script, folder):
+    """Run a script on two processes forked from this one, which need not import everything again.
+
+    What a launcher does for them is done here; `test_accelerate.py` starts processes with a real one.
+    """
     path = folder / "script.py"
-    path.write_text(DEADLINE + script.format(root=str(ROOT), folder=str(folder)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
+    path.write_text(script.format(root=str(ROOT), folder=str(folder)))
+    port = free_port()
+    logs = [folder / f"process_{rank}.log" for rank in (0, 1)]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=run_as, args=(rank, port, path, log)) for rank, log in enumerate(logs)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0], [log.read_text()[-3000:] for log in logs]
+
+
+def run_as(rank, port, path, log):
+    """Run a script as one of two processes that a launcher has started."""
+    out = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    faulthandler.dump_traceback_later(DEADLINE, exit=True, file=out)
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES="",
+    )  # fmt: skip
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    torch.manual_seed(0)
+    random.seed(0)
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    except BaseException:
+        os.write(out, traceback.format_exc().encode())
+        raise
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What all runs leave, one after the other in the same two processes: it takes longest to start them."""
+    """What all runs leave, one after the other in the same two processes."""
     path = tmp_path_factory.mktemp("two_processes")
     save_models(path, (causal_generator(), generators_tokenizer()), (bert_classifier(), tokenizer_of_pairs()))
     run_on_two_processes(IMPORTS + PLAIN + GATED + IDLE, path)

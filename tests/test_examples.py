@@ -224,9 +224,9 @@ def test_translation_compares_both_with_references(folders, run):
 def test_poems_reports_every_way_to_write(folders, run):
     draw = random.Random(0)
     characters = [chr(code) for code in range(0x4E00, 0x4E28)]
-    lines = [["".join(draw.choices(characters, k=5)) for _ in range(4)] for _ in range(192)]
+    lines = [["".join(draw.choices(characters, k=5)) for _ in range(4)] for _ in range(128)]
     poems = ["\uff0c".join(half[:2]) + "\u3002" + "\uff0c".join(half[2:]) + "\u3002" for half in lines]
-    for name, rows in (("train", poems[:64]), ("validation", poems[64:])):
+    for name, rows in (("train", poems[:64]), ("validation", poems[64:128])):
         (folders / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
     printed = run(
         "poems.py",

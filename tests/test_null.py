@@ -21,6 +21,8 @@ from .conftest import WORDS
 
 BATCH, STEPS, MAX_TOKENS = 32, 90, 8
 
+pytestmark = pytest.mark.statistics
+
 
 def real_rows(count, seed):
     """Prompts and completions of 3 to 14 words, a tenth of them unknown to the generator's tokenizer, unevenly

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 MOST_HELD_OUT = 2000  # held-out texts that are used: a half stops the training, a half calibrates
 EVALUATIONS = 10  # during the updates
 PATIENCE = 3  # evaluations in a row without a lower loss
-LEAST_SAMPLED = 64  # completions that are drawn at a time
+LEAST_AT_ONCE = 64  # completions that are drawn, and texts that are scored, at a time
 HELD_OUT_SEED = 7_919  # added to the run's seed, as PROMPT_SEED
 PROMPT_SEED = 104_729
 
@@ -232,7 +232,7 @@ class TextSource:
         """Yield `count` batches of `size` texts of each kind for this process; drawing several at once is faster."""
         prompts = RealSampler(len(self._rows), self._seed, *self._share)
         rank, processes = self._share
-        at_once = max(1, LEAST_SAMPLED // size)
+        at_once = max(1, LEAST_AT_ONCE // size)
         for start in range(0, count, at_once):
             texts = min(at_once, count - start) * size
             rows = self._rows[prompts.draw(texts)]
@@ -265,7 +265,7 @@ class TextSource:
             limit,
             self._args.temperature,
             seed,
-            max(cast(int, self._args.generation_batch_size), LEAST_SAMPLED),
+            max(cast(int, self._args.generation_batch_size), LEAST_AT_ONCE),
             generation_kwargs=self.generation_kwargs,
         )
         texts = self.real_texts.path.decode(drawn.prompt_ids, drawn.completion_ids)
@@ -278,13 +278,13 @@ def _weights(discriminator: Discriminator) -> list[Tensor]:
 
 
 def held_out_loss(discriminator: Discriminator, pairs: Pairs, size: int) -> float:
-    """Compute the discriminator's loss on texts, `size` at a time."""
+    """Compute the discriminator's loss on texts, at least `size` at a time."""
     return discriminator.loss(*_logits(discriminator, pairs, size)).item()
 
 
 def _logits(discriminator: Discriminator, pairs: Pairs, size: int) -> tuple[Tensor, Tensor]:
-    """Return the logits of the real and of the generated texts, `size` at a time."""
-    sides = []
+    """Return the logits of the real and of the generated texts, at least `size` at a time."""
+    sides, size = [], max(size, LEAST_AT_ONCE)
     for texts in (pairs.references, pairs.completions):
         starts = range(0, len(texts), size)
         parts = [discriminator.score(pairs.prompts[at : at + size], texts[at : at + size]) for at in starts]

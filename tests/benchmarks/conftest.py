@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_mgan.training import final_updates
+
 from ..conftest import bert_classifier, causal_generator, generators_tokenizer, texts, tokenizer_of_pairs
 
 
@@ -28,3 +30,19 @@ def of_texts(tmp_path):
         (tmp_path / f"corpus.{split}.jsonl").write_text(rows)
     places = {"output": "out", "generator": "generator", "discriminator": "discriminator", "data": "corpus"}
     return [word for flag, name in places.items() for word in (f"--{flag}", str(tmp_path / name))]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Let the jobs of a sweep be done in this process: to start one takes longer than a tiny job."""
+
+    def patch(benchmark):
+        def start(job, module, options, folder, settings):
+            benchmark.main(["--child", job.name, str(job.seed), "--output", str(folder), *options])
+
+        monkeypatch.setattr(benchmark, "do_in_process", start)
+        monkeypatch.setattr(benchmark, "silence", lambda: None)
+        # Of the 2,000 that the demo keeps: ten times as many texts as such a job trains on.
+        monkeypatch.setattr(final_updates, "MOST_HELD_OUT", 200)
+
+    return patch

@@ -59,7 +59,8 @@ def test_log_densities_sum_to_the_share_that_is_not_abandoned(prefix_discriminat
 
 
 @pytest.mark.benchmark
-def test_guided_language_runs_and_writes_its_page(tmp_path):
+def test_guided_language_runs_and_writes_its_page(tmp_path, in_this_process):
+    in_this_process(guided_language)
     guided_language.main(["--tiny", "--seeds", "0", "--output", str(tmp_path)])
     (result,) = read_lines(tmp_path / "guided_language.jsonl")
     assert "error" not in result

@@ -60,11 +60,10 @@ def test_conditions_are_chosen_by_name_and_group():
 
 
 @pytest.mark.benchmark
-def test_verifiable_runs_and_writes_its_page(tmp_path):
+def test_verifiable_runs_and_writes_its_page(tmp_path, in_this_process):
+    in_this_process(verifiable)
     conditions = "grpo_0.05 watched_0 real_0 product constraint supervised decoding"
-    verifiable.main(
-        f"--tiny --seeds 0 --rewards dog --output {tmp_path} --workers 2 --conditions {conditions}".split()
-    )
+    verifiable.main(f"--tiny --seeds 0 --rewards dog --output {tmp_path} --conditions {conditions}".split())
     results = read_lines(tmp_path / "verifiable.jsonl")
     assert [one.get("error") for one in results] == [None] * 9  # `supervised` is a group of two
     page = (tmp_path / "verifiable.md").read_text()

@@ -23,6 +23,7 @@ def guided(pair, prompts=(PROMPT,), keep=None, discriminator=None, on_text=None,
     return guided_sample(pair.model, pair.tokenizer, chosen, list(prompts), settings(**changes), keep, on_text)
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("threshold", [-1.0, 0.0, 1.0])
 def test_guided_sample_by_rejection_is_exact(pair, threshold):
     """What is accepted has the density q(x) min(1, e^(r - c)) / Z, from the probabilities of both models."""
@@ -39,6 +40,7 @@ def test_guided_sample_by_rejection_is_exact(pair, threshold):
     assert drawn.log_ratios == pytest.approx([r[numbers[tuple(row)]].item() for row in drawn.completion_ids], abs=1e-4)
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(("method", "k"), [("rejection", 2), *((method, k) for method in METHODS[1:] for k in (2, 3))])
 def test_guided_sample_of_every_method_is_exact(pair, method, k):
     """With k candidates, the bound of rejection included; a filter refuses what has one of the words."""

@@ -64,6 +64,7 @@ def test_rejection_at_the_greatest_ratio_gives_real_texts():
     assert misfit(counts(texts, choice.kept)[:-1], p) < 4
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("method", ["resampling", "metropolis_hastings"])
 def test_many_candidates_come_nearer_to_real_texts(method):
     p = with_none(Q * R.exp() / (Q * R.exp()).sum())

@@ -135,6 +135,7 @@ def check_counts(drawn, expected, freedom_at_least=30):
     assert abs(statistic - freedom) < 4 * (2 * freedom) ** 0.5
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     ("threshold", "temperature", "slope"),
     [
@@ -163,6 +164,7 @@ def test_texts_have_the_density_derived(few, threshold, temperature, slope):
     assert sum(drawn.accepted) / 8000 == pytest.approx(success + (1 - success) * success, abs=0.03)
 
 
+@pytest.mark.statistics
 def test_rejected_tokens_are_kept_by_their_log_ratios():
     """Of two rejected tokens one is kept by its weight, and not by the random number that has rejected it too."""
     few = model, tokenizer, discriminator = models_of_few(4)  # rejects about half of the pairs, of unlike weights
@@ -176,6 +178,7 @@ def test_rejected_tokens_are_kept_by_their_log_ratios():
     check_counts(drawn, expected, freedom_at_least=6)
 
 
+@pytest.mark.statistics
 def test_one_candidate_is_plain_sampling(few):
     config = DecodingConfig("token_rejection", num_candidates=1, max_new_tokens=LIMIT, batch_size=5000)
     drawn = guided_sample(*few, ["<s>"] * 8000, config)
@@ -184,6 +187,7 @@ def test_one_candidate_is_plain_sampling(few):
     assert set(drawn.tries) == {1}
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("num_candidates", [1, 16])
 def test_accepting_all_draws_each_token_once(few, num_candidates):
     config = DecodingConfig("token_rejection", -1e3, num_candidates, max_new_tokens=LIMIT, batch_size=5000)

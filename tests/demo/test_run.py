@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import multiprocessing
 import re
 
 import pytest
@@ -13,9 +14,11 @@ from rich.console import Console
 
 from hf_mgan import Discriminator
 from hf_mgan.cli.main import main
+from hf_mgan.demo import aside
 from hf_mgan.demo.exact_metrics import GuidedQuality, Quality
 from hf_mgan.demo.report import LOAD, discriminator_table, quality_table, show, verdict
 from hf_mgan.demo.run import DemoArguments, SeedResult
+from hf_mgan.training import final_updates
 
 
 SIZES = {
@@ -28,13 +31,18 @@ SIZES = {
     "final_steps": 3,
     "samples": 50,
 }
+HELD_OUT = 200  # of the demo's 2,000: as many texts as it trains on here
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     flags = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
-    main(["demo", "--output_dir", str(folder), "--seeds", "3", *flags])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(final_updates, "MOST_HELD_OUT", HELD_OUT)
+        # With one thread a fork is safe, and need not import everything again; `test_aside.py` starts processes anew.
+        patch.setattr(aside, "get_context", lambda _: multiprocessing.get_context("fork"))
+        main(["demo", "--output_dir", str(folder), "--seeds", "3", *flags])
     return folder
 
 
@@ -72,7 +80,7 @@ def test_demo_saves_calibrated_discriminators(folder):
     for name in ("maximum_likelihood", "adversarial"):
         calibration = Discriminator.from_pretrained(folder / "seed_3" / name / "discriminator").calibration
         assert calibration.temperature == 1
-        assert calibration.num_texts == 1000
+        assert calibration.num_texts == HELD_OUT // 2
 
 
 def test_load_lines_bring_back_both_models(folder):

@@ -79,6 +79,7 @@ def test_fine_tuned_c2st_sees_its_steps_under_autocast(encoder):
     assert scores[0].equal(scores[1])
 
 
+@pytest.mark.statistics
 def test_fine_tuned_c2st_of_real_against_real_holds_half(encoder):
     """Of six intervals that hold 0.5 with a probability of 95 %, three or more would miss it in 0.2 % of cases."""
     areas = [fine_tuned_c2st(texts(32, seed), texts(32, 100 + seed), encoder, **SMALL).auc for seed in range(6)]

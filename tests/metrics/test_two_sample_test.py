@@ -79,6 +79,7 @@ def test_c2st_tells_generated_texts_from_real_ones(kind):
     assert c2st(sentences(200, 0), GENERATED[kind]).auc.low > 0.5
 
 
+@pytest.mark.statistics
 def test_c2st_of_real_against_real_covers_one_half():
     """Of twenty intervals that hold 0.5 with a probability of 95 %, four or more would miss it in 1.6 % of cases."""
     areas = [c2st(sentences(40, 100 + seed), sentences(40, 200 + seed)).auc for seed in range(20)]
