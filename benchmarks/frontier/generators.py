@@ -6,7 +6,7 @@ In: a start and texts. Out: a folder with adapters and tokenizer, and what train
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,46 +110,58 @@ def _trained(
 
 
 def train_adversarially(
-    start: Path, discriminator: Path, folder: Path, texts: Dataset, seed: int, arguments: argparse.Namespace
+    start: Path,
+    discriminator: str | Path,
+    folder: Path,
+    texts: Dataset,
+    seed: int,
+    arguments: argparse.Namespace,
+    reward: Callable[..., list[float]] | None = None,
+    **config: Any,
 ) -> dict[str, Any]:
     """Train adversarially, with the settings that keep SmolLM2's length on real text (`benchmarks.real_text`).
 
     Args:
         start (`Path`): Adapters of the supervised generator.
-        discriminator (`Path`): One that has learnt against this generator already, so that it needs no warm-up.
+        discriminator (`str` or `Path`): One that has learnt against this generator already, so that it needs no
+            warm-up.
         folder (`Path`): Where the generator is saved. A run that was killed goes on where it was.
         texts (`Dataset`): Column `text`.
         seed (`int`): Seed.
         arguments (`argparse.Namespace`): The command line.
+        reward (`Callable`, *optional*): A reward beside the discriminator's, as TRL calls it.
+        **config: Arguments of [`AdversarialConfig`] that are to be other ones.
 
     Returns:
-        `dict`: Steps, texts generated and the watchdog's alarms.
+        `dict`: Steps, texts generated, and of each of the watchdog's alarms its name and first step.
     """
     work = folder.with_name(folder.name + "_training")
     watchdog = Watchdog()
+    settings = {
+        "max_steps": arguments.steps,
+        "per_device_train_batch_size": arguments.adversarial_batch_size,
+        "num_generations": arguments.adversarial_batch_size,
+        "max_completion_length": arguments.max_completion_length,
+        "top_k": 0,
+        "learning_rate": LEARNING_RATE,
+        "scale_rewards": "none",
+        "loss_type": "dr_grpo",
+        "real_text_coef": 0.1,
+        "discriminator_warmup_steps": 0,
+        "discriminator_replay_fraction": 0.25,
+        "gradient_checkpointing": False,
+        "save_steps": 10,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "seed": seed,
+        "bf16": arguments.bf16,
+        **QUIET,
+        **config,
+    }
     trainer = AdversarialTrainer(
         model=_with_adapters(start, arguments.bf16),
-        args=AdversarialConfig(
-            str(work),
-            max_steps=arguments.steps,
-            per_device_train_batch_size=arguments.adversarial_batch_size,
-            num_generations=arguments.adversarial_batch_size,
-            max_completion_length=arguments.max_completion_length,
-            top_k=0,
-            learning_rate=LEARNING_RATE,
-            scale_rewards="none",
-            loss_type="dr_grpo",
-            real_text_coef=0.1,
-            discriminator_warmup_steps=0,
-            discriminator_replay_fraction=0.25,
-            gradient_checkpointing=False,
-            save_steps=10,
-            save_total_limit=1,
-            logging_steps=1,
-            seed=seed,
-            bf16=arguments.bf16,
-            **QUIET,
-        ),
+        reward_funcs=reward,
+        args=AdversarialConfig(str(work), **settings),
         train_dataset=texts,
         processing_class=AutoTokenizer.from_pretrained(start, padding_side="left"),
         discriminator=str(discriminator),
@@ -159,11 +171,16 @@ def train_adversarially(
     trainer.save_model(str(folder))
     shutil.rmtree(work)
     steps = trainer.state.global_step
-    return {
-        "steps": steps,
-        "texts": steps * arguments.adversarial_batch_size,
-        "alarms": sorted({alarm.name for alarm in watchdog.alarms}),
-    }
+    alarms: dict[str, int] = {}
+    for alarm in watchdog.alarms:
+        alarms.setdefault(alarm.name, alarm.step)
+    return {"steps": steps, "texts": steps * arguments.adversarial_batch_size, "alarms": alarms}
+
+
+def load_merged(folder: Path, bf16: bool, device: torch.device) -> Any:
+    """Load a generator to sample from, its adapters merged in float32."""
+    model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.merge_and_unload().to(device, precision(bf16)).eval()
 
 
 def precision(bf16: bool) -> torch.dtype:

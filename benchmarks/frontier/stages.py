@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
 from hf_mgan import AdversarialConfig, Discriminator
@@ -35,7 +34,7 @@ from hf_mgan.training.final_updates import fit_discriminator
 from ..sources import load_texts, short_name
 from ..sweep import do_stage
 from .candidates import ALONE, Row, rejection_name, rows
-from .generators import BATCH_SIZE, LEARNING_RATE, QUIET, precision, supervise, train_adversarially
+from .generators import BATCH_SIZE, LEARNING_RATE, QUIET, load_merged, supervise, train_adversarially
 
 
 SUPERVISED, DISTILLED, ADVERSARIAL = GENERATORS = ("supervised", "distilled", "adversarial")
@@ -95,66 +94,25 @@ class Run:
             (TEMPERATURE, math.ceil(SPARE * max(arguments.draws) * arguments.texts)),
             (COLDER, arguments.texts),
         ):
-            prompts = [start_of_sequence(self._tokenizer)] * number
-            began = time.perf_counter()
-            drawn = sample(
-                self._generator,
-                self._tokenizer,
-                prompts,
-                arguments.max_completion_length,
-                temperature,
-                self.seed,
-                arguments.batch_size,
-            )
-            made[f"{temperature:g}"] = {
-                "texts": drawn.texts,
-                "tokens": [len(row) for row in drawn.completion_ids],
-                "sampling_seconds": time.perf_counter() - began,
-            }
+            made[f"{temperature:g}"] = drawn(self.model, self.tokenizer, number, temperature, self.seed, arguments)
         return made
 
     def discriminator(self) -> dict[str, Any]:
         """Train the discriminator against the generator and calibrate it."""
-        limit, folder = self.arguments.max_completion_length, self.folder / "discriminator"
-        discriminator = Discriminator.from_pretrained(self.arguments.discriminator, max_length=2 * limit)
-        discriminator.to(self._device)
-        calibration = fit_discriminator(
-            self._generator,
-            self._tokenizer,
-            discriminator,
-            self.train,
-            self.validation,
-            AdversarialConfig(
-                str(folder),
-                per_device_train_batch_size=BATCH_SIZE,
-                num_generations=BATCH_SIZE,
-                max_completion_length=limit,
-                temperature=TEMPERATURE,
-                seed=self.seed,
-                bf16=self.arguments.bf16,
-                **QUIET,
-            ),
-            self.arguments.updates,
-        )
-        discriminator.save_pretrained(folder)
-        return {"calibration": vars(calibration), "updates": discriminator.num_updates}
+        given = self.model, self.tokenizer, self.train, self.validation
+        return fit(*given, self.folder / "discriminator", self.seed, self.arguments)
 
     def log_ratios(self) -> dict[str, Any]:
         """Let the discriminator read the pool and the real texts, and the generator say how likely these are."""
-        discriminator = Discriminator.from_pretrained(
-            self.folder / "discriminator", max_length=2 * self.arguments.max_completion_length
-        ).to(self._device)
-        pool = self._read("samples")[f"{TEMPERATURE:g}"]["texts"]
+        read = partial(ratios_of, self.folder / "discriminator", arguments=self.arguments, device=self.device)
         began = time.perf_counter()
-        made: dict[str, Any] = {"pool": self._ratios(discriminator, pool)}
+        made: dict[str, Any] = {"pool": read(self._read("samples")[f"{TEMPERATURE:g}"]["texts"])}
         made["pool_seconds"] = time.perf_counter() - began
-        made["real"] = self._ratios(discriminator, self._real)
-        path = TextPath(self._tokenizer, self.arguments.max_completion_length)
-        ids = path.encode([""] * len(self._real), list(self.unseen["text"]))
+        made["real"] = read(self.real)
+        path = TextPath(self.tokenizer, self.arguments.max_completion_length)
+        ids = path.encode([""] * len(self.real), list(self.unseen["text"]))
         starts = path.encode_prompts([path.started("")] * len(ids))
-        made["real_logps"] = sequence_logps(
-            self._generator, starts, ids, TEMPERATURE, self.arguments.batch_size
-        ).tolist()
+        made["real_logps"] = sequence_logps(self.model, starts, ids, TEMPERATURE, self.arguments.batch_size).tolist()
         return made
 
     def rows(self) -> dict[str, Row]:
@@ -168,8 +126,8 @@ class Run:
 
     def tests(self) -> dict[str, Any]:
         """Compare each row with unseen real texts by the fast two-sample tests, and measure its texts."""
-        few, real = self.arguments.few_texts, self._real
-        features = encoder_features(self.arguments.generator, device=str(self._device))
+        few, real = self.arguments.few_texts, self.real
+        features = encoder_features(self.arguments.generator, device=str(self.device))
         made = {**self.rows(), REAL: Row(real[few:], self._read("log_ratios")["real"][few:], 0.0, 0.0)}
         ratios = self._read("log_ratios")
         corpus, results = [text.split() for text in self.train["text"]], {}
@@ -204,7 +162,7 @@ class Run:
 
     def fine_tuned_tests(self) -> dict[str, Any]:
         """Compare rows with real texts by a freshly fine-tuned encoder."""
-        real, made, results = self._real, self.rows(), {}
+        real, made, results = self.real, self.rows(), {}
         sides = {
             name: (real, row.texts)
             for name, row in made.items()
@@ -222,7 +180,7 @@ class Run:
 
     def _fine_tuned_test(self, name: str, real: list[str], texts: list[str]) -> dict[str, Any]:
         count = min(len(real), len(texts))
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.arguments.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arguments.bf16):
             test = fine_tuned_c2st(real[:count], texts[:count], self.arguments.discriminator, seed=self.seed)
         print(f"{name}: {count} texts, {test.auc}", flush=True)
         return {"name": name, "texts": count, "fine_tuned_c2st_auc": list(test.auc)}
@@ -231,35 +189,81 @@ class Run:
         made: dict[str, Any] = json.loads((self.folder / f"{stage}.json").read_text())
         return made
 
-    def _ratios(self, discriminator: Discriminator, texts: list[str]) -> list[float]:
-        """Return log-ratios of texts; those of one length are read together, so that little is padded."""
-        order, size = sorted(range(len(texts)), key=lambda place: len(texts[place])), self.arguments.batch_size
-        ratios = torch.empty(len(texts))
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
-            values = discriminator.log_ratio([""] * len(places), [texts[place] for place in places])
-            ratios[places] = values.cpu()
-        found: list[float] = ratios.tolist()
-        return found
-
     @cached_property
-    def _real(self) -> list[str]:
+    def real(self) -> list[str]:
+        """Unseen real texts, cut as completions are."""
         texts: list[Any] = list(self.unseen["text"])
-        path = TextPath(self._tokenizer, self.arguments.max_completion_length)
+        path = TextPath(self.tokenizer, self.arguments.max_completion_length)
         return path.as_completions([""] * len(texts), texts)
 
     @cached_property
-    def _tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:
+        """The generator's."""
         return AutoTokenizer.from_pretrained(self.home / "generator", padding_side="left")
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where all models are."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @cached_property
-    def _generator(self) -> Any:
-        model = AutoPeftModelForCausalLM.from_pretrained(self.home / "generator", dtype=torch.float32)
-        return model.merge_and_unload().to(self._device, precision(self.arguments.bf16)).eval()
+    def model(self) -> Any:
+        """The generator, to sample from."""
+        return load_merged(self.home / "generator", self.arguments.bf16, self.device)
+
+
+def drawn(
+    model: Any, tokenizer: Any, number: int, temperature: float, seed: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Return texts of a generator from the start of the sequence, their tokens, and the seconds that they took."""
+    began = time.perf_counter()
+    starts, limit = [start_of_sequence(tokenizer)] * number, arguments.max_completion_length
+    samples = sample(model, tokenizer, starts, limit, temperature, seed, arguments.batch_size)
+    return {
+        "texts": samples.texts,
+        "tokens": [len(row) for row in samples.completion_ids],
+        "sampling_seconds": time.perf_counter() - began,
+    }
+
+
+def fit(
+    model: Any,
+    tokenizer: Any,
+    texts: Dataset,
+    validation: Dataset,
+    folder: Path,
+    seed: int,
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    """Train a discriminator to tell texts from a generator's, calibrate it on others, and save it in a folder."""
+    limit = arguments.max_completion_length
+    discriminator = Discriminator.from_pretrained(arguments.discriminator, max_length=2 * limit).to(model.device)
+    config = AdversarialConfig(
+        str(folder),
+        per_device_train_batch_size=BATCH_SIZE,
+        num_generations=BATCH_SIZE,
+        max_completion_length=limit,
+        temperature=TEMPERATURE,
+        seed=seed,
+        bf16=arguments.bf16,
+        **QUIET,
+    )
+    calibration = fit_discriminator(model, tokenizer, discriminator, texts, validation, config, arguments.updates)
+    discriminator.save_pretrained(folder)
+    return {"calibration": vars(calibration), "updates": discriminator.num_updates}
+
+
+def ratios_of(folder: Path, texts: Sequence[str], arguments: argparse.Namespace, device: torch.device) -> list[float]:
+    """Let a saved discriminator read texts; those of one length are read together, so that little is padded."""
+    loaded = Discriminator.from_pretrained(folder, max_length=2 * arguments.max_completion_length).to(device)
+    order, size = sorted(range(len(texts)), key=lambda place: len(texts[place])), arguments.batch_size
+    ratios = torch.empty(len(texts))
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
+        values = loaded.log_ratio([""] * len(places), [texts[place] for place in places])
+        ratios[places] = values.cpu()
+    found: list[float] = ratios.tolist()
+    return found
 
 
 def real_nll(ratios: dict[str, Any], row: Row) -> float:

@@ -1,0 +1,1 @@
+"""Real text: a reward that can be checked, raised with and without a discriminator."""

@@ -1,0 +1,89 @@
+"""The benchmark of a verifiable reward on real text, at tiny size."""
+
+import json
+
+import pytest
+
+from benchmarks.verifiable_text import __main__ as verifiable_text
+from benchmarks.verifiable_text.stages import HasWord
+from benchmarks.verifiable_text.tables import OF_D, chosen, draw, gather, page, points
+from benchmarks.verifiable_text.ways import WAYS
+
+from ..conftest import texts
+
+
+SIZES = (
+    "--word dog --seeds 0 --epochs 1 --taught_epochs 1 --steps 2 --adversarial_batch_size 4 --updates 4 "
+    "--max_completion_length 8 --pool 1000 --texts 200 --few_texts 700 --batch_size 64"
+)
+
+
+def test_reward_is_a_word_and_no_part_of_one():
+    reward = HasWord("he")
+    assert reward(["He left.", "she", "the hero", "'tis he, then", "he's"]) == [1, 0, 0, 1, 0]
+    assert reward.only(["the", "he"]) == ["he"]
+
+
+def test_fewer_texts_with_the_word_than_a_test_needs_are_refused(of_texts):
+    with pytest.raises(ValueError, match=r"At least 40 texts .* the word 'zebra', got 0"):
+        verifiable_text.main([*of_texts, "--word", "zebra", "--seeds", "0"])
+
+
+@pytest.mark.benchmark
+def test_every_way_is_gone_once_and_has_its_row(of_texts, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.verifiable_text.stages.WARM_UP", 2)
+    for split, count in (("train", 600), ("validation", 240)):
+        rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(count, seed=count))
+        (tmp_path / f"corpus.{split}.jsonl").write_text(rows)
+    command = [*of_texts, *SIZES.split()]
+    verifiable_text.main(command)
+    results = gather(tmp_path / "out")
+    assert [one["way"] for one in results] == list(WAYS)
+    of_way = {one["way"]: one for one in results}
+    assert all(one["training"]["steps"] == 2 for name, one in of_way.items() if name.startswith(("grpo", "real")))
+    rows = {row["way"]: row for row in of_way["guided"]["rows"]}
+    assert {row["reward"] for row in rows.values()} == {1}
+    draws = [row["draws"] for row in rows.values()]
+    assert draws == sorted(draws)
+    assert draws[0] == pytest.approx(1 / of_way["supervised"]["rows"][1]["reward"], rel=0.5)
+    # The real texts of the discriminators: all, or those alone that have the word.
+    learnt = of_way["imitation"]["training"]["texts"]
+    assert 0 < learnt <= 1000 / draws[0]
+    assert of_way["taught"]["training"]["texts"] < 600 - 200
+    text = page(results)
+    assert "{" not in text
+    assert all(f"| {way.text}, " in text for way in WAYS.values())
+    draw(results, tmp_path / "picture.svg")
+    assert {"the start", "filter and D at generation"} <= points(results).keys()
+    assert all(kind in (tmp_path / "picture.svg").read_text() for kind in points(results))
+    verifiable_text.main(command)  # goes on where it stopped: everything is there
+    assert gather(tmp_path / "out") == results
+
+
+def test_points_are_means_over_the_seeds_by_kind():
+    def result(way, seed, *areas):
+        rows = [
+            {"way": f"T = {place}", "reward": 0.5 + 0.2 * seed, "auc": {"encoder": [area]}, "rewarded_auc": {}}
+            for place, area in enumerate(areas)
+        ]
+        for row, area in zip(rows, areas, strict=True):
+            row["rewarded_auc"] |= {"encoder": [area - 0.1]} if area < 1 else {}  # too few rewarded texts for a test
+        return {"way": way, "seed": seed, "rows": rows}
+
+    results = [
+        result("grpo_0", 0, 0.9),
+        result("grpo_0", 1, 0.8),
+        result("real_1", 0, 0.7, 0.6),
+        result("taught", 0, 1),
+    ]
+    found = {kind: [tuple(map(pytest.approx, one)) for one in places] for kind, places in points(results).items()}
+    assert found == {"GRPO, by KL": [(0.6, 0.75)], OF_D: [(0.5, 0.5)]}
+
+
+def test_generator_stands_at_its_better_temperature():
+    def row(name, area):
+        return {"way": name, "auc": {"encoder": [area, 0.0, 1.0]}}
+
+    seeds = [{"way": "taught", "rows": [row("T = 0.8", first), row("T = 1", 0.7)]} for first in (0.9, 0.6)]
+    assert list(chosen(seeds)) == ["T = 1"]  # 0.75 and 0.7
+    assert len(chosen(seeds)["T = 1"]) == 2
