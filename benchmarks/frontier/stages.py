@@ -106,7 +106,7 @@ class Run:
         """Let the discriminator read the pool and the real texts, and the generator say how likely these are."""
         read = partial(ratios_of, self.folder / "discriminator", arguments=self.arguments, device=self.device)
         began = time.perf_counter()
-        made: dict[str, Any] = {"pool": read(self._read("samples")[f"{TEMPERATURE:g}"]["texts"])}
+        made: dict[str, Any] = {"pool": read(self.read("samples")[f"{TEMPERATURE:g}"]["texts"])}
         made["pool_seconds"] = time.perf_counter() - began
         made["real"] = read(self.real)
         path = TextPath(self.tokenizer, self.arguments.max_completion_length)
@@ -117,7 +117,7 @@ class Run:
 
     def rows(self) -> dict[str, Row]:
         """Return texts of every row, and what they cost."""
-        made, ratios = self._read("samples"), self._read("log_ratios")
+        made, ratios = self.read("samples"), self.read("log_ratios")
         pool, colder = made[f"{TEMPERATURE:g}"], made[f"{COLDER:g}"]
         unknown = [0.0] * len(colder["texts"])  # the discriminator is that of temperature 1
         found = rows({**pool, "log_ratios": ratios["pool"]}, self.arguments.draws, self.seed)
@@ -128,8 +128,8 @@ class Run:
         """Compare each row with unseen real texts by the fast two-sample tests, and measure its texts."""
         few, real = self.arguments.few_texts, self.real
         features = encoder_features(self.arguments.generator, device=str(self.device))
-        made = {**self.rows(), REAL: Row(real[few:], self._read("log_ratios")["real"][few:], 0.0, 0.0)}
-        ratios = self._read("log_ratios")
+        made = {**self.rows(), REAL: Row(real[few:], self.read("log_ratios")["real"][few:], 0.0, 0.0)}
+        ratios = self.read("log_ratios")
         corpus, results = [text.split() for text in self.train["text"]], {}
         for name, row in made.items():
             texts = row.texts[:few]
@@ -185,16 +185,20 @@ class Run:
         print(f"{name}: {count} texts, {test.auc}", flush=True)
         return {"name": name, "texts": count, "fine_tuned_c2st_auc": list(test.auc)}
 
-    def _read(self, stage: str) -> dict[str, Any]:
+    def read(self, stage: str) -> dict[str, Any]:
+        """Return the result of a stage that is done."""
         made: dict[str, Any] = json.loads((self.folder / f"{stage}.json").read_text())
         return made
 
     @cached_property
     def real(self) -> list[str]:
         """Unseen real texts, cut as completions are."""
-        texts: list[Any] = list(self.unseen["text"])
+        return self.cut(self.unseen["text"])
+
+    def cut(self, texts: Sequence[str]) -> list[str]:
+        """Return real texts as a generator would have written them, cut as completions are."""
         path = TextPath(self.tokenizer, self.arguments.max_completion_length)
-        return path.as_completions([""] * len(texts), texts)
+        return path.as_completions([""] * len(texts), list(texts))
 
     @cached_property
     def tokenizer(self) -> Any:
