@@ -80,8 +80,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a discriminator on texts, some epochs at most, and score those of the test with the best weights.
 
-    The learning rate falls linearly to 0 over all epochs. The loss on the texts to stop by is computed twice per epoch;
-    the weights of its least value are kept, and training stops when it has not fallen three times in a row.
+    The learning rate falls linearly to 0 over all epochs. The loss on the texts to stop by is computed twice per
+    epoch; the weights of its least value are kept, and training stops when it has not fallen three times in a row.
 
     Args:
         condition ([`Condition`]): The discriminator.

@@ -123,8 +123,8 @@ def train_adversarially(
 
     Args:
         start (`Path`): Adapters of the supervised generator.
-        discriminator (`str` or `Path`): One that has learnt against this generator already, so that it needs no
-            warm-up.
+        discriminator (`str` or `Path`): One that has learnt against this generator already; a fresh one needs
+            `discriminator_warmup_steps`.
         folder (`Path`): Where the generator is saved. A run that was killed goes on where it was.
         texts (`Dataset`): Column `text`.
         seed (`int`): Seed.
