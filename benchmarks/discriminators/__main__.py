@@ -13,9 +13,9 @@ the same --output: one part to learn from, one to stop by and one for the test. 
 import argparse
 from functools import partial
 
-from ..frontier import __main__ as frontier
+from ..frontier.arguments import add_shared_arguments
 from ..frontier.stages import SUPERVISED, TEMPERATURE, Run
-from ..sweep import PAGES, RESULTS, do_stage, publish_runs, without_bars
+from ..sweep import PAGES, RESULTS, do_stage, parsed, publish_runs, without_bars
 from .tables import FOLDER, gather, page
 from .training import Sides, conditions, train
 
@@ -26,17 +26,15 @@ PAGE = PAGES / "discriminators.md"
 
 
 def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
-    own = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}",
-        description=__doc__,
-        epilog="All other options are those of benchmarks.frontier.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    own.add_argument("--encoder_samples", type=int, nargs="+", default=[1000, 4000, 16_000], help="texts of each side")
-    own.add_argument("--causal_samples", type=int, nargs="+", default=[1000, 4000], help="the same, of a causal model")
-    own.add_argument("--epochs_of_discriminator", type=int, default=4, help="at most")
-    given, others = own.parse_known_args(words)
-    return argparse.Namespace(**{**vars(frontier.parsed_arguments(others)), **vars(given)})
+    add_shared_arguments(parser)
+    parser.add_argument("--draws", type=float, nargs="+", default=[2, 4, 8], help="of the pool, as of the frontier")
+    parser.add_argument("--encoder_samples", type=int, nargs="+", default=[1000, 4000, 16_000], help="of each side")
+    parser.add_argument("--causal_samples", type=int, nargs="+", default=[1000, 4000], help="of a causal model")
+    parser.add_argument("--epochs_of_discriminator", type=int, default=4, help="at most")
+    return parsed(parser, words)
 
 
 def study(seed: int, arguments: argparse.Namespace) -> None:

@@ -20,10 +20,9 @@ call goes on where the first one stopped. On a GPU the whole takes minutes; on t
 """
 
 import argparse
-from pathlib import Path
 
-from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
-from ..sweep import PAGES, RESULTS, publish_runs, without_bars
+from ..sweep import PAGES, RESULTS, parsed, publish_runs, without_bars
+from .arguments import add_shared_arguments
 from .stages import GENERATORS, STAGES, Run
 from .tables import draw, gather, page
 
@@ -38,33 +37,15 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, help="folder of the runs")
-    parser.add_argument("--generator", default=GENERATOR, help="id on the Hub, or folder")
-    parser.add_argument("--discriminator", default=ENCODER, help="id on the Hub, or folder; fresh for the last test")
-    parser.add_argument("--data", default=TEXTS, help=TEXTS_HELP)
-    parser.add_argument("--max_texts", type=int, default=20_000, help="of each split")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add_shared_arguments(parser)
     parser.add_argument("--trained", nargs="+", default=list(GENERATORS), choices=GENERATORS, help="generators")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
-    parser.add_argument(
-        "--epochs", type=int, nargs="+", default=[1, 2], help="of supervised trainings, the best is kept"
-    )
     parser.add_argument("--steps", type=int, default=60, help="of adversarial training")
     parser.add_argument("--adversarial_batch_size", type=int, default=64, help="of adversarial training")
     parser.add_argument("--updates", type=int, default=600, help="of a discriminator at most, 32 texts of each kind")
-    parser.add_argument("--max_completion_length", type=int, default=40)
     parser.add_argument("--draws", type=float, nargs="+", default=[2, 4, 8], help="per text kept, of rejection")
-    parser.add_argument("--texts", type=int, default=4000, help="of a row in the last test, and unseen real ones")
     parser.add_argument("--few_texts", type=int, default=1000, help="of a row in the other tests")
-    parser.add_argument("--batch_size", type=int, default=256, help="texts that are sampled at a time")
-    parser.add_argument(
-        "--bf16", action="store_true", help="sample and train in bfloat16: twice as fast on a GPU or a CPU with AMX"
-    )
-    parser.add_argument("--publish", action="store_true", help="write the committed results, their page and picture")
-    arguments = parser.parse_args(words)
-    if arguments.output is None and not arguments.publish:
-        parser.error("--output is needed, unless --publish alone writes the page from the committed results")
-    return arguments
+    return parsed(parser, words)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -21,7 +21,7 @@ import argparse
 from pathlib import Path
 
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
-from ..sweep import PAGES, RESULTS, publish_runs, without_bars
+from ..sweep import PAGES, RESULTS, parsed, publish_runs, without_bars
 from .stages import STAGES, Run
 from .tables import gather, page
 
@@ -49,10 +49,7 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--few_texts", type=int, default=1000, help="of a row in the other tests")
     parser.add_argument("--batch_size", type=int, default=128, help="texts that are sampled at a time")
     parser.add_argument("--publish", action="store_true", help="write the committed results and their page")
-    arguments = parser.parse_args(words)
-    if arguments.output is None and not arguments.publish:
-        parser.error("--output is needed, unless --publish alone writes the page from the committed results")
-    return arguments
+    return parsed(parser, words)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -33,7 +33,7 @@ import argparse
 from pathlib import Path
 
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
-from ..sweep import PAGES, RESULTS, publish_runs, without_bars
+from ..sweep import PAGES, RESULTS, parsed, publish_runs, without_bars
 from .stages import CURVE, SMALL, STAGES, Run
 from .tables import gather, page
 
@@ -84,7 +84,7 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--further_held_out", type=int, default=1000, help="last rows of the training split")
     parser.add_argument("--reverse_perplexity", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--publish", action="store_true", help="write the committed results and their page")
-    arguments = parser.parse_args(words)
+    arguments = parsed(parser, words)
     is_small = arguments.generator == SMALL
     if arguments.learning_rate is None:
         arguments.learning_rate = LEARNING_RATES[is_small]
@@ -96,8 +96,6 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--real_text_coef must be at least 0, got {arguments.real_text_coef}")
     if arguments.encoder == NO_ENCODER:
         arguments.encoder = None
-    if arguments.output is None and not arguments.publish:
-        parser.error("--output is needed, unless --publish alone writes the page from the committed results")
     return arguments
 
 

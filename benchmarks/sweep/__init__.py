@@ -15,7 +15,7 @@ from .results import (
     write_file,
     write_lines,
 )
-from .stages import do_stage, without_bars
+from .stages import do_stage, parsed, without_bars
 
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "do_stage",
     "merge",
     "parse_arguments",
+    "parsed",
     "publish",
     "publish_runs",
     "read_folder",

@@ -3,6 +3,7 @@
 In: what a stage does. Out: its result as a file, with what it took and what made it.
 """
 
+import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,3 +48,15 @@ def without_bars() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
+
+
+def parsed(parser: argparse.ArgumentParser, words: list[str] | None) -> argparse.Namespace:
+    """Parse the arguments of a benchmark with `--output` and `--publish`.
+
+    Raises:
+        SystemExit: If there is neither.
+    """
+    arguments = parser.parse_args(words)
+    if arguments.output is None and not arguments.publish:
+        parser.error("--output is needed, unless --publish alone writes the page from the committed results")
+    return arguments

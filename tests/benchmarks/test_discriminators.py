@@ -37,7 +37,7 @@ def test_pair_decides_by_the_mean_logit():
 
 @pytest.mark.benchmark
 def test_every_discriminator_is_trained_and_tested_once(of_texts, tmp_path):
-    sizes = "--epochs 1 --max_completion_length 8 --texts 60 --few_texts 40 --batch_size 32 --draws 8"
+    sizes = "--epochs 1 --max_completion_length 8 --texts 60 --batch_size 32 --draws 8"
     own = "--encoder_samples 32 64 --causal_samples 32 --epochs_of_discriminator 2"
     command = [*of_texts, *f"--seeds 0 {sizes} {own}".split()]
     discriminators.main(command)
