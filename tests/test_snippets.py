@@ -88,6 +88,19 @@ def rows(count, seed):
     return [{"text": text} for text in texts(count, seed, length=20)]
 
 
+def conversations(count, seed):
+    pairs = zip(texts(count, seed, length=4), texts(count, seed + 1), strict=True)
+    return [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in pairs]
+
+
+def chat_tokenizer():
+    tokenizer = generators_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}{% if add_generation_prompt %}this {% endif %}"
+    )
+    return tokenizer
+
+
 def write(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -99,6 +112,7 @@ def workplace(tmp_path, monkeypatch):
     toxic = bert_classifier(num_labels=2, seed=2)  # which calls some texts toxic and others not
     toxic.config.id2label, toxic.config.label2id = {0: "fine", 1: "toxic"}, {"fine": 0, "toxic": 1}
     models = {name: (brief_generator(), generators_tokenizer()) for name in GENERATORS}
+    models["Qwen/Qwen2.5-0.5B-Instruct"] = (brief_generator(), chat_tokenizer())
     models |= {name: (bert_classifier(), tokenizer_of_pairs()) for name in CLASSIFIERS}
     for name, parts in {**models, GATE: (toxic, tokenizer_of_pairs())}.items():
         for part in parts:
@@ -108,6 +122,9 @@ def workplace(tmp_path, monkeypatch):
         write(tmp_path / name / "test.jsonl", rows(320, 2))
     for name, count in (("stories", 64), ("texts", 64), ("train", 64), ("held_out", 64)):
         write(tmp_path / f"{name}.jsonl", rows(count, 3))
+    write(tmp_path / "conversations.jsonl", [{"messages": talk} for talk in conversations(256, 5)])
+    verses = zip(texts(64, 6), texts(64, 7), strict=True)
+    write(tmp_path / "verses.jsonl", [{"translation": {"archaic": one, "modern": other}} for one, other in verses])
     (tmp_path / "prompts.txt").write_text("the dog\na cat\n")
     write(tmp_path / "prompts.jsonl", [{"prompt": text} for text in texts(64, 4, length=3)])
     monkeypatch.chdir(tmp_path)
@@ -250,22 +267,11 @@ def test_how_to_runs_as_printed_by_itself(page, workplace, of_hub):
         exec(compile(in_full(code), f"{page.name}, block {number}", "exec"), namespace)
 
 
-def conversations(count, seed):
-    pairs = zip(texts(count, seed, length=4), texts(count, seed + 1), strict=True)
-    return [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in pairs]
-
-
 @pytest.mark.snippets
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_recipe_runs_as_its_header_says(recipe, workplace, monkeypatch):
     shutil.copytree(RECIPES[0].parent, workplace / "examples" / "recipes")
     if recipe.name == "chat.yaml":
-        tokenizer = generators_tokenizer()
-        tokenizer.chat_template = (
-            "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}{% if add_generation_prompt %}this {% endif %}"
-        )
-        for part in (brief_generator(), tokenizer):
-            part.save_pretrained(workplace / "Qwen" / "Qwen2.5-0.5B-Instruct")
         for name, seed in (("train", 3), ("held_out", 5)):
             write(workplace / f"{name}.jsonl", [{"messages": talk} for talk in conversations(64, seed)])
         write(workplace / "questions.jsonl", [{"prompt": talk[:1]} for talk in conversations(2, 7)])

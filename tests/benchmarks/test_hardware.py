@@ -41,6 +41,7 @@ def run(module, *arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_gpu_runs_every_part_once_and_goes_on(tmp_path, capsys):
     output = tmp_path / "gpu.jsonl"
 

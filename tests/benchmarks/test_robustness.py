@@ -8,6 +8,7 @@ import pytest
 from benchmarks.robustness import chaos, damaged_files, non_finite, resume_matrix
 
 
+@pytest.mark.slow
 def test_resumed_runs_of_a_row_equal_the_whole_one():
     cells = resume_matrix.main(["--processes", "1", "--kinds", "LoRA", "--options", "plain"])
     assert [cell["checkpoint"] for cell in cells] == list(resume_matrix.POSITIONS)
