@@ -25,7 +25,7 @@ from .data.prompts import without_added_end
 from .discriminator import Calibration, prepare_quantised_training
 from .discriminator.card import discriminator_card
 from .discriminator.discriminator import TRAINING_STATE_FILE
-from .models import check_saved_weights
+from .models import check_saved_weights, save_quantisation
 from .training.build import build, check_reward_names
 from .training.checkpoint import FOLDER, MODEL_FOLDER, AdversarialState, dtypes_kept, model_folder, naming
 from .training.final_updates import FinalUpdates, fit_discriminator
@@ -341,6 +341,7 @@ class AdversarialTrainer(PushingTrainer):
         writes_card = self.args.should_save and may_be_replaced(card)
         super().save_model(output_dir, _internal_call=True)  # all is saved before anything is pushed
         if self.args.should_save:
+            save_quantisation(self.model, folder)
             self.discriminator.save_pretrained(model_folder(folder), self.hub_model_id)
         if writes_card:  # in place of the blank one of PEFT
             card.write_text(model_card(run_facts(self), datasets=self.dataset_name), "utf-8")

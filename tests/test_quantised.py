@@ -1,11 +1,14 @@
 import pytest
 import torch
 from huggingface_hub.repocard import metadata_load
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import BitsAndBytesConfig
 
-from hf_mgan import AdversarialTrainer
+from hf_mgan import AdversarialTrainer, Discriminator
 from hf_mgan.discriminator import prepare_quantised_training
+from hf_mgan.evaluation.models import load_generator
+from hf_mgan.models import quantisation_of, save_quantisation, saved_quantisation
+from hf_mgan.models.quantization import FILE
 
 from .decoding.conftest import calibration
 from .hub_server import metadata_faults
@@ -79,6 +82,24 @@ def test_quantised_models_train_and_load_again(
         expected = trainer.discriminator.model(**encoded).logits
         torch.testing.assert_close(loaded.eval()(**encoded).logits, expected)
 
+    # Whatever loads the adapters has the base as it was in training, without being told.
+    again, _ = load_generator(str(tmp_path / "out"))
+    assert again.is_loaded_in_4bit
+    was, is_now = weights(trainer.model), weights(again)
+    assert all(value.float().equal(is_now[name].float()) for name, value in was.items())  # TRL trains in bfloat16
+    assert not getattr(load_generator(str(tmp_path / "out"), dtype="float32")[0], "is_loaded_in_4bit", False)
+    discriminator = Discriminator.from_pretrained(tmp_path / "out" / "discriminator")
+    assert quantisation_of(discriminator.model) is not None
+    torch.testing.assert_close(discriminator.score([""], ["the dog"]), trainer.discriminator.score([""], ["the dog"]))
+    went_on = AdversarialTrainer(
+        str(tmp_path / "out"),
+        discriminator=str(tmp_path / "out" / "discriminator"),
+        args=make_config(max_steps=2),
+        train_dataset=dataset,
+    )
+    for was, is_now in ((trainer.model, went_on.model), (trainer.discriminator.model, went_on.discriminator.model)):
+        assert quantisation_of(is_now).to_diff_dict() == quantisation_of(was).to_diff_dict()
+
     trainer.discriminator.calibration = calibration(max_new_tokens=8)
     trainer.save_model()
     trainer.create_model_card()
@@ -89,3 +110,29 @@ def test_quantised_models_train_and_load_again(
     torch.testing.assert_close(
         scope["discriminator"].score([""], ["the dog"]), trainer.discriminator.score([""], ["the dog"])
     )
+    assert scope["generator"].is_loaded_in_4bit
+
+    with pytest.raises(ValueError, match=r"use_vllm=False.*quantization_config\.json"):
+        AdversarialTrainer(
+            str(tmp_path / "out"),
+            discriminator=str(tmp_path / "out" / "discriminator"),
+            args=make_config(use_vllm=True),
+            train_dataset=dataset,
+        )
+
+
+def test_quantisation_is_saved_beside_adapters_alone(tmp_path, generator):
+    with_adapters = get_peft_model(generator, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    with_adapters.config.quantization_config = nf4()
+    save_quantisation(with_adapters, tmp_path)
+    assert saved_quantisation(str(tmp_path)).to_dict() == nf4().to_dict()
+    save_quantisation(generator, tmp_path)  # a model of another precision is saved over it
+    assert list(tmp_path.iterdir()) == []
+    assert saved_quantisation(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"load_in_4bit": "yes"}'])
+def test_damaged_quantisation_is_refused_by_name(tmp_path, content):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(ValueError, match=f"{FILE} says no quantisation"):
+        saved_quantisation(str(tmp_path))

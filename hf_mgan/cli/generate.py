@@ -70,7 +70,8 @@ class GenerateArguments(DecodingConfig):
         safety_gate_with_prompt (`bool`, *optional*, defaults to `False`): Whether the classifier sees the prompt.
         output (`str`, *optional*): File for the texts as JSON lines. By default they go to the standard output, as a
             table on a terminal and else as JSON lines.
-        dtype (`str`, *optional*, defaults to `"auto"`): Precision of the generator; that of its file by default.
+        dtype (`str`, *optional*, defaults to `"auto"`): Precision of the generator; by default that of its file, and
+            below adapters the quantisation of their training, which any other value leaves out.
     """
 
     model: str = field(default="", metadata={"help": "Generator: Hub id or folder, with adapters or without."})
@@ -110,7 +111,10 @@ class GenerateArguments(DecodingConfig):
     safety_gate_threshold: float = field(default=0.5, metadata={"help": "P(unsafe) from which on a text is unsafe."})
     safety_gate_with_prompt: bool = field(default=False, metadata={"help": "Whether the classifier sees the prompt."})
     output: str | None = field(default=None, metadata={"help": "File for the texts, as JSON lines."})
-    dtype: str = field(default="auto", metadata={"help": "Precision of the generator."})
+    dtype: str = field(
+        default="auto",
+        metadata={"help": "Precision of the generator; `auto`: as it was saved, and quantised as it was trained."},
+    )
     generation_kwargs: dict[str, Any] | str | None = field(  # type: ignore[assignment]  # JSON as a flag
         default=None, metadata={"help": "What else shapes the distribution, as JSON, such as '{\"top_p\": 0.9}'."}
     )

@@ -14,7 +14,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_quantization_config
 
 from ..config import AdversarialConfig
 from ..data import prepare_dataset
-from ..models import load_processing_class
+from ..models import load_processing_class, save_quantisation
 from ..training.generator import Generator
 
 
@@ -83,6 +83,8 @@ def warm_started(
     )
     trainer.train()
     trainer.save_model()
+    if trainer.args.should_save:
+        save_quantisation(cast("PreTrainedModel | PeftModel", trainer.model), str(trainer.args.output_dir))
     trainer.accelerator.print(f"The generator after the warm start is in {trainer.args.output_dir}.")
     # transformers declares the model as optional, for trainers that make theirs later.
     return cast("PreTrainedModel | PeftModel", trainer.model), tokenizer

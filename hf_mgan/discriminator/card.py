@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from huggingface_hub import ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from peft import PeftModel
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..markdown import escaped, fenced
+from ..models import quantisation_of
 
 
 if TYPE_CHECKING:
@@ -62,12 +63,6 @@ def source_of(model: PreTrainedModel | PeftModel) -> str:
     if is_hub_id(name):
         return f"[{escaped(name)}](https://huggingface.co/{name})"
     return f"a folder called {escaped(Path(name).name)}" if Path(name).exists() else escaped(name)
-
-
-def quantisation_of(model: PreTrainedModel | PeftModel) -> BitsAndBytesConfig | None:
-    """Return how the model below adapters is quantised, None where it is not."""
-    config = getattr(model.config, "quantization_config", None)
-    return config if isinstance(model, PeftModel) and isinstance(config, BitsAndBytesConfig) else None
 
 
 def quantisation_lines(model: PreTrainedModel | PeftModel) -> tuple[list[str], list[str], str]:

@@ -28,6 +28,7 @@ from ..models import (
     end_token_ids,
     load_processing_class,
     needs_equal_lengths,
+    save_quantisation,
     unpadded_batches,
 )
 from ..objectives import FREE_TO_SHIFT, LOSSES, PAIRED, logit_penalty
@@ -196,6 +197,7 @@ class Discriminator:
             processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; from the same place by default.
             peft_config (`PeftConfig`, *optional*): Adapters to train, with the head, in place of the whole model.
             quantization_config (`BitsAndBytesConfig`, *optional*): Quantisation of all but the head; needs adapters.
+                Saved adapters have that of their training by default.
             revision (`str`, *optional*): Branch, tag or commit.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code that comes with the model.
             fresh_head (`bool`, *optional*, defaults to `False`): Whether a new head takes the place of one that was
@@ -239,6 +241,7 @@ class Discriminator:
             repo_id (`str`, *optional*): The repository whose `discriminator/` it becomes, for the card.
         """
         self.model.save_pretrained(str(save_directory))
+        save_quantisation(self.model, save_directory)
         if not isinstance(self.model, PeftModel):
             (Path(save_directory) / ADAPTER_CONFIG_NAME).unlink(missing_ok=True)  # it would be loaded in their place
         (Path(save_directory) / "README.md").write_text(discriminator_card(self, repo_id), encoding="utf-8")

@@ -11,6 +11,8 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from ..models import saved_quantisation
+
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
@@ -42,6 +44,8 @@ def load_classifier(
             "discriminator_peft_config, for example LoraConfig(task_type='SEQ_CLS', target_modules='all-linear')."
         )
     saved = _saved_adapters(name, revision) if adapter else None
+    if saved is not None and quantization_config is None:
+        quantization_config = saved_quantisation(name, revision)
     base_name = name if saved is None else str(saved.base_model_name_or_path)
     source = {
         "revision": revision if saved is None else saved.revision,
@@ -321,9 +325,6 @@ def _with_head_in_full_precision(
     quantization_config = copy.deepcopy(quantization_config)
     # Regular expressions; without the caret, transformers would take a name for the end of a name too.
     head = [f"^{name}" for name in head_modules(model)]
-    quantization_config.llm_int8_skip_modules = [
-        *(quantization_config.llm_int8_skip_modules or []),
-        *head,
-        POOLER_PATTERN,
-    ]
+    given = quantization_config.llm_int8_skip_modules or []
+    quantization_config.llm_int8_skip_modules = list(dict.fromkeys([*given, *head, POOLER_PATTERN]))
     return quantization_config

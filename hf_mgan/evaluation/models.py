@@ -20,6 +20,7 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file, find_adapter_config_file
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
+from ..models import saved_quantisation
 from .guided_model import GuidedModel
 
 
@@ -40,7 +41,8 @@ def load_generator(
         model (`str`, `PreTrainedModel` or `PeftModel`): Hub id, folder, or the model itself, which stays where it is.
         processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer; loaded by [`load_tokenizer`] by
             default.
-        dtype (`str`, *optional*, defaults to `"auto"`): Precision of a loaded model; by default that of its file.
+        dtype (`str`, *optional*, defaults to `"auto"`): Precision of a loaded model; by default that of its file, and
+            below adapters the quantisation of their training, which any other value leaves out.
 
     Returns:
         `tuple`: The model, on the first GPU or else the CPU and in evaluation mode if it was loaded, and its
@@ -51,7 +53,10 @@ def load_generator(
         return model, tokenizer
     is_adapter = find_adapter_config_file(model) is not None
     loader = AutoPeftModelForCausalLM if is_adapter else AutoModelForCausalLM
-    loaded: Any = loader.from_pretrained(model, dtype=dtype)
+    how: dict[str, Any] = {"dtype": dtype}
+    if is_adapter and dtype == "auto" and (quantisation := saved_quantisation(model)) is not None:
+        how["quantization_config"] = quantisation
+    loaded: Any = loader.from_pretrained(model, **how)
     if not getattr(loaded, "is_quantized", False):  # placed when it is loaded
         loaded.to("cuda" if torch.cuda.is_available() else "cpu")
     return loaded.eval(), tokenizer

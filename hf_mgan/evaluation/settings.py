@@ -66,7 +66,8 @@ class EvaluationConfig:
             first ones of a random order.
         baseline (`str`, *optional*): Name of the model that the others are compared with, the first by default.
         level (`float`, *optional*, defaults to 0.95): Level of all intervals and of the verdicts.
-        dtype (`str`, *optional*, defaults to `"auto"`): Precision of the loaded models.
+        dtype (`str`, *optional*, defaults to `"auto"`): Precision of the loaded generators; by default that of their
+            files, and below adapters the quantisation of their training, which any other value leaves out.
         seed (`int`, *optional*, defaults to 0): Seed of the order of the real texts, the samples and the metrics.
     """
 
@@ -90,7 +91,10 @@ class EvaluationConfig:
     num_training_texts: int = field(default=50_000, metadata={"help": "Training texts that copies are looked for in."})
     baseline: str | None = field(default=None, metadata={"help": "Model that the others are compared with."})
     level: float = field(default=0.95, metadata={"help": "Level of all intervals."})
-    dtype: str = field(default="auto", metadata={"help": "Precision of the loaded models."})
+    dtype: str = field(
+        default="auto",
+        metadata={"help": "Precision of the generators; `auto`: as they were saved, and quantised as trained."},
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the samples and of the metrics."})
 
     def __post_init__(self) -> None:

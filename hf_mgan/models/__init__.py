@@ -9,6 +9,7 @@ from .limits import (
     num_virtual_tokens,
 )
 from .padding import end_token_ids, needs_equal_lengths, probe_texts, unpadded_batches, unpadded_rows
+from .quantization import quantisation_of, save_quantisation, saved_quantisation
 from .saved_weights import check_saved_weights, refusal
 from .tokenizers import load_processing_class
 
@@ -25,7 +26,10 @@ __all__ = [
     "needs_equal_lengths",
     "num_virtual_tokens",
     "probe_texts",
+    "quantisation_of",
     "refusal",
+    "save_quantisation",
+    "saved_quantisation",
     "unpadded_batches",
     "unpadded_rows",
 ]

@@ -20,7 +20,8 @@ from transformers import (
 
 from ..config import AdversarialConfig
 from ..discriminator import Discriminator
-from ..models import check_vocabulary
+from ..models import check_vocabulary, saved_quantisation
+from ..models.quantization import FILE as QUANTISATION_FILE
 from ..safety import GATE, SafetyGate, as_gate, check_gate
 from ..watchdog.callback import watched
 from .arguments import check_types
@@ -250,6 +251,9 @@ def check_quantised_generator(
     """Check that a generator in 4 or 8 bits has adapters and does not generate with vLLM."""
     adapters = saved_adapters(model, args)
     has_adapters = peft_config is not None or isinstance(model, PeftModel) or adapters is not None
+    arguments = args.model_init_kwargs or {}
+    if adapters is not None and quantization_config is None and "quantization_config" not in arguments:
+        quantization_config = saved_quantisation(str(model), arguments.get("revision"))
     model = model if adapters is None else str(adapters.base_model_name_or_path)
     if (has_adapters and not args.use_vllm) or not _is_quantised(model, quantization_config, args):
         return
@@ -261,7 +265,8 @@ def check_quantised_generator(
     raise ValueError(
         "A generator in 4 or 8 bits cannot generate with vLLM: before each generation TRL merges the adapters into "
         "the weights that it sends, and merging into quantised weights rounds the adapters away and hands over packed "
-        "weights. Set use_vllm=False, or leave out the quantisation."
+        "weights. Set use_vllm=False, or leave out the quantisation; that of saved adapters is in their "
+        f"{QUANTISATION_FILE}."
     )
 
 

@@ -80,6 +80,7 @@ def shown_prompt(prompt: Text) -> Text:
 
 
 def guided_sampling(
+    generator: PreTrainedModel | PeftModel,
     discriminator: Discriminator,
     tokenizer: PreTrainedTokenizerBase,
     prompt: Text,
@@ -90,6 +91,7 @@ def guided_sampling(
     """Return how to generate with both models, and what the discriminator knows of held-out texts.
 
     Args:
+        generator (`PreTrainedModel` or `PeftModel`): The generator.
         discriminator ([`Discriminator`]): The discriminator.
         tokenizer (`PreTrainedTokenizerBase`): The generator's.
         prompt (`str` or `list[dict]`): A prompt of its data.
@@ -107,7 +109,7 @@ def guided_sampling(
         flags["prompts"] = prompt
     command = ["hf-mgan", "generate", "--model", repo_id or output_dir]
     command += [word for name, value in flags.items() for word in (f"--{name}", value)]
-    lines = _guided_lines(discriminator, prompt, repo_id, output_dir, settings)
+    lines = _guided_lines(generator, discriminator, prompt, repo_id, output_dir, settings)
     return "\n".join([told, fenced(shlex.join(command), "bash"), "", fenced(lines, "python"), ""])
 
 
@@ -124,6 +126,7 @@ def _settings(calibration: Calibration | None, sampling: dict[str, Any]) -> tupl
 
 
 def _guided_lines(
+    generator: PreTrainedModel | PeftModel,
     discriminator: Discriminator,
     prompt: Text,
     repo_id: str | None,
@@ -131,7 +134,8 @@ def _guided_lines(
     settings: dict[str, Any],
 ) -> str:
     """Return the code that loads both models and samples with them."""
-    imports, before, extra = quantisation_lines(discriminator.model)
+    imports, before, quantised = quantisation_lines(generator)
+    extra = ""  # the discriminator is loaded as it was trained
     if discriminator.calibration is None and discriminator.model.config.num_labels > 1:
         extra += f", label={discriminator.model.config.id2label[discriminator.label]!r}"
     folder = json.dumps(output_dir)
@@ -148,7 +152,7 @@ def _guided_lines(
             "",
             f"folder = {folder}",
             *before,
-            "generator = AutoModelForCausalLM.from_pretrained(folder)  # with its adapters, if it has some",
+            f"generator = AutoModelForCausalLM.from_pretrained(folder{quantised})  # with its adapters, if any",
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
             f'discriminator = Discriminator.from_pretrained(folder + "/discriminator"{extra})',
             f"prompts = [{json.dumps(prompt)}]  # of the kind that it was trained on",

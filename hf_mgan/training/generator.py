@@ -21,7 +21,7 @@ from trl.trainer.utils import create_model_from_path
 from ..checks import PLACE
 from ..config import AdversarialConfig
 from ..decoding.sampling import encode_prompts
-from ..models import max_tokens
+from ..models import max_tokens, saved_quantisation
 
 
 # Families that read text in both directions unless their configuration says otherwise, beside those that are trained
@@ -136,11 +136,17 @@ class Generator:
         )
 
     def load_adapters(self, quantization_config: Any) -> PeftModel:
-        """Load the model below saved adapters as TRL loads a generator, and the adapters on it, to be trained on."""
+        """Load the model below saved adapters as TRL loads a generator, and the adapters on it, to be trained on.
+
+        Args:
+            quantization_config (*optional*): Its quantisation; by default that of the training of the adapters.
+        """
         assert isinstance(self._given, str)
         assert self.adapters is not None
         arguments = {"trust_remote_code": self._args.trust_remote_code, **(self._args.model_init_kwargs or {})}
         revision = arguments.pop("revision", None)  # of the adapters; they say themselves which one their base has
+        if quantization_config is None and "quantization_config" not in arguments:
+            quantization_config = saved_quantisation(self._given, revision)
         if quantization_config is not None:
             arguments["quantization_config"] = quantization_config
         if self._args.distributed_state.distributed_type in ("MULTI_GPU", "DEEPSPEED"):

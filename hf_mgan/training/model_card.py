@@ -17,8 +17,9 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
 from ..config import AdversarialConfig
-from ..discriminator.card import is_hub_id, loading_lines, quantisation_of, source_of
+from ..discriminator.card import is_hub_id, loading_lines, source_of
 from ..markdown import code, escaped, fenced
+from ..models import quantisation_of
 from .card_code import guided_sampling, quick_start
 from .card_metrics import OF_DISCRIMINATOR, curves, eval_results, evaluation_table, last_metrics
 from .run_facts import RunFacts
@@ -146,7 +147,9 @@ def model_card(
     metrics = last_metrics(run.log)
     rows = "".join(f"| {OF_DISCRIMINATOR[key]} | {value:.3f} |\n" for key, value in metrics.items())
     badges = "".join(f"\n{line}\n" for line in re.findall(r"\[<img .*?\]\(.*?\)", of_trl))
-    sampler = guided_sampling(run.discriminator, run.tokenizer, run.prompt, run.repo_id, run.args.output_dir, sampling)
+    sampler = guided_sampling(
+        run.generator, run.discriminator, run.tokenizer, run.prompt, run.repo_id, run.args.output_dir, sampling
+    )
     return CARD.format(
         metadata=metadata_of(run, name, datasets, tags).to_yaml(),
         name=escaped(name),

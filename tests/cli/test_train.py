@@ -22,6 +22,7 @@ from hf_mgan.cli import main as main_module
 from hf_mgan.cli import train as train_module
 from hf_mgan.cli.main import run
 from hf_mgan.cli.train import TrainArguments, datasets_on_hub
+from hf_mgan.evaluation.models import load_generator
 from hf_mgan.metrics import self_bleu
 
 from ..conftest import bert_classifier, texts
@@ -411,6 +412,17 @@ def test_warm_start_of_a_whole_model_is_saved_with_its_tokenizer(workplace, trai
     assert not warm.equal(end)
     assert AutoTokenizer.from_pretrained("out/warm_start").decode([8]) == "dog"
     assert "The generator after the warm start is in out/warm_start." in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="bitsandbytes takes the GPU, whatever the trainer is told")
+def test_models_trained_in_four_bits_are_loaded_in_four_bits(workplace, trained, generator, tokenizer):
+    pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
+    generator.config.n_embd = 64  # bitsandbytes wants blocks of 64 weights
+    type(generator)(generator.config).save_pretrained("wide")
+    tokenizer.save_pretrained("wide")
+    run(flags(model_name_or_path="wide", load_in_4bit=True, warm_start_steps=1, max_steps=1))
+    for folder in ("out/warm_start", "out"):
+        assert load_generator(folder)[0].is_loaded_in_4bit
 
 
 @pytest.mark.slow  # what is handed to the trainer is tested above, and how it resumes in tests/training
