@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--max_texts", type=int, default=50_000, help="of each split")
     parser.add_argument("--output_dir", default="out")
     parser.add_argument("--warm_start_steps", type=int, default=200)
+    parser.add_argument("--discriminator_warmup_steps", type=int, default=200)
     parser.add_argument("--max_steps", type=int, default=60)
     parser.add_argument("--final_steps", type=int, default=300, help="updates of the discriminator after that")
     parser.add_argument("--batch_size", type=int, default=32)
@@ -49,7 +50,6 @@ def main() -> None:
         "gradient_checkpointing": False,
         "bf16": given.bf16,
         "model_init_kwargs": {"dtype": "bfloat16" if given.bf16 else "float32"},  # of the frozen weights
-        "report_to": "none",
         "use_cpu": not torch.accelerator.is_available(),
     }
     out, supervised = given.output_dir, f"{given.output_dir}/supervised"
@@ -69,6 +69,8 @@ def main() -> None:
             out,
             max_steps=given.max_steps,
             max_completion_length=given.max_completion_length,
+            discriminator_warmup_steps=given.discriminator_warmup_steps,
+            discriminator_steps=4,  # on each batch
             discriminator_final_steps=given.final_steps,
             real_text_coef=0.1,
             **shared,

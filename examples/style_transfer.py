@@ -3,9 +3,8 @@
 # ///
 """Style transfer without pairs: the discriminator knows the style, and a reward keeps what is said.
 
-The generator first learns to restore texts of the target style from which words are missing. Then it rewrites texts of
-the source style: a discriminator tells what it writes from texts of the target style, and chrF against the source is
-the second reward. Pairs serve for the report alone.
+The generator first learns to restore texts of the target style from which words are missing. Then it rewrites those of
+the source style, with chrF against the source as the second reward. Pairs serve for the report alone.
 """
 
 import argparse
@@ -38,12 +37,12 @@ def main() -> None:
     parser.add_argument("--styles", nargs=2, required=True, help="keys of what is rewritten, and as what")
     parser.add_argument("--output_dir", default="out")
     parser.add_argument("--warm_start_steps", type=int, default=100)
+    parser.add_argument("--discriminator_warmup_steps", type=int, default=200)
     parser.add_argument("--max_steps", type=int, default=60)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--max_completion_length", type=int, default=64)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     given = parser.parse_args()
-
     random.seed(0)
     data = load_dataset(given.dataset)
     (sources, targets), (new_sources, references) = (
@@ -51,9 +50,11 @@ def main() -> None:
         for rows in (data["train"], data["validation"])
     )
     restored = [{"prompt": prompt(text, dropped=0.15), "completion": f" {text}"} for text in targets]
-    of_generator = {
+    adversarial = {
         "num_generations": 8,  # rewritings of each source
         "max_completion_length": given.max_completion_length,
+        "discriminator_warmup_steps": given.discriminator_warmup_steps,
+        "discriminator_steps": 4,  # on each batch
         "reward_weights": [3.0],  # of the content, beside the discriminator's 1
     }
     shared = {
@@ -62,7 +63,6 @@ def main() -> None:
         "gradient_checkpointing": False,
         "bf16": given.bf16,
         "model_init_kwargs": {"dtype": "bfloat16" if given.bf16 else "float32"},  # of the frozen weights
-        "report_to": "none",
         "use_cpu": not torch.accelerator.is_available(),
     }
     out, supervised = given.output_dir, f"{given.output_dir}/supervised"
@@ -74,11 +74,10 @@ def main() -> None:
     )
     warm_start.train()
     warm_start.save_model()
-
     trainer = AdversarialTrainer(
         model=supervised,
         reward_funcs=[content],
-        args=AdversarialConfig(out, max_steps=given.max_steps, **of_generator, **shared),
+        args=AdversarialConfig(out, max_steps=given.max_steps, **adversarial, **shared),
         train_dataset=Dataset.from_list([{"prompt": prompt(text), "source": text} for text in sources]),
         real_dataset=Dataset.from_dict({"text": targets}),
         discriminator=given.discriminator,

@@ -3,9 +3,8 @@
 # ///
 """Translation: the discriminator compares each translation with the reference of its own sentence.
 
-That comparison is the paired loss `bradley_terry`; the reward is the logit, relative to the other translations of the
-same sentence. Supervised fine-tuning comes first. The report compares both by BLEU, chrF and a two-sample test against
-unseen references, and has samples.
+That is the paired loss `bradley_terry`; the reward is the logit, relative to the other translations of the sentence.
+The report compares it with supervised fine-tuning by BLEU, chrF and a two-sample test against unseen references.
 """
 
 import argparse
@@ -32,12 +31,12 @@ def main() -> None:
     parser.add_argument("--num_held_out", type=int, default=500, help="rows, where there is no split validation")
     parser.add_argument("--output_dir", default="out")
     parser.add_argument("--warm_start_steps", type=int, default=200)
+    parser.add_argument("--discriminator_warmup_steps", type=int, default=200)
     parser.add_argument("--max_steps", type=int, default=60)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--max_completion_length", type=int, default=64)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     given = parser.parse_args()
-
     tokenizer = AutoTokenizer.from_pretrained(given.generator, padding_side="left")
     data = load_dataset(given.dataset, given.subset)
     train, held_out = data["train"], data.get("validation")
@@ -51,7 +50,6 @@ def main() -> None:
         "gradient_checkpointing": False,
         "bf16": given.bf16,
         "model_init_kwargs": {"dtype": "bfloat16" if given.bf16 else "float32"},  # of the frozen weights
-        "report_to": "none",
         "use_cpu": not torch.accelerator.is_available(),
     }
     out, supervised = given.output_dir, f"{given.output_dir}/supervised"
@@ -72,6 +70,8 @@ def main() -> None:
             max_steps=given.max_steps,
             num_generations=8,
             max_completion_length=given.max_completion_length,
+            discriminator_warmup_steps=given.discriminator_warmup_steps,
+            discriminator_steps=4,  # on each batch
             discriminator_loss="bradley_terry",
             discriminator_reward="logit",
             real_text_coef=0.1,

@@ -127,7 +127,7 @@ def rows_of_report(printed):
     return {(row[0], row[1]): dict(zip(titles, row, strict=True)) for row in rows}
 
 
-SIZES = {"warm_start_steps": 2, "batch_size": 8, "max_completion_length": 8}
+SIZES = {"warm_start_steps": 2, "discriminator_warmup_steps": 2, "batch_size": 8, "max_completion_length": 8}
 WAYS = ("supervised", "0.8"), ("supervised", "1"), ("adversarial", "0.8"), ("adversarial", "1"), ("guided", "1")
 
 
