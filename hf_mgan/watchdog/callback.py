@@ -15,11 +15,25 @@ from transformers.trainer_callback import ExportableState, TrainerCallback
 from transformers.utils import logging
 
 from ..checks import COUNT, SHARE, Check, Dict, checked, optional
-from .failure_modes import FAILURE_MODES, THRESHOLDS, Thresholds, is_finite, is_watched, means, non_finite, unsafe
+from .failure_modes import (
+    ACCURACY,
+    FAILURE_MODES,
+    NEAR_CHANCE,
+    THRESHOLDS,
+    Thresholds,
+    discriminator_cold,
+    is_finite,
+    is_watched,
+    means,
+    non_finite,
+    unsafe,
+)
 from .verdict import verdict
 
 
 logger = logging.get_logger(__name__)
+
+COLD, WARM_UP = "discriminator_cold", "discriminator/warmup_step"
 
 ARGUMENTS: dict[str, Check] = {"patience": COUNT, "unsafe_limit": optional(SHARE)}
 
@@ -46,6 +60,7 @@ class Watchdog(TrainerCallback, ExportableState):
     when as many means are without it; the warm-up of the discriminator is left out. "At the start" means in
     the first `patience` entries.
 
+    - `discriminator_cold`: the warm-up has left the discriminator at chance; at once, when the warm-up ends.
     - `discriminator_saturated`: the discriminator is right on nearly everything.
     - `discriminator_uninformative`: its accuracy is near chance, and it gives different completions the same reward,
       or its gradient is 0. A discriminator that a good generator beats, the goal of training, is near chance too, but
@@ -96,7 +111,7 @@ class Watchdog(TrainerCallback, ExportableState):
             thresholds = Thresholds(**(Dict(keys=THRESHOLDS, optional=True)("thresholds", thresholds) or {}))
         self.thresholds = thresholds
         # All that a checkpoint keeps, as JSON can hold it.
-        self.memory: dict[str, Any] = {"window": [], "start": {}, "active": {}, "alarms": []}
+        self.memory: dict[str, Any] = {"warm_up": [], "window": [], "start": {}, "active": {}, "alarms": []}
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -125,7 +140,7 @@ class Watchdog(TrainerCallback, ExportableState):
         stored = cast("dict[str, Any]", state.stateful_callbacks).setdefault(type(self).__name__, own)
         for candidate in stored if isinstance(stored, list) else [stored]:
             if candidate["args"] == own["args"] or not isinstance(stored, list):
-                self.memory = copy.deepcopy(candidate["attributes"]["memory"])
+                self.memory = {**self.memory, **copy.deepcopy(candidate["attributes"]["memory"])}
 
     def on_log(
         self,
@@ -143,7 +158,10 @@ class Watchdog(TrainerCallback, ExportableState):
         if self.unsafe_limit is not None:
             self._report(state, "unsafe", unsafe(metrics, self.unsafe_limit), prefix)
         entry = {name: logs[name] for name in logs if is_watched(name) and is_finite(logs[name])}
-        if not entry or "discriminator/warmup_step" in logs:
+        if WARM_UP in logs:
+            self._hear_warm_up(args, state, logs[WARM_UP], entry.get(ACCURACY))
+            return
+        if not entry:
             return
         window = self.memory["window"] = [*self.memory["window"], entry][-self.patience :]
         if len(window) < self.patience:
@@ -151,9 +169,30 @@ class Watchdog(TrainerCallback, ExportableState):
         mean = means(window)
         if not self.memory["start"]:
             self.memory["start"] = mean
+        if mean.get(ACCURACY, 0.0) > NEAR_CHANCE[1]:
+            self._report(state, COLD, None)
         for name, tell in FAILURE_MODES.items():
             message = tell(mean, self.memory["start"], self.thresholds)
             self._report(state, name, message, quiet=self.patience)  # means hover about a threshold
+
+    def _hear_warm_up(self, args: Any, state: TrainerState, updates: int, accuracy: float | None) -> None:
+        """Look at the second half of the warm-up when it ends."""
+        heard = self.memory["warm_up"]
+        heard.append([updates, accuracy])
+        if updates < args.discriminator_warmup_steps:
+            return
+        ends = [0, *(end for end, _ in heard)]  # each entry is a mean over the updates since the one before it
+        late = [
+            (end - start, accuracy)
+            for start, (end, accuracy) in zip(ends, heard, strict=False)
+            if start >= updates // 2 and accuracy is not None
+        ]
+        if late:
+            made = sum(updates for updates, _ in late)
+            mean = sum(updates * accuracy for updates, accuracy in late) / made
+            # An accuracy is that of the first update on a batch, whose texts are new to it.
+            num_texts = made * args.generation_batch_size // args.discriminator_steps
+            self._report(state, COLD, discriminator_cold(mean, max(num_texts, 1)))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

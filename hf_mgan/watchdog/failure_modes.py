@@ -28,6 +28,7 @@ WATCHED = (
     *(ACCURACY, VALUE, REWARD_SPREAD, GRAD_NORM, ZERO_STD, REWARD_STD, DUPLICATES, REAL_DUPLICATES),
     *(SELF_BLEU, REAL_SELF_BLEU, ENTROPY, LENGTH_RATIO, LENGTH_CORRELATION),
 )
+NEAR_CHANCE = 0.45, 0.55  # accuracies of a discriminator that is right by chance, or nearly so
 OWN_REWARDS = ("discriminator", "safety")  # what pays them is no reward that the user gave
 # A mean over a batch that holds nan is left out of the log or None in it, while the accuracy is a number even then.
 LOGGED_WITH_THE_ACCURACY = ("discriminator/loss", "discriminator/real_prob", "discriminator/fake_prob", VALUE)
@@ -131,7 +132,7 @@ def discriminator_saturated(mean: Means, start: Means, thresholds: Thresholds) -
 def discriminator_uninformative(mean: Means, start: Means, thresholds: Thresholds) -> str | None:
     """Tell a discriminator that is uninformative from one that a good generator beats."""
     accuracy = mean.get(ACCURACY, 1.0)
-    if not 0.45 <= accuracy <= 0.55:
+    if not NEAR_CHANCE[0] <= accuracy <= NEAR_CHANCE[1]:
         return None
     # A generator that says one thing gets one reward from any discriminator.
     differ = mean.get(DUPLICATES, 0.0) < 0.9
@@ -148,6 +149,24 @@ def discriminator_uninformative(mean: Means, start: Means, thresholds: Threshold
         "same texts with their words shuffled (trainer.discriminator.score): one that knows the language tells "
         "them apart. Raise discriminator_learning_rate or discriminator_warmup_steps, and check that its "
         "parameters are trained (discriminator_peft_config) and that discriminator_max_length leaves it the text."
+    )
+
+
+def discriminator_cold(accuracy: float, num_texts: int) -> str | None:
+    """Tell a discriminator whose warm-up has left it at chance.
+
+    Args:
+        accuracy (`float`): Its mean accuracy in the second half of the warm-up, on texts that it had not learnt from.
+        num_texts (`int`): Completions among them. By chance the accuracy is above 0.5 by twice its standard error,
+            1 / sqrt(num_texts), in one of 40 warm-ups.
+    """
+    if accuracy > 0.5 + 1 / math.sqrt(num_texts):
+        return None
+    return (
+        f"the discriminator's warm-up ends at chance (accuracy {accuracy:.3f} on its last {num_texts} completions), "
+        "so its rewards are noise, which the generator follows. Raise discriminator_warmup_steps; discriminator_steps "
+        "above 1 has several updates on each batch, and discriminator_learning_rate larger ones. If it stays at "
+        "chance, it cannot tell this generator from real text, and has nothing to teach it."
     )
 
 

@@ -104,7 +104,8 @@ def test_formulas_are_drawn_without_a_network(page):
         assert "<math" in conf.tex2mathml(block or inline, as_block=bool(block))
 
 
-ALARMS = {**failure_modes.FAILURE_MODES, "non_finite": failure_modes.non_finite, "unsafe": failure_modes.unsafe}
+OTHER_ALARMS = {name: getattr(failure_modes, name) for name in ("discriminator_cold", "non_finite", "unsafe")}
+ALARMS = {**failure_modes.FAILURE_MODES, **OTHER_ALARMS}
 
 
 @pytest.mark.parametrize("alarm", ALARMS)

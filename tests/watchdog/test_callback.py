@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -79,12 +80,15 @@ FAILURES = [
 ]
 
 
-def feed(watchdog, *entries, step=0, main_process=True):
+ARGS = SimpleNamespace(discriminator_warmup_steps=200, discriminator_steps=1, generation_batch_size=16)
+
+
+def feed(watchdog, *entries, step=0, main_process=True, args=ARGS):
     """Log one entry per step, and return the names of the alarms that they raised."""
     before = len(watchdog.alarms)
     for number, entry in enumerate(entries, start=step + 1):
         state = TrainerState(global_step=number, is_world_process_zero=main_process)
-        watchdog.on_log(None, state, TrainerControl(), logs=entry)
+        watchdog.on_log(args, state, TrainerControl(), logs=entry)
     return [alarm.name for alarm in watchdog.alarms[before:]]
 
 
@@ -210,9 +214,50 @@ def test_metric_that_most_entries_lack_is_left_out():
     assert feed(Watchdog(patience=3), *rare) == []
 
 
+def warm_up(*accuracies, every):
+    """Return entries of a warm-up of 200 updates."""
+    return [
+        {**HEALTHY, "discriminator/accuracy": accuracy, "discriminator/warmup_step": every * number}
+        for number, accuracy in enumerate(accuracies, start=1)
+    ]
+
+
+# The second half of the warm-up are 1,600 completions, so chance ends at 0.525.
+@pytest.mark.parametrize(
+    ("entries", "alarms"),
+    [
+        (warm_up(0.9, 0.9, 0.5, 0.54, every=50), ["discriminator_cold"]),
+        (warm_up(0.5, 0.5, 0.5, 0.56, every=50), []),
+        (warm_up(0.5, 0.5, 0.5, every=50), []),  # it goes on
+        (warm_up(0.5, every=200), []),  # a mean over its beginning and its end says nothing of the end
+    ],
+)
+def test_warm_up_that_ends_at_chance(entries, alarms):
+    watchdog = Watchdog()
+    assert feed(watchdog, *entries) == alarms
+    if alarms:
+        assert watchdog.alarms[0].step == len(entries)
+        assert re.search("at chance .*last 1600 completions.*discriminator_warmup_steps", watchdog.alarms[0].message)
+
+
+def test_several_updates_on_a_batch_count_its_texts_once():
+    args = SimpleNamespace(**{**vars(ARGS), "discriminator_steps": 16})
+    assert feed(Watchdog(), *warm_up(0.5, 0.55, every=100), args=args) == ["discriminator_cold"]  # 100 completions
+    assert feed(Watchdog(), *warm_up(0.5, 0.61, every=100), args=args) == []
+
+
+def test_cold_discriminator_that_warms_up_in_training():
+    watchdog = Watchdog()
+    feed(watchdog, *warm_up(0.5, 0.5, every=100))
+    feed(watchdog, *failing({"discriminator/accuracy": 0.52}))
+    assert "discriminator_cold since step" in watchdog.verdict(20, "out")
+    feed(watchdog, *healthy(20))
+    assert re.search("discriminator_cold at step 2, which has passed", watchdog.verdict(40, "out"))
+
+
 def test_window_leaves_evaluations_and_warm_up_out():
     blind = {"discriminator/accuracy": 0.5, "rewards/discriminator/std": 0.0, "discriminator/value": -1.386}
-    warmup = [{**HEALTHY, **blind, "discriminator/warmup_step": step} for step in range(20)]
+    warmup = [{**HEALTHY, **blind, "discriminator/warmup_step": step} for step in range(1, 20)]
     evaluation = [{f"eval_{name}": value for name, value in {**HEALTHY, **blind}.items()}] * 20
     watchdog = Watchdog()
     assert feed(watchdog, *warmup, *evaluation) == []
