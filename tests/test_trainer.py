@@ -263,7 +263,7 @@ def test_warm_up_batches_give_discriminator_steps_updates(make_trainer, make_con
     assert events == [*warm_up, *whole_batch, "batch", *["update after a step"] * 3]
     assert trainer.discriminator.num_updates == 7 + 2 * 3
     logged = [entry for entry in trainer.state.log_history if "discriminator/warmup_step" in entry]
-    assert [entry["discriminator/warmup_step"] for entry in logged] == [3, 6]
+    assert [entry["discriminator/warmup_step"] for entry in logged] == [3, 6, 7]
     assert all("discriminator/value" in entry for entry in logged)
 
 

@@ -52,7 +52,7 @@ def warm_up(trainer: Any, generation_batch: list[dict[str, Any]], saves: bool) -
                 trainer._generate_and_score_completions(rows)
             now = discriminator.num_updates
             bar.update(now - before)
-            if now // every > before // every:
+            if now // every > before // every or not reward.is_warming_up:
                 trainer.log({"discriminator/warmup_step": now})
             if saves:
                 if save_every and now // save_every > before // save_every:

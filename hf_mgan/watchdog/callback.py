@@ -188,8 +188,8 @@ class Watchdog(TrainerCallback, ExportableState):
             if start >= updates // 2 and accuracy is not None
         ]
         if late:
-            made = sum(updates for updates, _ in late)
-            mean = sum(updates * accuracy for updates, accuracy in late) / made
+            made = sum(count for count, _ in late)
+            mean = sum(count * accuracy for count, accuracy in late) / made
             # An accuracy is that of the first update on a batch, whose texts are new to it.
             num_texts = made * args.generation_batch_size // args.discriminator_steps
             self._report(state, COLD, discriminator_cold(mean, max(num_texts, 1)))
