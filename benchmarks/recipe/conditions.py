@@ -95,6 +95,7 @@ _ALL = [
         Condition(f"warmup_{steps}", "warmup", f"warm-up of {steps} updates", {"discriminator_warmup_steps": steps})
         for steps in WARMUPS
     ),
+    Condition("steps_4", "warmup", "four updates on each batch", {"discriminator_steps": 4}),
     _ablation("frozen", "discriminator frozen after its warm-up", frozen=True),
     _ablation("fresh_encoder", "discriminator without training on masked words", discriminator="fresh"),
     _ablation(

@@ -26,6 +26,7 @@ from .conditions import CONDITIONS, DEFAULT, LOSS_NAMES, REMOVED, REWARD_NAMES, 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
 COMMITTED_WARMUPS = RESULTS / "warmup.jsonl"  # runs of one machine, whose initial models are others
+COMMITTED_UPDATES = RESULTS / "updates_per_batch.jsonl"  # the same, of another machine
 WARMUP_CELLS = {"grammatical": 3, "entropy": 2, "real_nll": 2}
 INITIAL_MODELS = "initial_models"  # name of the jobs that make the models which the runs of a seed begin with
 
@@ -196,6 +197,18 @@ def warmup_table(results: list[Result]) -> str:
     return table(["updates", "divergence", "grammatical", "entropy", "real NLL"], rows)
 
 
+def updates_per_batch_table() -> str:
+    """Return one line per number of updates on each batch, of runs of one machine."""
+    runs, rows = by_condition(read_lines(COMMITTED_UPDATES)), []
+    for name, updates in ((DEFAULT, 1), ("steps_4", 4)):
+        difference = None if name == DEFAULT else paired(runs[name], runs[DEFAULT])
+        seconds = [mean((run["seconds"][part] for run in runs[name].values()), 0) for part in ("warm-up", "training")]
+        reached = spread(map(divergence, runs[name].values()))
+        rows.append([str(updates), reached, *difference_cells(difference), str(200 // updates), *seconds])
+    head = ["updates on a batch", "divergence", "difference", "", "batches of warm-up", "its seconds", "of training"]
+    return table(head, rows)
+
+
 def removed_table(results: Results) -> str:
     """Return one line per condition that cannot be run any more, against the default."""
     rows = []
@@ -226,6 +239,7 @@ def fields_of(results: list[Result]) -> dict[str, str]:
         "discriminators": discriminator_table(sorted_results),
         "ablations": ablations_table(sorted_results),
         "warmup": warmup_table(results),
+        "updates_per_batch": updates_per_batch_table(),
         "removed": removed_table(sorted_results),
         "notes": notes(results),
         "versions": version_list(results),
