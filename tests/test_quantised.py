@@ -131,7 +131,7 @@ def test_quantisation_is_saved_beside_adapters_alone(tmp_path, generator):
     assert saved_quantisation(str(tmp_path)) is None
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"load_in_4bit": "yes"}'])
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"load_in_4bit": "yes"}'])
 def test_damaged_quantisation_is_refused_by_name(tmp_path, content):
     (tmp_path / FILE).write_text(content)
     with pytest.raises(ValueError, match=f"{FILE} says no quantisation"):

@@ -56,6 +56,9 @@ def saved_quantisation(source: str, revision: str | None = None) -> BitsAndBytes
     if path is None:
         return None
     try:
-        return BitsAndBytesConfig.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        saved = BitsAndBytesConfig.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        if not (saved.load_in_4bit or saved.load_in_8bit):
+            raise ValueError("neither 4 nor 8 bits")
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} says no quantisation: {error}. Save the model anew, or remove the file.") from error
+    return saved
