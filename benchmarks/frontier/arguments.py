@@ -1,4 +1,4 @@
-"""The options of every benchmark that begins with the supervised generator of `benchmarks.frontier`."""
+"""The options that benchmarks on real text share, and those of one that begins with the generator of `frontier`."""
 
 import argparse
 from pathlib import Path
@@ -6,14 +6,19 @@ from pathlib import Path
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
 
 
-def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add models, texts, seeds, and how texts are sampled."""
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of the runs, models, texts and seeds."""
     parser.add_argument("--output", type=Path, help="folder of the runs")
     parser.add_argument("--generator", default=GENERATOR, help="id on the Hub, or folder")
     parser.add_argument("--discriminator", default=ENCODER, help="id on the Hub, or folder; fresh for a last test")
     parser.add_argument("--data", default=TEXTS, help=TEXTS_HELP)
     parser.add_argument("--max_texts", type=int, default=20_000, help="of each split")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all of them, and how texts are sampled."""
+    add_sources(parser)
     parser.add_argument(
         "--epochs", type=int, nargs="+", default=[1, 2], help="of supervised trainings, the best is kept"
     )

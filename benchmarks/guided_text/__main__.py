@@ -18,9 +18,8 @@ threshold and real text, by a freshly fine-tuned encoder (as many as there are).
 """
 
 import argparse
-from pathlib import Path
 
-from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
+from ..frontier.arguments import add_sources
 from ..sweep import PAGES, RESULTS, parsed, publish_runs, without_bars
 from .stages import STAGES, Run
 from .tables import gather, page
@@ -35,12 +34,7 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, help="folder of the runs")
-    parser.add_argument("--generator", default=GENERATOR, help="id on the Hub, or folder")
-    parser.add_argument("--discriminator", default=ENCODER, help="id on the Hub, or folder; fresh for the last test")
-    parser.add_argument("--data", default=TEXTS, help=TEXTS_HELP)
-    parser.add_argument("--max_texts", type=int, default=20_000, help="of each split")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add_sources(parser)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--supervised_steps", type=int, default=200, help="of the generator, 32 texts each")
     parser.add_argument("--updates", type=int, default=300, help="of the discriminator, 32 texts of each kind")

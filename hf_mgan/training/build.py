@@ -20,7 +20,7 @@ from transformers import (
 
 from ..config import AdversarialConfig
 from ..discriminator import Discriminator
-from ..models import check_vocabulary, saved_quantisation
+from ..models import check_vocabulary
 from ..models.quantization import FILE as QUANTISATION_FILE
 from ..safety import GATE, SafetyGate, as_gate, check_gate
 from ..watchdog.callback import watched
@@ -28,7 +28,7 @@ from .arguments import check_types
 from .best_model import check_best_model
 from .final_updates import check_final_updates
 from .generation import check_vllm
-from .generator import Generator, checked_model, saved_adapters
+from .generator import Generator, checked_model, quantisation_below, saved_adapters
 from .hub import make_repository
 from .loading import load_discriminator, load_generator_processing_class, shared_base
 from .prepared_data import datasets_in, prepared_data
@@ -251,10 +251,9 @@ def check_quantised_generator(
     """Check that a generator in 4 or 8 bits has adapters and does not generate with vLLM."""
     adapters = saved_adapters(model, args)
     has_adapters = peft_config is not None or isinstance(model, PeftModel) or adapters is not None
-    arguments = args.model_init_kwargs or {}
-    if adapters is not None and quantization_config is None and "quantization_config" not in arguments:
-        quantization_config = saved_quantisation(str(model), arguments.get("revision"))
-    model = model if adapters is None else str(adapters.base_model_name_or_path)
+    if adapters is not None:
+        quantization_config = quantisation_below(str(model), quantization_config, args)
+        model = str(adapters.base_model_name_or_path)
     if (has_adapters and not args.use_vllm) or not _is_quantised(model, quantization_config, args):
         return
     if not has_adapters:

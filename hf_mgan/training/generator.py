@@ -145,8 +145,7 @@ class Generator:
         assert self.adapters is not None
         arguments = {"trust_remote_code": self._args.trust_remote_code, **(self._args.model_init_kwargs or {})}
         revision = arguments.pop("revision", None)  # of the adapters; they say themselves which one their base has
-        if quantization_config is None and "quantization_config" not in arguments:
-            quantization_config = saved_quantisation(self._given, revision)
+        quantization_config = quantisation_below(self._given, quantization_config, self._args)
         if quantization_config is not None:
             arguments["quantization_config"] = quantization_config
         if self._args.distributed_state.distributed_type in ("MULTI_GPU", "DEEPSPEED"):
@@ -175,6 +174,14 @@ def saved_adapters(model: Any, args: AdversarialConfig) -> PeftConfig | None:
     if not isinstance(model, str) or find_adapter_config_file(model, revision=revision) is None:
         return None
     return PeftConfig.from_pretrained(model, revision=revision)
+
+
+def quantisation_below(adapters: str, quantization_config: Any, args: AdversarialConfig) -> Any:
+    """Return the quantisation of the model below saved adapters: the one given, by default that of their training."""
+    arguments = args.model_init_kwargs or {}
+    if quantization_config is not None or "quantization_config" in arguments:
+        return quantization_config
+    return saved_quantisation(adapters, arguments.get("revision"))
 
 
 def without_weights(name: str, adapters: PeftConfig | None, args: AdversarialConfig) -> PreTrainedModel:
