@@ -17,7 +17,8 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer
-from hf_mgan.evaluation import EvaluationConfig, evaluate_generator
+from hf_mgan.decoding import DecodingConfig
+from hf_mgan.evaluation import EvaluationConfig, GuidedModel, evaluate_generator
 from hf_mgan.metrics import chrf
 
 
@@ -50,13 +51,8 @@ def main() -> None:
         for rows in (data["train"], data["validation"])
     )
     restored = [{"prompt": prompt(text, dropped=0.15), "completion": f" {text}"} for text in targets]
-    adversarial = {
-        "num_generations": 8,  # rewritings of each source
-        "max_completion_length": given.max_completion_length,
-        "discriminator_warmup_steps": given.discriminator_warmup_steps,
-        "discriminator_steps": 4,  # on each batch
-        "reward_weights": [3.0],  # of the content, beside the discriminator's 1
-    }
+    names = "max_steps", "max_completion_length", "discriminator_warmup_steps"
+    sizes = {name: getattr(given, name) for name in names}
     shared = {
         "per_device_train_batch_size": given.batch_size,
         "learning_rate": 2e-4,
@@ -77,7 +73,8 @@ def main() -> None:
     trainer = AdversarialTrainer(
         model=supervised,
         reward_funcs=[content],
-        args=AdversarialConfig(out, max_steps=given.max_steps, **adversarial, **shared),
+        # Eight rewritings of each source, four updates on each batch; content weighs 3, the discriminator 1.
+        args=AdversarialConfig(out, num_generations=8, discriminator_steps=4, reward_weights=[3.0], **sizes, **shared),
         train_dataset=Dataset.from_list([{"prompt": prompt(text), "source": text} for text in sources]),
         real_dataset=Dataset.from_dict({"text": targets}),
         discriminator=given.discriminator,
@@ -90,7 +87,10 @@ def main() -> None:
     report = EvaluationConfig(
         f"{out}/evaluation", len(held_out) // 2, [0.3, 1.0], given.max_completion_length, reverse_perplexity=False
     )
-    evaluate_generator([supervised, out], held_out, report)
+    models = {"supervised": supervised, "adversarial": out}
+    ways = [DecodingConfig("best_of_k", num_candidates=8, temperature=heat) for heat in report.temperatures]
+    models |= {f"best_of_8_at_{way.temperature}": GuidedModel(out, f"{out}/discriminator", way) for way in ways}
+    evaluate_generator(models, held_out, report)
     print(Path(f"{out}/evaluation/report.md").read_text())
     print(f"The sources as they are: chrF {chrf(new_sources, references).score:.1f}")
 

@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, prepare_dataset
-from hf_mgan.evaluation import EvaluationConfig, evaluate_generator
+from hf_mgan.decoding import DecodingConfig
+from hf_mgan.evaluation import EvaluationConfig, GuidedModel, evaluate_generator
 
 
 def main() -> None:
@@ -85,13 +86,12 @@ def main() -> None:
     trainer.save_model()
 
     report = EvaluationConfig(
-        f"{out}/evaluation",
-        num_samples=given.num_held_out // 2,
-        temperatures=[0.3, 1.0],
-        max_completion_length=given.max_completion_length,
-        reverse_perplexity=False,
+        f"{out}/evaluation", given.num_held_out // 2, [0.3, 1.0], given.max_completion_length, reverse_perplexity=False
     )
-    evaluate_generator([supervised, out], held_out, report, training=train, prepare=languages)
+    models = {"supervised": supervised, "adversarial": out}
+    ways = [DecodingConfig("best_of_k", num_candidates=8, temperature=heat) for heat in report.temperatures]
+    models |= {f"best_of_8_at_{way.temperature}": GuidedModel(out, f"{out}/discriminator", way) for way in ways}
+    evaluate_generator(models, held_out, report, training=train, prepare=languages)
     print(Path(f"{out}/evaluation/report.md").read_text())
 
 

@@ -129,6 +129,11 @@ def rows_of_report(printed):
 
 SIZES = {"warm_start_steps": 2, "discriminator_warmup_steps": 2, "batch_size": 8, "max_completion_length": 8}
 WAYS = ("supervised", "0.8"), ("supervised", "1"), ("adversarial", "0.8"), ("adversarial", "1"), ("guided", "1")
+WAYS_WITH_PAIRS = (
+    *((name, temperature) for name in ("supervised", "adversarial") for temperature in ("0.3", "1")),
+    ("best_of_8_at_0.3", "0.3"),
+    ("best_of_8_at_1.0", "1"),
+)
 
 
 def test_stories_compares_three_ways_to_write(folders, run):
@@ -186,7 +191,7 @@ def test_style_transfer_compares_both_with_references(folders, run):
     models = {"generator": folders / "generator", "discriminator": folders / "discriminator"}
     printed = run("style_transfer.py", **models, **SIZES, styles=("old", "new"))
     rows = rows_of_report(printed)
-    assert list(rows) == [("real text", ""), *((name, T) for name in ("supervised", "out") for T in ("0.3", "1"))]
+    assert list(rows) == [("real text", ""), *WAYS_WITH_PAIRS]
     assert float(printed.split("The sources as they are: chrF ")[1]) > 70
     assert adapters_moved(folders / "out")
     assert discriminator_moved(folders)
@@ -213,8 +218,9 @@ def test_translation_compares_both_with_references(folders, run):
         **SIZES,
     )
     rows = rows_of_report(printed)
-    assert list(rows) == [("real text", ""), *((name, T) for name in ("supervised", "out") for T in ("0.3", "1"))]
-    for name in ("supervised", "out"):
+    assert list(rows) == [("real text", ""), *WAYS_WITH_PAIRS]
+    assert rows["best_of_8_at_1.0", "1"]["draws"] == "8.000"
+    for name in ("supervised", "adversarial"):
         assert float(rows[name, "1"]["chrF"].split()[0]) > 0
         assert "BLEU" in rows[name, "1"]
     assert adapters_moved(folders / "out")
