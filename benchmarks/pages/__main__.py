@@ -5,15 +5,19 @@
     python -m benchmarks.pages --demo demo/demo.json --evaluation OUT/report.json   # take in what these commands found
 
 The pages are recipe, oracle, real_text, guided_language, guided_text, frontier, verifiable, supported_models, memory,
-many_processes and results; each is made of a template beside its benchmark and of benchmarks/results.
+many_processes and results; each is made of a template beside its benchmark and of benchmarks/results. The measured
+parts of the how-tos of applications are made of them too.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from ..applications.tables import EXAMPLES
+from ..applications.tables import page as how_to_page
 from ..frontier.tables import page as frontier_page
 from ..guided_language.tables import page as guided_language_page
 from ..guided_text.tables import page as guided_text_page
@@ -33,11 +37,16 @@ def _results(name: str) -> list[dict]:
     return read_lines(RESULTS / f"{name}.jsonl")
 
 
+def _how_to(name: str) -> str:
+    return how_to_page(name, _results("applications"))
+
+
 WRITTEN: dict[str, Callable[[], str]] = {
     "supported_models": lambda: architectures_page(_results("architectures")),
     "frontier": lambda: frontier_page(_results("frontier")),
     "guided_language": lambda: guided_language_page(_results("guided_language")),
     "guided_text": lambda: guided_text_page(_results("guided_text")),
+    **{f"how_to/{name}": partial(_how_to, name) for name in EXAMPLES},
     "many_processes": scale_page,
     "memory": lambda: memory_page(_results("memory"), _results("gpu")),
     "oracle": lambda: oracle_page(_results("oracle")),
@@ -65,7 +74,7 @@ def main(words: list[str] | None = None) -> None:
     for name, written in WRITTEN.items():
         path = PAGES / f"{name}.md"
         if path.read_text() != (text := written()):
-            different.append(f"docs/{path.name}")
+            different.append(f"docs/{name}.md")
             if not arguments.check:
                 path.write_text(text)
     if arguments.check and different:

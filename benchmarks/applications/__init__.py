@@ -1,0 +1,1 @@
+"""The examples of applications with real models and texts, and what their how-tos say of them."""

@@ -1,0 +1,126 @@
+"""What the examples find with real models and texts.
+
+    python -m benchmarks.applications stories --output OUT --generator FOLDER --discriminator FOLDER --data DATA/novels
+    python -m benchmarks.applications style_transfer --output OUT --data DATA/verses --styles archaic modern
+    python -m benchmarks.applications stories --output OUT --publish   # committed results and the how-to
+    python -m benchmarks.applications --publish                        # the how-tos alone
+
+Runs an example as a user does, at the size of `APPLICATIONS`, on the training and the validation file of --data, which
+are rows of `text` (stories), `messages` (chat) or `translation` (translation, style_transfer). Options that are not
+known here go to the example, such as its keys of `translation`. It writes its report to OUT/NAME/evaluation, and takes
+one to two hours of a CPU core with a generator of 135 M parameters.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from ..sources import ENCODER, GENERATOR, SPLITS, short_name
+from ..sweep import PAGES, RESULTS, read_lines, write_file, write_lines
+from ..testbed import ROOT
+from .tables import EXAMPLES, lines_of, page
+
+
+MODULE = "benchmarks.applications"
+COMMITTED = RESULTS / "applications.jsonl"
+LONGEST_ANSWER = 200  # characters; one long answer pads a whole batch
+
+
+class Application(NamedTuple):
+    """An example at the size of its measurement.
+
+    Args:
+        flags (`str`): What the example is called with, beside models, batch size and folders.
+        one_split (`bool`): Whether it takes one split, and holds out a part of that by itself.
+    """
+
+    flags: str
+    one_split: bool = False
+
+
+APPLICATIONS = {
+    "stories": Application("--max_completion_length 48 --num_samples 250 --warm_start_steps 100 --final_steps 100"),
+    "chat": Application("--subset default --warm_start_steps 60 --final_steps 100", one_split=True),
+    "translation": Application("--subset default --warm_start_steps 100"),
+    "style_transfer": Application(""),
+}
+
+
+def write_data(source: str, folder: Path, one_split: bool) -> None:
+    """Write a training and a validation file into a folder as `load_dataset` reads one.
+
+    Args:
+        source (`str`): What the names of both files begin with, such as `data/novels` for `data/novels.train.jsonl`.
+        folder (`Path`): Where to.
+        one_split (`bool`): Whether both become one file, in their order, without long answers.
+
+    Raises:
+        FileNotFoundError: If one of them is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {split: Path(f"{source}.{split}.jsonl").read_text() for split in SPLITS}
+    if one_split:
+        lines = [line for text in texts.values() for line in text.splitlines()]
+        short = [line for line in lines if len(json.loads(line)["messages"][-1]["content"]) <= LONGEST_ANSWER]
+        texts = {"train": "".join(f"{line}\n" for line in short)}
+    for split, text in texts.items():
+        (folder / f"{split}.jsonl").write_text(text)
+
+
+def run(name: str, arguments: argparse.Namespace, more: list[str]) -> None:
+    """Run an example with `more` flags, and leave beside its report what it was called with and what it took."""
+    application, output = APPLICATIONS[name], arguments.output / name
+    write_data(arguments.data, output / "data", application.one_split)
+    flags = [*shlex.split(application.flags), "--batch_size", str(arguments.batch_size), *more]
+    models = {"generator": arguments.generator, "discriminator": arguments.discriminator}
+    folders = {"dataset": output / "data", "output_dir": output}
+    given = [word for key, place in {**models, **folders}.items() for word in (f"--{key}", str(place))]
+    began = time.perf_counter()
+    subprocess.run([sys.executable, ROOT / "examples" / f"{name}.py", *flags, *given], check=True)
+    about = {
+        "command": f"python examples/{name}.py {shlex.join(flags)}",
+        "seconds": round(time.perf_counter() - began),
+        **{key: short_name(model) for key, model in models.items()},
+        "corpus": short_name(arguments.data),
+    }
+    write_file(output / "run.json", about)
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # what is not known here goes to the example as it is
+    )
+    parser.add_argument("name", nargs="?", choices=list(APPLICATIONS), help="the example to run, or to publish")
+    parser.add_argument("--output", type=Path, help="folder of the runs")
+    parser.add_argument("--generator", default=GENERATOR, help="id on the Hub, or folder")
+    parser.add_argument("--discriminator", default=ENCODER, help="id on the Hub, or folder")
+    parser.add_argument("--data", help="what the names of the two files begin with")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--publish", action="store_true", help="write the committed results and the how-tos")
+    arguments, more = parser.parse_known_args(words)
+    name = arguments.name
+    if name is not None and arguments.output is None:
+        parser.error("give --output, the folder of the runs")
+    if arguments.publish:
+        lines = read_lines(COMMITTED) if COMMITTED.exists() else []
+        if name is not None:
+            lines = [one for one in lines if one["application"] != name] + lines_of(name, arguments.output / name)
+            write_lines(COMMITTED, sorted(lines, key=lambda one: list(APPLICATIONS).index(one["application"])))
+        for how_to in EXAMPLES:
+            (PAGES / f"how_to/{how_to}.md").write_text(page(how_to, lines))
+    elif name is None or arguments.data is None:
+        parser.error("give the name of an example, and --data")
+    else:
+        run(name, arguments, more)
+
+
+if __name__ == "__main__":
+    main()

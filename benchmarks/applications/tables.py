@@ -1,0 +1,132 @@
+"""What the examples found as lines of results, and the parts of the how-tos that are made of them.
+
+A part of a page stands between `<!-- measured: table -->` or `<!-- measured: samples -->` and `<!-- end -->`.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from hf_mgan.evaluation.report import REAL
+from hf_mgan.evaluation.text_metrics import METRICS
+from hf_mgan.markdown import fenced
+
+from ..sweep import PAGES, rounded
+from ..sweep.tables import table
+
+
+EXAMPLES = {"stories": "stories", "chatbot": "chat", "translation": "translation", "style_transfer": "style_transfer"}
+COLUMNS = ("c2st_auc", "bleu", "chrf", "self_bleu", "length_ratio", "near_duplicates", "draws")
+NAMES = {REAL: "real text"}
+NUM_SAMPLES = 4
+PART = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Result = dict[str, Any]
+
+
+def lines_of(name: str, folder: Path) -> list[Result]:
+    """Return a line for each row of the report of an example, with its first texts.
+
+    Args:
+        name (`str`): Name of the example.
+        folder (`Path`): Its folder of output.
+    """
+    report = json.loads((folder / "evaluation" / "report.json").read_text())
+    about = json.loads((folder / "run.json").read_text())
+    sentences = {
+        model: [verdict["sentence"] for verdict in of_model.values()] for model, of_model in report["verdicts"].items()
+    }
+    lines = []
+    for part, values in report["parts"].items():
+        kind = "parts" if part == REAL else "samples"
+        texts = json.loads((folder / "evaluation" / kind / f"{part}.json").read_text())
+        model, _, temperature = part.rpartition("_T")
+        one = {
+            "application": name,
+            "model": model or REAL,
+            "temperature": float(temperature) if model else None,
+            "metrics": values["metrics"],
+            "texts": texts["texts"][:NUM_SAMPLES],
+            "prompts": texts["prompts"][:NUM_SAMPLES],
+            "verdicts": sentences.get(model, []),
+            "samples_each": report["settings"]["samples_each"],
+            "seed": report["settings"]["seed"],
+            **about,
+            "device": report["device"],
+            "versions": report["versions"],
+        }
+        lines.append(rounded(one))
+    return lines
+
+
+def measured_table(lines: list[Result]) -> str:
+    """Return the rows of an example, values with half of their intervals, behind what they were measured on."""
+    shown = [name for name in COLUMNS if any(name in one["metrics"] for one in lines)]
+    rows = [
+        [NAMES.get(one["model"], one["model"]), _number(one["temperature"]), *(_cell(one, name) for name in shown)]
+        for one in lines
+    ]
+    first = lines[0]
+    said = (
+        f"{first['generator']} and {first['discriminator']} on {first['samples_each']} unseen texts of "
+        f"`{first['corpus']}` and as many written ones, seed {first['seed']}, in {first['seconds'] / 60:.0f} minutes "
+        f"of one core, by\n`{first['command']}`:"
+    )
+    verdicts = [f"- {sentence}" for one in _last_of_each(lines) for sentence in one["verdicts"]]
+    head = ["way to write", "T", *(METRICS[name].title for name in shown)]
+    return "\n\n".join([said, table(head, rows), "\n".join(verdicts)]).strip()
+
+
+def measured_samples(lines: list[Result]) -> str:
+    """Return the first texts of each way to write, at its highest temperature, as they are."""
+    return "\n\n".join(
+        f"{_title(one)}:\n\n" + fenced("\n".join(map(_shown, one["prompts"], one["texts"])), "text")
+        for one in _last_of_each(lines)
+    )
+
+
+PARTS = {"table": measured_table, "samples": measured_samples}
+
+
+def page(name: str, results: list[Result]) -> str:
+    """Return the text of a how-to with its measured parts made of the results, if its example has some.
+
+    Args:
+        name (`str`): Name of the how-to, such as `stories`.
+        results (`list[dict]`): Of all examples.
+    """
+    text = (PAGES / f"how_to/{name}.md").read_text()
+    lines = [one for one in results if one["application"] == EXAMPLES[name]]
+    if not lines:
+        return text
+    return PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]](lines)}\n\n{part[3]}", text)
+
+
+def _last_of_each(lines: list[Result]) -> list[Result]:
+    """Return one line for each model, that of its highest temperature."""
+    return list({one["model"]: one for one in sorted(lines, key=lambda one: one["temperature"] or 0)}.values())
+
+
+def _title(line: Result) -> str:
+    name = NAMES.get(line["model"], line["model"])
+    title = name if line["temperature"] is None else f"{name}, T = {line['temperature']:g}"
+    return title[0].upper() + title[1:]
+
+
+def _shown(prompt: str, text: str) -> str:
+    """Return a text behind its prompt, each in one line, a bar between."""
+    return " ".join(f"{prompt} | {text}".split())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _cell(line: Result, name: str) -> str:
+    values = line["metrics"].get(name)
+    if values is None or values[0] is None:
+        return ""
+    digits = 1 if name in ("bleu", "chrf", "draws") else 3
+    error = "" if values[1] is None or name == "draws" else f" ± {(values[2] - values[1]) / 2:.{digits}f}"
+    return f"{values[0]:.{digits}f}{error}"

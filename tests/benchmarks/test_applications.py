@@ -1,0 +1,131 @@
+"""The runs of examples, and the parts of how-tos that are made of what they found."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.applications import __main__ as applications
+from benchmarks.applications import tables
+from benchmarks.sweep import read_lines
+
+
+PAGE = """# Stories
+
+<!-- measured: table -->
+old
+<!-- end -->
+
+Between.
+
+<!-- measured: samples -->
+<!-- end -->
+
+Last.
+"""
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def examples(monkeypatch):
+    """Replace the examples by one that notes how it is called and writes a report of one text for each row."""
+    calls = []
+
+    def run_example(words, check):
+        assert check
+        calls.append([str(word) for word in words[1:]])
+        folder = applications.Path(calls[-1][-1]) / "evaluation"
+        parts = {}
+        for name, auc in {"real": 0.5, "supervised_T0.8": 0.7, "supervised_T1": 0.6, "guided_T1": 0.55}.items():
+            parts[name] = {"metrics": {"c2st_auc": [auc, auc - 0.1, auc + 0.1], "draws": [2.04, None, None]}}
+            texts = {"prompts": ["Once\nupon", "A"], "texts": [f"a {name}", "`dog`"]}
+            kind = "parts" if name == "real" else "samples"
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            (folder / kind / f"{name}.json").write_text(json.dumps(texts))
+        report = {
+            "parts": parts,
+            "verdicts": {"guided": {"c2st_auc": {"sentence": "guided against supervised: undecided."}}},
+            "settings": {"samples_each": 2, "seed": 0},
+            "device": "CPU",
+            "versions": {"torch": "1"},
+        }
+        (folder / "report.json").write_text(json.dumps(report))
+
+    monkeypatch.setattr(applications, "subprocess", SimpleNamespace(run=run_example))
+    return calls
+
+
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """Committed results and how-tos in a folder of their own."""
+    (tmp_path / "docs" / "how_to").mkdir(parents=True)
+    for name in tables.EXAMPLES:
+        (tmp_path / "docs" / "how_to" / f"{name}.md").write_text(PAGE)
+    for module in (applications, tables):
+        monkeypatch.setattr(module, "PAGES", tmp_path / "docs")
+    monkeypatch.setattr(applications, "COMMITTED", tmp_path / "applications.jsonl")
+    return tmp_path
+
+
+def test_what_an_example_found_becomes_lines_and_its_how_to(committed, examples):
+    write_rows(committed / "novels.train.jsonl", [{"text": "learnt"}])
+    write_rows(committed / "novels.validation.jsonl", [{"text": "unseen"}])
+    output = ["--output", str(committed / "out")]
+    applications.main(
+        ["stories", *output, "--generator", "a/G", "--data", str(committed / "novels"), "--max_steps", "3"]
+    )
+    (call,) = examples
+    assert call[0].endswith("examples/stories.py")
+    given = dict(zip(call[1::2], call[2::2], strict=True))
+    assert given["--generator"] == "a/G"
+    assert given["--max_steps"] == "3"
+    assert given["--num_samples"] == "250"
+    data = applications.Path(given["--dataset"])
+    assert [read_lines(data / f"{name}.jsonl")[0]["text"] for name in ("train", "validation")] == ["learnt", "unseen"]
+
+    applications.main(["stories", *output, "--publish"])
+    lines = read_lines(committed / "applications.jsonl")
+    assert [(one["model"], one["temperature"]) for one in lines] == [
+        ("real", None),
+        ("supervised", 0.8),
+        ("supervised", 1.0),
+        ("guided", 1.0),
+    ]
+    assert lines[0]["command"].startswith("python examples/stories.py --max_completion_length 48")
+    page = (committed / "docs" / "how_to" / "stories.md").read_text()
+    assert "| supervised | 0.8 | 0.700 ± 0.100 | 2.0 |" in page
+    assert "- guided against supervised: undecided." in page
+    assert "G and all-MiniLM-L6-v2 on 2 unseen texts of `novels`" in page
+    assert "Once upon | a guided_T1\nA | `dog`" in page
+    assert "a supervised_T0.8" not in page
+    assert "old" not in page
+    assert page.split("<!-- end -->")[1].startswith("\n\nBetween.\n")
+    assert page.endswith("<!-- end -->\n\nLast.\n")
+    assert (committed / "docs" / "how_to" / "chatbot.md").read_text() == PAGE  # it has no results
+
+    applications.main(["--publish"])  # the same again
+    assert (committed / "docs" / "how_to" / "stories.md").read_text() == page
+    applications.main(["stories", *output, "--publish"])
+    assert len(read_lines(committed / "applications.jsonl")) == 4
+
+
+def test_chat_has_one_file_without_long_answers(tmp_path):
+    def talk(answer):
+        return {"messages": [{"role": "user", "content": "why?"}, {"role": "assistant", "content": answer}]}
+
+    write_rows(tmp_path / "talks.train.jsonl", [talk("one"), talk("x" * 201), talk("y" * 200)])
+    write_rows(tmp_path / "talks.validation.jsonl", [talk("last")])
+    applications.write_data(str(tmp_path / "talks"), tmp_path / "data", one_split=True)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["train.jsonl"]
+    answers = [row["messages"][-1]["content"] for row in read_lines(tmp_path / "data" / "train.jsonl")]
+    assert answers == ["one", "y" * 200, "last"]
+
+
+@pytest.mark.parametrize("words", [["stories"], ["stories", "--output", "out"], []])
+def test_what_is_missing_is_named(words, capsys):
+    with pytest.raises(SystemExit):
+        applications.main(words)
+    assert "give" in capsys.readouterr().err
