@@ -65,7 +65,8 @@ class AdversarialConfig(GRPOConfig):
         discriminator_learning_rate (`float`, *optional*, defaults to 5e-5): Learning rate of the discriminator's
             optimizer.
         discriminator_steps (`int`, *optional*, defaults to 1): Updates of the discriminator per generation batch,
-            those of its warm-up included. The reward is taken before the first; each draws real texts of its own.
+            those of its warm-up and its final ones included. The reward is taken before the first; each draws real
+            texts of its own, but for final ones that see prompts.
         discriminator_warmup_steps (`int`, *optional*, defaults to 20): Updates of the discriminator alone, on
             completions of the generator as it starts, before the generator's first step. Each batch of completions
             serves for `discriminator_steps` of them, the last for those that are left. They are not counted in

@@ -7,6 +7,7 @@ is trained for a generator that nobody trains.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -73,9 +74,10 @@ def fit_discriminator(
 ) -> Calibration:
     """Train a discriminator against a generator that stays as it is, and calibrate it.
 
-    Each update sees fresh samples of the generator, drawn as `args` says, beside the references of their prompts. The
-    learning rate falls linearly to 0. The loss on held-out texts is computed ten times; training stops when it has not
-    fallen three times in a row, and the weights of the lowest one are kept. Other held-out texts calibrate the logit.
+    Updates see fresh samples of the generator, drawn as `args` says, beside the references of their prompts; each
+    sample serves `discriminator_steps` of them. The learning rate falls linearly to 0. The loss on held-out texts is
+    computed ten times; training stops when it has not fallen three times in a row, and the weights of the lowest one
+    are kept. Other held-out texts calibrate the logit.
 
     Args:
         generator (`PreTrainedModel` or `PeftModel`): A causal language model; not changed.
@@ -84,8 +86,8 @@ def fit_discriminator(
         train_dataset (`Dataset`): Rows as [`AdversarialTrainer`] takes them.
         held_out (`Dataset`): Rows of the same form that neither model was trained on; the first 2000 are used.
         args ([`AdversarialConfig`]): The sampling parameters, `max_completion_length`, `generation_batch_size`
-            (completions per update of all processes, and as many real texts), the seed, and the optimizer of the
-            discriminator.
+            (completions per update of all processes, and as many real texts), `discriminator_steps`, the seed, and the
+            optimizer of the discriminator.
         num_updates (`int`): Updates, at most.
         real_dataset (`Dataset`, *optional*): Real texts (column `text`) that belong to no prompt, in place of the
             references; the discriminator then sees no prompts.
@@ -229,22 +231,30 @@ class TextSource:
         self.generation_kwargs |= cast("dict[str, Any]", args.generation_kwargs or {})
 
     def batches(self, size: int, count: int) -> Iterator[Pairs]:
-        """Yield `count` batches of `size` texts of each kind for this process; drawing several at once is faster."""
+        """Yield batches of `size` texts of each kind for this process, at least `count`.
+
+        Texts are drawn for several batches at once, which is faster, and serve `discriminator_steps` times, each time
+        beside other real texts if these belong to no prompt.
+        """
         prompts = RealSampler(len(self._rows), self._seed, *self._share)
         rank, processes = self._share
+        count = math.ceil(count / self._args.discriminator_steps)
         at_once = max(1, LEAST_AT_ONCE // size)
         for start in range(0, count, at_once):
             texts = min(at_once, count - start) * size
             rows = self._rows[prompts.draw(texts)]
-            # The references of the prompts themselves, whatever the loss: each prompt is drawn as often as others.
-            real = (
-                self.real_texts.held_out(rows["prompt"], rows["completion"])
-                if self.real_texts.shows_prompts
-                else self.real_texts.draw(rows["prompt"], None)
-            )
-            pairs = self._pairs(rows["prompt"], real, self._seed + start * processes + rank)
-            for first in range(0, texts, size):
-                yield Pairs(*(side[first : first + size] for side in pairs))
+            pairs = self._pairs(rows["prompt"], self._real(rows), self._seed + start * processes + rank)
+            for use in range(self._args.discriminator_steps):
+                if use and not self.real_texts.shows_prompts:
+                    pairs = pairs._replace(references=self._real(rows).texts)
+                for first in range(0, texts, size):
+                    yield Pairs(*(side[first : first + size] for side in pairs))
+
+    def _real(self, rows: dict[str, list[Any]]) -> RealBatch:
+        """Return the references of the prompts themselves, whatever the loss: each is drawn as often as others."""
+        if self.real_texts.shows_prompts:
+            return self.real_texts.held_out(rows["prompt"], rows["completion"])
+        return self.real_texts.draw(rows["prompt"], None)
 
     def held_out(self, rows: Dataset) -> tuple[Pairs, Pairs]:
         """Return held-out texts of each kind in two halves."""

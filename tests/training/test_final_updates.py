@@ -8,6 +8,8 @@ from hf_mgan import AdversarialConfig, Discriminator
 from hf_mgan.training import final_updates
 from hf_mgan.training.final_updates import Pairs, TextSource, fit_discriminator
 
+from ..conftest import texts
+
 
 REAL = ["the dog sees a cat ."] * 3 + ["one two three four"] * 2 + ["a king near the old bird"]
 
@@ -74,6 +76,23 @@ def test_fit_draws_fresh_samples_beside_their_references(generator, tokenizer, m
     assert all(references[prompt] == real for batch in batches for prompt, _, real in zip(*batch, strict=True))
     first, last = (tuple(batch.completions for batch in part) for part in (batches[:16], batches[16:32]))
     assert first != last  # each is drawn at once
+
+
+def test_fit_draws_a_sample_for_several_updates(generator, tokenizer, make_config):
+    rows = Dataset.from_dict({"prompt": ["one"] * 80, "completion": texts(80, length=12)})
+    settings = make_config(discriminator_steps=3)
+    batches = list(TextSource(generator, tokenizer, rows, settings).batches(16, 13))
+    assert len(batches) == 15  # five of them are drawn: four at once, and one
+    assert batches[:4] == batches[4:8] == batches[8:12]
+    assert batches[12] == batches[13] == batches[14]
+    assert len({tuple(batch.references) for batch in batches}) == 5
+    # Real texts of no prompt are others each time.
+    real = Dataset.from_dict({"text": texts(64, seed=1, length=12)})
+    source = TextSource(generator, tokenizer, rows, settings, real)
+    first, second, third = (batch for batch in source.batches(64, 3))
+    assert first.completions == second.completions == third.completions
+    assert sorted(first.references) == sorted(second.references) != second.references
+    assert first.references != second.references != third.references
 
 
 def test_fit_draws_one_batch_on_all_processes(generator, tokenizer, make_config, monkeypatch):
