@@ -105,14 +105,14 @@ def causal_generator():
     return GPT2LMHeadModel(config)
 
 
-def bert_classifier(num_labels=1, seed=1):
+def bert_classifier(num_labels=1, seed=1, hidden_size=32):
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(VOCABULARY),
-        hidden_size=32,
+        hidden_size=hidden_size,
         num_hidden_layers=1,
         num_attention_heads=2,
-        intermediate_size=64,
+        intermediate_size=2 * hidden_size,
         max_position_embeddings=48,
         num_labels=num_labels,
         pad_token_id=0,

@@ -275,6 +275,8 @@ def test_recipe_runs_as_its_header_says(recipe, workplace, monkeypatch):
         for name, seed in (("train", 3), ("held_out", 5)):
             write(workplace / f"{name}.jsonl", [{"messages": talk} for talk in conversations(64, seed)])
         write(workplace / "questions.jsonl", [{"prompt": talk[:1]} for talk in conversations(2, 7)])
+    if recipe.name == "qlora.yaml":  # layers in 4 bits are multiples of 64 wide on a CPU
+        bert_classifier(hidden_size=64).save_pretrained(workplace / CLASSIFIERS[1])
     if recipe.name == "verifiable_reward.yaml":
         (workplace / "rewards.py").write_text(
             "def has_a_dog(completions, **kwargs):\n    return [float('dog' in text) for text in completions]\n\n\n"
@@ -287,7 +289,9 @@ def test_recipe_runs_as_its_header_says(recipe, workplace, monkeypatch):
     for command in shown:
         run_command(command, monkeypatch)
     assert (workplace / "out" / "adapter_model.safetensors").exists()
-    assert (workplace / "out" / "discriminator" / "model.safetensors").exists()
+    discriminator = "adapter_model" if recipe.name == "qlora.yaml" else "model"
+    assert (workplace / "out" / "discriminator" / f"{discriminator}.safetensors").exists()
+    assert (workplace / "out" / "quantization_config.json").exists() is (recipe.name == "qlora.yaml")
 
 
 @pytest.mark.snippets

@@ -1,4 +1,4 @@
-"""What the examples find with real models and texts.
+"""What the examples and a recipe find with real models and texts.
 
     python -m benchmarks.applications stories --output OUT --generator FOLDER --discriminator FOLDER --data DATA/novels
     python -m benchmarks.applications style_transfer --output OUT --data DATA/verses --styles archaic modern
@@ -6,9 +6,10 @@
     python -m benchmarks.applications --publish                        # the how-tos alone
 
 Runs an example as a user does, at the size of `APPLICATIONS`, on the training and the validation file of --data, which
-are rows of `text` (stories), `messages` (chat) or `translation` (translation, style_transfer). Options that are not
-known here go to the example, such as its keys of `translation`. It writes its report to OUT/NAME/evaluation, and takes
-one to two hours of a CPU core with a generator of 135 M parameters.
+are rows of `text` (stories, qlora, lora), `messages` (chat) or `translation` (translation, style_transfer); qlora is
+the recipe of that name and an evaluation, lora the same in 32 bits. Options that are not known here go to the example,
+such as its keys of `translation`. It writes its report to OUT/NAME/evaluation, and takes one to two hours of a CPU
+core with a generator of 135 M parameters.
 """
 
 import argparse
@@ -17,13 +18,13 @@ import shlex
 import subprocess
 import sys
 import time
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
 from ..sources import ENCODER, GENERATOR, SPLITS, short_name
 from ..sweep import PAGES, RESULTS, read_lines, write_file, write_lines
-from ..testbed import ROOT
-from .tables import EXAMPLES, lines_of, page
+from .tables import HOW_TOS, lines_of, page
 
 
 MODULE = "benchmarks.applications"
@@ -48,7 +49,13 @@ APPLICATIONS = {
     "chat": Application("--subset default --warm_start_steps 60 --final_steps 100", one_split=True),
     "translation": Application("--subset default --warm_start_steps 100"),
     "style_transfer": Application(""),
+    "qlora": Application("--use_cpu --report_to none --save_strategy no"),
+    "lora": Application(
+        "--use_cpu --report_to none --save_strategy no --load_in_4bit false --discriminator_load_in_4bit false"
+    ),
 }
+RECIPE = ("qlora", "lora")  # these run examples/recipes/qlora.yaml
+EVALUATION = "--num_samples 500 --temperatures 0.8 1.0 --reverse_perplexity false"
 
 
 def write_data(source: str, folder: Path, one_split: bool) -> None:
@@ -72,18 +79,38 @@ def write_data(source: str, folder: Path, one_split: bool) -> None:
         (folder / f"{split}.jsonl").write_text(text)
 
 
+def commands(name: str, arguments: argparse.Namespace, output: Path, more: list[str]) -> list[str]:
+    """Return the commands of a run, as they are written at the root of the repository."""
+    flags = shlex.join([*shlex.split(APPLICATIONS[name].flags), *more])
+    generator, discriminator, data = arguments.generator, arguments.discriminator, output / "data"
+    if name not in RECIPE:
+        return [
+            f"python examples/{name}.py --generator {generator} --discriminator {discriminator} --dataset {data} "
+            f"--output_dir {output} --batch_size {arguments.batch_size} {flags}"
+        ]
+    return [
+        f"hf-mgan train --config examples/recipes/qlora.yaml --model_name_or_path {generator} "
+        f"--discriminator_name_or_path {discriminator} --dataset_name {data}/train.jsonl "
+        f"--eval_dataset_name {data}/validation.jsonl --output_dir {output} "
+        f"--per_device_train_batch_size {arguments.batch_size} {flags}",
+        f"hf-mgan evaluate --models supervised={output}/warm_start adversarial={output} guided={output} "
+        f"--discriminators guided={output}/discriminator --output_dir {output}/evaluation {EVALUATION}",
+    ]
+
+
 def run(name: str, arguments: argparse.Namespace, more: list[str]) -> None:
-    """Run an example with `more` flags, and leave beside its report what it was called with and what it took."""
-    application, output = APPLICATIONS[name], arguments.output / name
-    write_data(arguments.data, output / "data", application.one_split)
-    flags = [*shlex.split(application.flags), "--batch_size", str(arguments.batch_size), *more]
-    models = {"generator": arguments.generator, "discriminator": arguments.discriminator}
-    folders = {"dataset": output / "data", "output_dir": output}
-    given = [word for key, place in {**models, **folders}.items() for word in (f"--{key}", str(place))]
+    """Run an application, and leave beside its report what was called and what it took."""
+    output = arguments.output / name
+    write_data(arguments.data, output / "data", APPLICATIONS[name].one_split)
     began = time.perf_counter()
-    subprocess.run([sys.executable, ROOT / "examples" / f"{name}.py", *flags, *given], check=True)
+    lines = commands(name, arguments, output, more)
+    for line in lines:
+        program, *given = shlex.split(line)
+        subprocess.run([Path(sys.executable).with_name(program), *given], check=True)
+    models = {"generator": arguments.generator, "discriminator": arguments.discriminator}
+    names = {str(output): "OUT", **{model: short_name(model) for model in models.values()}}
     about = {
-        "command": f"python examples/{name}.py {shlex.join(flags)}",
+        "commands": [reduce(lambda text, path: text.replace(path, names[path]), names, line) for line in lines],
         "seconds": round(time.perf_counter() - began),
         **{key: short_name(model) for key, model in models.items()},
         "corpus": short_name(arguments.data),
@@ -114,7 +141,7 @@ def main(words: list[str] | None = None) -> None:
         if name is not None:
             lines = [one for one in lines if one["application"] != name] + lines_of(name, arguments.output / name)
             write_lines(COMMITTED, sorted(lines, key=lambda one: list(APPLICATIONS).index(one["application"])))
-        for how_to in EXAMPLES:
+        for how_to in HOW_TOS:
             (PAGES / f"how_to/{how_to}.md").write_text(page(how_to, lines))
     elif name is None or arguments.data is None:
         parser.error("give the name of an example, and --data")

@@ -10,13 +10,19 @@ from typing import Any
 
 from hf_mgan.evaluation.report import REAL
 from hf_mgan.evaluation.text_metrics import METRICS
-from hf_mgan.markdown import fenced
+from hf_mgan.markdown import code, fenced
 
 from ..sweep import PAGES, rounded
 from ..sweep.tables import table
 
 
-EXAMPLES = {"stories": "stories", "chatbot": "chat", "translation": "translation", "style_transfer": "style_transfer"}
+HOW_TOS = {  # by the name of their how-to
+    "stories": ("stories",),
+    "chatbot": ("chat",),
+    "translation": ("translation",),
+    "style_transfer": ("style_transfer",),
+    "qlora": ("qlora", "lora"),
+}
 COLUMNS = ("c2st_auc", "bleu", "chrf", "self_bleu", "length_ratio", "near_duplicates", "draws")
 NAMES = {REAL: "real text"}
 NUM_SAMPLES = 4
@@ -48,7 +54,7 @@ def lines_of(name: str, folder: Path) -> list[Result]:
             "temperature": float(temperature) if model else None,
             "metrics": values["metrics"],
             "texts": texts["texts"][:NUM_SAMPLES],
-            "prompts": texts["prompts"][:NUM_SAMPLES],
+            "prompts": (texts["prompts"] or [""] * NUM_SAMPLES)[:NUM_SAMPLES],
             "verdicts": sentences.get(model, []),
             "samples_each": report["settings"]["samples_each"],
             "seed": report["settings"]["seed"],
@@ -71,7 +77,7 @@ def measured_table(lines: list[Result]) -> str:
     said = (
         f"{first['generator']} and {first['discriminator']} on {first['samples_each']} unseen texts of "
         f"`{first['corpus']}` and as many written ones, seed {first['seed']}, in {first['seconds'] / 60:.0f} minutes "
-        f"of one core, by\n`{first['command']}`:"
+        f"of one core, by\n{' and '.join(map(code, first['commands']))}:"
     )
     verdicts = [f"- {sentence}" for one in _last_of_each(lines) for sentence in one["verdicts"]]
     head = ["way to write", "T", *(METRICS[name].title for name in shown)]
@@ -97,10 +103,12 @@ def page(name: str, results: list[Result]) -> str:
         results (`list[dict]`): Of all examples.
     """
     text = (PAGES / f"how_to/{name}.md").read_text()
-    lines = [one for one in results if one["application"] == EXAMPLES[name]]
-    if not lines:
-        return text
-    return PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]](lines)}\n\n{part[3]}", text)
+    runs = [[one for one in results if one["application"] == application] for application in HOW_TOS[name]]
+
+    def made(part: re.Match[str]) -> str:
+        return f"{part[1]}\n" + "".join(f"{PARTS[part[2]](lines)}\n\n" for lines in runs if lines) + part[3]
+
+    return PART.sub(made, text) if any(runs) else text
 
 
 def _last_of_each(lines: list[Result]) -> list[Result]:
@@ -115,8 +123,8 @@ def _title(line: Result) -> str:
 
 
 def _shown(prompt: str, text: str) -> str:
-    """Return a text behind its prompt, each in one line, a bar between."""
-    return " ".join(f"{prompt} | {text}".split())
+    """Return a text behind its prompt, if it has one, in one line, a bar between."""
+    return " ".join((f"{prompt} | {text}" if prompt else text).split())
 
 
 def _number(value: float | None) -> str:

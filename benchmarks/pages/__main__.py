@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..applications.tables import EXAMPLES
+from ..applications.tables import HOW_TOS
 from ..applications.tables import page as how_to_page
 from ..frontier.tables import page as frontier_page
 from ..guided_language.tables import page as guided_language_page
@@ -46,7 +46,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "frontier": lambda: frontier_page(_results("frontier")),
     "guided_language": lambda: guided_language_page(_results("guided_language")),
     "guided_text": lambda: guided_text_page(_results("guided_text")),
-    **{f"how_to/{name}": partial(_how_to, name) for name in EXAMPLES},
+    **{f"how_to/{name}": partial(_how_to, name) for name in HOW_TOS},
     "many_processes": scale_page,
     "memory": lambda: memory_page(_results("memory"), _results("gpu")),
     "oracle": lambda: oracle_page(_results("oracle")),

@@ -36,8 +36,12 @@ def examples(monkeypatch):
 
     def run_example(words, check):
         assert check
-        calls.append([str(word) for word in words[1:]])
-        folder = applications.Path(calls[-1][-1]) / "evaluation"
+        program, *given = map(str, words)
+        calls.append([applications.Path(program).name, *given])
+        folder = applications.Path(given[given.index("--output_dir") + 1])
+        if calls[-1][:2] == ["hf-mgan", "train"]:
+            return
+        folder = folder if folder.name == "evaluation" else folder / "evaluation"
         parts = {}
         for name, auc in {"real": 0.5, "supervised_T0.8": 0.7, "supervised_T1": 0.6, "guided_T1": 0.55}.items():
             parts[name] = {"metrics": {"c2st_auc": [auc, auc - 0.1, auc + 0.1], "draws": [2.04, None, None]}}
@@ -62,7 +66,7 @@ def examples(monkeypatch):
 def committed(tmp_path, monkeypatch):
     """Committed results and how-tos in a folder of their own."""
     (tmp_path / "docs" / "how_to").mkdir(parents=True)
-    for name in tables.EXAMPLES:
+    for name in tables.HOW_TOS:
         (tmp_path / "docs" / "how_to" / f"{name}.md").write_text(PAGE)
     for module in (applications, tables):
         monkeypatch.setattr(module, "PAGES", tmp_path / "docs")
@@ -78,8 +82,8 @@ def test_what_an_example_found_becomes_lines_and_its_how_to(committed, examples)
         ["stories", *output, "--generator", "a/G", "--data", str(committed / "novels"), "--max_steps", "3"]
     )
     (call,) = examples
-    assert call[0].endswith("examples/stories.py")
-    given = dict(zip(call[1::2], call[2::2], strict=True))
+    assert call[:2] == ["python", "examples/stories.py"]
+    given = dict(zip(call[2::2], call[3::2], strict=True))
     assert given["--generator"] == "a/G"
     assert given["--max_steps"] == "3"
     assert given["--num_samples"] == "250"
@@ -94,7 +98,11 @@ def test_what_an_example_found_becomes_lines_and_its_how_to(committed, examples)
         ("supervised", 1.0),
         ("guided", 1.0),
     ]
-    assert lines[0]["command"].startswith("python examples/stories.py --max_completion_length 48")
+    assert lines[0]["commands"] == [
+        "python examples/stories.py --generator G --discriminator all-MiniLM-L6-v2 --dataset OUT/data "
+        "--output_dir OUT --batch_size 16 --max_completion_length 48 --num_samples 250 --warm_start_steps 100 "
+        "--final_steps 100 --max_steps 3"
+    ]
     page = (committed / "docs" / "how_to" / "stories.md").read_text()
     assert "| supervised | 0.8 | 0.700 ± 0.100 | 2.0 |" in page
     assert "- guided against supervised: undecided." in page
@@ -110,6 +118,23 @@ def test_what_an_example_found_becomes_lines_and_its_how_to(committed, examples)
     assert (committed / "docs" / "how_to" / "stories.md").read_text() == page
     applications.main(["stories", *output, "--publish"])
     assert len(read_lines(committed / "applications.jsonl")) == 4
+
+
+def test_qlora_is_a_recipe_and_an_evaluation_beside_32_bits(committed, examples):
+    for split in ("train", "validation"):
+        write_rows(committed / f"notes.{split}.jsonl", [{"text": split}])
+    output = ["--output", str(committed / "out")]
+    for name in ("qlora", "lora"):
+        applications.main([name, *output, "--data", str(committed / "notes")])
+        applications.main([name, *output, "--publish"])
+    assert [call[:2] for call in examples] == [["hf-mgan", "train"], ["hf-mgan", "evaluate"]] * 2
+    four_bits, _, thirty_two_bits, _ = examples
+    assert "--load_in_4bit" not in four_bits
+    assert thirty_two_bits[thirty_two_bits.index("--load_in_4bit") + 1] == "false"
+    assert f"guided={committed}/out/qlora/discriminator" in examples[1]
+    page = (committed / "docs" / "how_to" / "qlora.md").read_text()
+    assert page.count("| supervised | 0.8 | 0.700 ± 0.100 | 2.0 |") == 2
+    assert page.index("qlora.yaml") < page.index("--load_in_4bit false")
 
 
 def test_chat_has_one_file_without_long_answers(tmp_path):
