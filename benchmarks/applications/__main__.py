@@ -13,7 +13,6 @@ core with a generator of 135 M parameters.
 """
 
 import argparse
-import json
 import shlex
 import subprocess
 import sys
@@ -38,17 +37,19 @@ class Application(NamedTuple):
     Args:
         flags (`str`): What the example is called with, beside models, batch size and folders.
         one_split (`bool`): Whether it takes one split, and holds out a part of that by itself.
+        held_out (`int`, *optional*): Rows of the validation file that it is given, the first ones.
     """
 
     flags: str
     one_split: bool = False
+    held_out: int | None = None
 
 
 APPLICATIONS = {
     "stories": Application("--max_completion_length 48 --num_samples 250 --warm_start_steps 100 --final_steps 100"),
     "chat": Application("--subset default --warm_start_steps 60 --final_steps 100", one_split=True),
-    "translation": Application("--subset default --warm_start_steps 100"),
-    "style_transfer": Application(""),
+    "translation": Application("--subset default --num_held_out 200 --warm_start_steps 80", held_out=200),
+    "style_transfer": Application("--warm_start_steps 80", held_out=200),
     "qlora": Application("--use_cpu --report_to none --save_strategy no"),
     "lora": Application(
         "--use_cpu --report_to none --save_strategy no --load_in_4bit false --discriminator_load_in_4bit false"
@@ -58,25 +59,26 @@ RECIPE = ("qlora", "lora")  # these run examples/recipes/qlora.yaml
 EVALUATION = "--num_samples 500 --temperatures 0.8 1.0 --reverse_perplexity false"
 
 
-def write_data(source: str, folder: Path, one_split: bool) -> None:
+def write_data(source: str, folder: Path, one_split: bool, held_out: int | None) -> None:
     """Write a training and a validation file into a folder as `load_dataset` reads one.
 
     Args:
         source (`str`): What the names of both files begin with, such as `data/novels` for `data/novels.train.jsonl`.
         folder (`Path`): Where to.
         one_split (`bool`): Whether both become one file, in their order, without long answers.
+        held_out (`int`, *optional*): Rows of the validation file, the first ones.
 
     Raises:
         FileNotFoundError: If one of them is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {split: Path(f"{source}.{split}.jsonl").read_text() for split in SPLITS}
+    train, validation = (read_lines(Path(f"{source}.{split}.jsonl")) for split in SPLITS)
+    rows = {"train": train, "validation": validation[:held_out]}
     if one_split:
-        lines = [line for text in texts.values() for line in text.splitlines()]
-        short = [line for line in lines if len(json.loads(line)["messages"][-1]["content"]) <= LONGEST_ANSWER]
-        texts = {"train": "".join(f"{line}\n" for line in short)}
-    for split, text in texts.items():
-        (folder / f"{split}.jsonl").write_text(text)
+        short = [row for row in train + validation if len(row["messages"][-1]["content"]) <= LONGEST_ANSWER]
+        rows = {"train": short}
+    for split, lines in rows.items():
+        write_lines(folder / f"{split}.jsonl", lines)
 
 
 def commands(name: str, arguments: argparse.Namespace, output: Path, more: list[str]) -> list[str]:
@@ -101,7 +103,7 @@ def commands(name: str, arguments: argparse.Namespace, output: Path, more: list[
 def run(name: str, arguments: argparse.Namespace, more: list[str]) -> None:
     """Run an application, and leave beside its report what was called and what it took."""
     output = arguments.output / name
-    write_data(arguments.data, output / "data", APPLICATIONS[name].one_split)
+    write_data(arguments.data, output / "data", *APPLICATIONS[name][1:])
     began = time.perf_counter()
     lines = commands(name, arguments, output, more)
     for line in lines:

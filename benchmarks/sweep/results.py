@@ -57,8 +57,8 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def read_lines(path: Path) -> list[Result]:
-    """Return the objects of a file with one JSON object per line."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """Return the objects of a file with one JSON object per line; a text in them may hold other ends of lines."""
+    return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
 def read_source(source: Path) -> Iterator[Result]:

@@ -26,7 +26,7 @@ Last.
 
 
 def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 @pytest.fixture
@@ -143,10 +143,18 @@ def test_chat_has_one_file_without_long_answers(tmp_path):
 
     write_rows(tmp_path / "talks.train.jsonl", [talk("one"), talk("x" * 201), talk("y" * 200)])
     write_rows(tmp_path / "talks.validation.jsonl", [talk("last")])
-    applications.write_data(str(tmp_path / "talks"), tmp_path / "data", one_split=True)
+    applications.write_data(str(tmp_path / "talks"), tmp_path / "data", one_split=True, held_out=None)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["train.jsonl"]
     answers = [row["messages"][-1]["content"] for row in read_lines(tmp_path / "data" / "train.jsonl")]
     assert answers == ["one", "y" * 200, "last"]
+
+
+def test_held_out_rows_are_as_many_as_asked_for(tmp_path):
+    for split in ("train", "validation"):
+        write_rows(tmp_path / f"verses.{split}.jsonl", [{"text": f"é\u2028 {number}"} for number in range(4)])
+    applications.write_data(str(tmp_path / "verses"), tmp_path / "data", one_split=False, held_out=3)
+    assert len(read_lines(tmp_path / "data" / "train.jsonl")) == 4
+    assert [row["text"] for row in read_lines(tmp_path / "data" / "validation.jsonl")] == [f"é\u2028 {number}" for number in range(3)]
 
 
 @pytest.mark.parametrize("words", [["stories"], ["stories", "--output", "out"], []])
