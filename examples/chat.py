@@ -85,7 +85,7 @@ def main() -> None:
     report = EvaluationConfig(
         f"{out}/evaluation",
         num_samples=given.num_held_out // 2,
-        temperatures=[0.8, 1.0],
+        temperatures=[0.6, 0.8, 1.0],
         max_completion_length=given.max_completion_length,
         reverse_perplexity=False,
     )

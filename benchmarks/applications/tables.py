@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hf_mgan.discriminator.calibration import CALIBRATION_FILE
 from hf_mgan.evaluation.report import REAL
 from hf_mgan.evaluation.text_metrics import METRICS
-from hf_mgan.markdown import code, fenced
+from hf_mgan.markdown import fenced
 
 from ..sweep import PAGES, rounded
 from ..sweep.tables import table
@@ -40,6 +41,8 @@ def lines_of(name: str, folder: Path) -> list[Result]:
     """
     report = json.loads((folder / "evaluation" / "report.json").read_text())
     about = json.loads((folder / "run.json").read_text())
+    calibration = folder / "discriminator" / CALIBRATION_FILE
+    about["discriminator_auc"] = json.loads(calibration.read_text())["auc"] if calibration.exists() else None
     sentences = {
         model: [verdict["sentence"] for verdict in of_model.values()] for model, of_model in report["verdicts"].items()
     }
@@ -60,6 +63,7 @@ def lines_of(name: str, folder: Path) -> list[Result]:
             "seed": report["settings"]["seed"],
             **about,
             "device": report["device"],
+            "threads": report["threads"],
             "versions": report["versions"],
         }
         lines.append(rounded(one))
@@ -75,13 +79,16 @@ def measured_table(lines: list[Result]) -> str:
     ]
     first = lines[0]
     said = (
-        f"{first['generator']} and {first['discriminator']} on {first['samples_each']} unseen texts of "
+        f"{first['generator']} and {first['discriminator']}, {first['samples_each']} unseen texts of\n"
         f"`{first['corpus']}` and as many written ones, seed {first['seed']}, in {first['seconds'] / 60:.0f} minutes "
-        f"of one core, by\n{' and '.join(map(code, first['commands']))}:"
+        f"({first['device']}, {first['threads']} thread(s)):"
     )
+    commands = fenced("\n".join(first["commands"]), "text")
     verdicts = [f"- {sentence}" for one in _last_of_each(lines) for sentence in one["verdicts"]]
+    if (auc := first["discriminator_auc"]) is not None:
+        verdicts.append(f"- The discriminator's AUC on held-out texts: {auc[0]:.2f} ({auc[1]:.2f} to {auc[2]:.2f}).")
     head = ["way to write", "T", *(METRICS[name].title for name in shown)]
-    return "\n\n".join([said, table(head, rows), "\n".join(verdicts)]).strip()
+    return "\n\n".join([said, commands, table(head, rows), "\n".join(verdicts)]).strip()
 
 
 def measured_samples(lines: list[Result]) -> str:

@@ -54,9 +54,12 @@ def examples(monkeypatch):
             "verdicts": {"guided": {"c2st_auc": {"sentence": "guided against supervised: undecided."}}},
             "settings": {"samples_each": 2, "seed": 0},
             "device": "CPU",
+            "threads": 1,
             "versions": {"torch": "1"},
         }
         (folder / "report.json").write_text(json.dumps(report))
+        (folder.parent / "discriminator").mkdir(exist_ok=True)
+        (folder.parent / "discriminator" / "calibration.json").write_text('{"auc": [0.68, 0.647, 0.713]}')
 
     monkeypatch.setattr(applications, "subprocess", SimpleNamespace(run=run_example))
     return calls
@@ -105,8 +108,9 @@ def test_what_an_example_found_becomes_lines_and_its_how_to(committed, examples)
     ]
     page = (committed / "docs" / "how_to" / "stories.md").read_text()
     assert "| supervised | 0.8 | 0.700 ± 0.100 | 2.0 |" in page
+    assert "- The discriminator's AUC on held-out texts: 0.68 (0.65 to 0.71)." in page
     assert "- guided against supervised: undecided." in page
-    assert "G and all-MiniLM-L6-v2 on 2 unseen texts of `novels`" in page
+    assert "G and all-MiniLM-L6-v2, 2 unseen texts of\n`novels` and as many written ones, seed 0" in page
     assert "Once upon | a guided_T1\nA | `dog`" in page
     assert "a supervised_T0.8" not in page
     assert "old" not in page
@@ -154,7 +158,9 @@ def test_held_out_rows_are_as_many_as_asked_for(tmp_path):
         write_rows(tmp_path / f"verses.{split}.jsonl", [{"text": f"é\u2028 {number}"} for number in range(4)])
     applications.write_data(str(tmp_path / "verses"), tmp_path / "data", one_split=False, held_out=3)
     assert len(read_lines(tmp_path / "data" / "train.jsonl")) == 4
-    assert [row["text"] for row in read_lines(tmp_path / "data" / "validation.jsonl")] == [f"é\u2028 {number}" for number in range(3)]
+    assert [row["text"] for row in read_lines(tmp_path / "data" / "validation.jsonl")] == [
+        f"é\u2028 {number}" for number in range(3)
+    ]
 
 
 @pytest.mark.parametrize("words", [["stories"], ["stories", "--output", "out"], []])
