@@ -175,7 +175,8 @@ def test_chat_holds_out_other_questions(folders, run, monkeypatch):
     monkeypatch.setattr(evaluation, "evaluate_generator", watched)
     models = {"generator": folders / "generator", "discriminator": folders / "discriminator"}
     printed = run("chat.py", **models, **SIZES, subset="default", num_held_out=48, final_steps=2)
-    assert set(rows_of_report(printed)) == {("real text", ""), ("supervised", "0.6"), ("adversarial", "0.6"), *WAYS}
+    colder = [("supervised", "0.6"), *WAYS[:2], ("adversarial", "0.6"), *WAYS[2:]]
+    assert list(rows_of_report(printed)) == [("real text", ""), *colder]
     held_out, training = seen
     assert held_out
     assert not held_out & training

@@ -17,7 +17,6 @@ import shlex
 import subprocess
 import sys
 import time
-from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,10 +49,8 @@ APPLICATIONS = {
     "chat": Application("--subset default --warm_start_steps 60 --final_steps 100", one_split=True),
     "translation": Application("--subset default --num_held_out 200 --warm_start_steps 80", held_out=200),
     "style_transfer": Application("--warm_start_steps 80", held_out=200),
-    "qlora": Application("--use_cpu --report_to none --save_strategy no"),
-    "lora": Application(
-        "--use_cpu --report_to none --save_strategy no --load_in_4bit false --discriminator_load_in_4bit false"
-    ),
+    "qlora": Application("--use_cpu --report_to none"),
+    "lora": Application("--use_cpu --report_to none --load_in_4bit false --discriminator_load_in_4bit false"),
 }
 RECIPE = ("qlora", "lora")  # these run examples/recipes/qlora.yaml
 EVALUATION = "--num_samples 500 --temperatures 0.8 1.0 --reverse_perplexity false"
@@ -81,23 +78,22 @@ def write_data(source: str, folder: Path, one_split: bool, held_out: int | None)
         write_lines(folder / f"{split}.jsonl", lines)
 
 
-def commands(name: str, arguments: argparse.Namespace, output: Path, more: list[str]) -> list[str]:
-    """Return the commands of a run, as they are written at the root of the repository."""
-    flags = shlex.join([*shlex.split(APPLICATIONS[name].flags), *more])
-    generator, discriminator, data = arguments.generator, arguments.discriminator, output / "data"
+def commands(name: str, arguments: argparse.Namespace, output: Path, more: list[str]) -> list[list[str]]:
+    """Return the words of each command of a run, as it is written at the root of the repository."""
+    flags = [*shlex.split(APPLICATIONS[name].flags), *more]
+    generator, discriminator, size = arguments.generator, arguments.discriminator, str(arguments.batch_size)
+    out, data = str(output), f"{output}/data"
     if name not in RECIPE:
-        return [
-            f"python examples/{name}.py --generator {generator} --discriminator {discriminator} --dataset {data} "
-            f"--output_dir {output} --batch_size {arguments.batch_size} {flags}"
-        ]
-    return [
-        f"hf-mgan train --config examples/recipes/qlora.yaml --model_name_or_path {generator} "
-        f"--discriminator_name_or_path {discriminator} --dataset_name {data}/train.jsonl "
-        f"--eval_dataset_name {data}/validation.jsonl --output_dir {output} "
-        f"--per_device_train_batch_size {arguments.batch_size} {flags}",
-        f"hf-mgan evaluate --models supervised={output}/warm_start adversarial={output} guided={output} "
-        f"--discriminators guided={output}/discriminator --output_dir {output}/evaluation {EVALUATION}",
-    ]
+        models = ["--generator", generator, "--discriminator", discriminator]
+        folders = ["--dataset", data, "--output_dir", out]
+        return [["python", f"examples/{name}.py", *models, *folders, "--batch_size", size, *flags]]
+    models = ["--model_name_or_path", generator, "--discriminator_name_or_path", discriminator]
+    files = ["--dataset_name", f"{data}/train.jsonl", "--eval_dataset_name", f"{data}/validation.jsonl"]
+    train = ["hf-mgan", "train", "--config", "examples/recipes/qlora.yaml", *models, *files, "--output_dir", out]
+    compared = ["--models", f"supervised={out}/warm_start", f"adversarial={out}", f"guided={out}"]
+    guides = ["--discriminators", f"guided={out}/discriminator"]
+    evaluate = ["hf-mgan", "evaluate", *compared, *guides, "--output_dir", f"{out}/evaluation"]
+    return [[*train, "--per_device_train_batch_size", size, *flags], [*evaluate, *shlex.split(EVALUATION)]]
 
 
 def run(name: str, arguments: argparse.Namespace, more: list[str]) -> None:
@@ -106,13 +102,14 @@ def run(name: str, arguments: argparse.Namespace, more: list[str]) -> None:
     write_data(arguments.data, output / "data", *APPLICATIONS[name][1:])
     began = time.perf_counter()
     lines = commands(name, arguments, output, more)
-    for line in lines:
-        program, *given = shlex.split(line)
-        subprocess.run([Path(sys.executable).with_name(program), *given], check=True)
+    for program, *words in lines:
+        subprocess.run([Path(sys.executable).with_name(program), *words], check=True)
     models = {"generator": arguments.generator, "discriminator": arguments.discriminator}
-    names = {str(output): "OUT", **{model: short_name(model) for model in models.values()}}
+    names = {model: short_name(model) for model in models.values()}
     about = {
-        "commands": [reduce(lambda text, path: text.replace(path, names[path]), names, line) for line in lines],
+        "commands": [
+            shlex.join(names.get(word, word).replace(str(output), "OUT") for word in words) for words in lines
+        ],
         "seconds": round(time.perf_counter() - began),
         **{key: short_name(model) for key, model in models.items()},
         "corpus": short_name(arguments.data),

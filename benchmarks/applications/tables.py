@@ -13,8 +13,9 @@ from hf_mgan.evaluation.report import REAL
 from hf_mgan.evaluation.text_metrics import METRICS
 from hf_mgan.markdown import fenced
 
+from ..pages.results import evaluation_lines
 from ..sweep import PAGES, rounded
-from ..sweep.tables import table
+from ..sweep.tables import table, with_error
 
 
 HOW_TOS = {  # by the name of their how-to
@@ -25,7 +26,8 @@ HOW_TOS = {  # by the name of their how-to
     "qlora": ("qlora", "lora"),
 }
 COLUMNS = ("c2st_auc", "bleu", "chrf", "self_bleu", "length_ratio", "near_duplicates", "draws")
-NAMES = {REAL: "real text"}
+DIGITS = {"bleu": 1, "chrf": 1, "draws": 1}  # of all others 3
+ACCURACY = "discriminator/accuracy"
 NUM_SAMPLES = 4
 PART = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -41,30 +43,28 @@ def lines_of(name: str, folder: Path) -> list[Result]:
     """
     report = json.loads((folder / "evaluation" / "report.json").read_text())
     about = json.loads((folder / "run.json").read_text())
+    state = max(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    logged = [entry for entry in json.loads(state.read_text())["log_history"] if ACCURACY in entry]
+    about["discriminator_accuracy"] = [[entry["step"], entry[ACCURACY]] for entry in logged]
     calibration = folder / "discriminator" / CALIBRATION_FILE
     about["discriminator_auc"] = json.loads(calibration.read_text())["auc"] if calibration.exists() else None
     sentences = {
         model: [verdict["sentence"] for verdict in of_model.values()] for model, of_model in report["verdicts"].items()
     }
     lines = []
-    for part, values in report["parts"].items():
+    for part, line in zip(report["parts"], evaluation_lines(report), strict=True):
         kind = "parts" if part == REAL else "samples"
         texts = json.loads((folder / "evaluation" / kind / f"{part}.json").read_text())
-        model, _, temperature = part.rpartition("_T")
         one = {
             "application": name,
-            "model": model or REAL,
-            "temperature": float(temperature) if model else None,
-            "metrics": values["metrics"],
+            **line,
             "texts": texts["texts"][:NUM_SAMPLES],
             "prompts": (texts["prompts"] or [""] * NUM_SAMPLES)[:NUM_SAMPLES],
-            "verdicts": sentences.get(model, []),
+            "verdicts": sentences.get(line["model"], []),
             "samples_each": report["settings"]["samples_each"],
             "seed": report["settings"]["seed"],
-            **about,
-            "device": report["device"],
             "threads": report["threads"],
-            "versions": report["versions"],
+            **about,
         }
         lines.append(rounded(one))
     return lines
@@ -74,17 +74,26 @@ def measured_table(lines: list[Result]) -> str:
     """Return the rows of an example, values with half of their intervals, behind what they were measured on."""
     shown = [name for name in COLUMNS if any(name in one["metrics"] for one in lines)]
     rows = [
-        [NAMES.get(one["model"], one["model"]), _number(one["temperature"]), *(_cell(one, name) for name in shown)]
+        [
+            one["model"],
+            "" if one["temperature"] is None else f"{one['temperature']:g}",
+            *(with_error(one["metrics"].get(name), DIGITS.get(name, 3)) for name in shown),
+        ]
         for one in lines
     ]
     first = lines[0]
     said = (
         f"{first['generator']} and {first['discriminator']}, {first['samples_each']} unseen texts of\n"
         f"`{first['corpus']}` and as many written ones, seed {first['seed']}, in {first['seconds'] / 60:.0f} minutes "
-        f"({first['device']}, {first['threads']} thread(s)):"
+        f"({first['device']}, threads: {first['threads']}):"
     )
     commands = fenced("\n".join(first["commands"]), "text")
     verdicts = [f"- {sentence}" for one in _last_of_each(lines) for sentence in one["verdicts"]]
+    accuracies = [accuracy for step, accuracy in first["discriminator_accuracy"] if step]
+    verdicts.append(
+        f"- The discriminator's accuracy, entries of the log from step 1 on: "
+        f"{', '.join(f'{accuracy:.2f}' for accuracy in accuracies)}."
+    )
     if (auc := first["discriminator_auc"]) is not None:
         verdicts.append(f"- The discriminator's AUC on held-out texts: {auc[0]:.2f} ({auc[1]:.2f} to {auc[2]:.2f}).")
     head = ["way to write", "T", *(METRICS[name].title for name in shown)]
@@ -124,24 +133,10 @@ def _last_of_each(lines: list[Result]) -> list[Result]:
 
 
 def _title(line: Result) -> str:
-    name = NAMES.get(line["model"], line["model"])
-    title = name if line["temperature"] is None else f"{name}, T = {line['temperature']:g}"
+    title = line["model"] if line["temperature"] is None else f"{line['model']}, T = {line['temperature']:g}"
     return title[0].upper() + title[1:]
 
 
 def _shown(prompt: str, text: str) -> str:
     """Return a text behind its prompt, if it has one, in one line, a bar between."""
     return " ".join((f"{prompt} | {text}" if prompt else text).split())
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
-
-
-def _cell(line: Result, name: str) -> str:
-    values = line["metrics"].get(name)
-    if values is None or values[0] is None:
-        return ""
-    digits = 1 if name in ("bleu", "chrf", "draws") else 3
-    error = "" if values[1] is None or name == "draws" else f" ± {(values[2] - values[1]) / 2:.{digits}f}"
-    return f"{values[0]:.{digits}f}{error}"

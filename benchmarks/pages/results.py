@@ -9,7 +9,7 @@ from hf_mgan.evaluation.report import REAL
 
 from ..mixture.tables import modes_table
 from ..sweep import rounded
-from ..sweep.tables import table
+from ..sweep.tables import table, with_error
 
 
 TEMPLATE = Path(__file__).with_name("results.md.in")
@@ -103,9 +103,8 @@ def evaluation_table(parts: list[Result]) -> str:
         cells = []
         for key, digits in EVALUATION_COLUMNS.values():
             values = part["metrics"].get(key)
-            cells.append("" if values is None else f"{values[0]:.{digits}f}")
-            if values is not None and values[1] is not None and key not in ("entropy", "length_ratio"):
-                cells[-1] += f" ± {(values[2] - values[1]) / 2:.{digits}f}"
+            shown = [values[0], None, None] if values and key in ("entropy", "length_ratio") else values
+            cells.append(with_error(shown, digits))
         temperature = part["temperature"]
         rows.append([part["model"], "" if temperature is None else f"{temperature:g}", *cells])
     return table(["", "T", *EVALUATION_COLUMNS], rows)

@@ -5,7 +5,7 @@ mean of these differences.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -77,6 +77,15 @@ def areas(rows: Iterable[dict[str, Any]], key: str) -> str:
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
     """Return a table in Markdown."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def with_error(values: Sequence[float | None] | None, digits: int) -> str:
+    """Return a value with half the width of its interval, as far as there are these: value, low, high."""
+    if values is None or values[0] is None:
+        return ""
+    low, high = values[1:]
+    error = "" if low is None or high is None else f" ± {(high - low) / 2:.{digits}f}"
+    return f"{values[0]:.{digits}f}{error}"
 
 
 def difference_cells(difference: Difference | None) -> list[str]:

@@ -44,7 +44,10 @@ def examples(monkeypatch):
         folder = folder if folder.name == "evaluation" else folder / "evaluation"
         parts = {}
         for name, auc in {"real": 0.5, "supervised_T0.8": 0.7, "supervised_T1": 0.6, "guided_T1": 0.55}.items():
-            parts[name] = {"metrics": {"c2st_auc": [auc, auc - 0.1, auc + 0.1], "draws": [2.04, None, None]}}
+            parts[name] = {
+                "seconds": 1.0,
+                "metrics": {"c2st_auc": [auc, auc - 0.1, auc + 0.1], "draws": [2.04, None, None]},
+            }
             texts = {"prompts": ["Once\nupon", "A"], "texts": [f"a {name}", "`dog`"]}
             kind = "parts" if name == "real" else "samples"
             (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -58,6 +61,15 @@ def examples(monkeypatch):
             "versions": {"torch": "1"},
         }
         (folder / "report.json").write_text(json.dumps(report))
+        (folder.parent / "checkpoint-10").mkdir(exist_ok=True)
+        history = [
+            {"step": 0, "discriminator/accuracy": 0.5},
+            {"step": 10, "discriminator/accuracy": 0.75},
+            {"step": 10},
+        ]
+        (folder.parent / "checkpoint-10" / "trainer_state.json").write_text(
+            json.dumps({"log_history": [*history, {"step": 10}]})
+        )
         (folder.parent / "discriminator").mkdir(exist_ok=True)
         (folder.parent / "discriminator" / "calibration.json").write_text('{"auc": [0.68, 0.647, 0.713]}')
 
@@ -96,7 +108,7 @@ def test_what_an_example_found_becomes_lines_and_its_how_to(committed, examples)
     applications.main(["stories", *output, "--publish"])
     lines = read_lines(committed / "applications.jsonl")
     assert [(one["model"], one["temperature"]) for one in lines] == [
-        ("real", None),
+        ("real text", None),
         ("supervised", 0.8),
         ("supervised", 1.0),
         ("guided", 1.0),
@@ -109,6 +121,7 @@ def test_what_an_example_found_becomes_lines_and_its_how_to(committed, examples)
     page = (committed / "docs" / "how_to" / "stories.md").read_text()
     assert "| supervised | 0.8 | 0.700 ± 0.100 | 2.0 |" in page
     assert "- The discriminator's AUC on held-out texts: 0.68 (0.65 to 0.71)." in page
+    assert "- The discriminator's accuracy, entries of the log from step 1 on: 0.75." in page
     assert "- guided against supervised: undecided." in page
     assert "G and all-MiniLM-L6-v2, 2 unseen texts of\n`novels` and as many written ones, seed 0" in page
     assert "Once upon | a guided_T1\nA | `dog`" in page
