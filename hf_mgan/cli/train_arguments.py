@@ -232,7 +232,7 @@ class TrainArguments(DiscriminatorArguments, ScriptArguments):
         default=False, metadata={"help": "Whether a small model is trained on the samples of each evaluation."}
     )
     watchdog_patience: int = field(
-        default=10, metadata={"help": "Training entries of the log that the watchdog tells a failure from."}
+        default=10, metadata={"help": "Steps of training that the watchdog tells a failure from."}
     )
     watchdog_thresholds: dict[str, Any] | str | None = field(
         default=None, metadata={"help": f"Where the watchdog warns: {', '.join(THRESHOLDS)}."}

@@ -19,11 +19,14 @@ from .failure_modes import (
     ACCURACY,
     FAILURE_MODES,
     NEAR_CHANCE,
+    STEPS,
     THRESHOLDS,
     Thresholds,
+    count_steps,
     discriminator_cold,
     is_finite,
     is_watched,
+    last_steps,
     means,
     non_finite,
     unsafe,
@@ -56,9 +59,10 @@ class Watchdog(TrainerCallback, ExportableState):
     """Reads the logs of [`AdversarialTrainer`] and says what goes wrong and what to change.
 
     An alarm is a warning of one line, given once until its failure has passed. Unless said otherwise a failure is told
-    from the means of the last `patience` training entries of the log, since single batches are noisy, and has passed
-    when as many means are without it; the warm-up of the discriminator is left out. "At the start" means in
-    the first `patience` entries.
+    from the means over the last `patience` steps that were logged, since single batches are noisy, and has passed
+    after as many steps without it; the warm-up of the discriminator is left out. "At the start" means in
+    the first `patience` steps. An entry of the log is itself a mean over the steps since the one before it: with
+    TRL's `logging_steps=10` each entry is enough.
 
     - `discriminator_cold`: the warm-up has left the discriminator at chance; at once, when the warm-up ends.
     - `discriminator_saturated`: the discriminator is right on nearly everything.
@@ -87,7 +91,7 @@ class Watchdog(TrainerCallback, ExportableState):
     ```
 
     Args:
-        patience (`int`, *optional*, defaults to 10): Training entries of the log that a failure is told from.
+        patience (`int`, *optional*, defaults to 10): Steps of training that a failure is told from.
         thresholds ([`Thresholds`] or `dict`, *optional*): Where health ends, or those of its fields that are not to be
             the defaults.
         unsafe_limit (`float`, *optional*): Share of unsafe completions above which to warn; never by default.
@@ -112,6 +116,7 @@ class Watchdog(TrainerCallback, ExportableState):
         self.thresholds = thresholds
         # All that a checkpoint keeps, as JSON can hold it.
         self.memory: dict[str, Any] = {"warm_up": [], "window": [], "start": {}, "active": {}, "alarms": []}
+        self._logged_until = 0  # step of the last training entry
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -135,6 +140,7 @@ class Watchdog(TrainerCallback, ExportableState):
         transformers restores callbacks only with `restore_callback_states_from_checkpoint`, and then puts a new object
         in the place of the one that was given, which would leave `alarms` of that one empty.
         """
+        self._logged_until = state.global_step  # metrics from before a checkpoint are not in the entry after it
         # A checkpoint of a run without a watchdog lacks this key, which the next save needs.
         own = self.state()
         stored = cast("dict[str, Any]", state.stateful_callbacks).setdefault(type(self).__name__, own)
@@ -163,8 +169,10 @@ class Watchdog(TrainerCallback, ExportableState):
             return
         if not entry:
             return
-        window = self.memory["window"] = [*self.memory["window"], entry][-self.patience :]
-        if len(window) < self.patience:
+        steps = max(state.global_step - self._logged_until, 1)
+        self._logged_until = state.global_step
+        window = self.memory["window"] = last_steps([*self.memory["window"], {STEPS: steps, **entry}], self.patience)
+        if count_steps(window) < self.patience:
             return
         mean = means(window)
         if not self.memory["start"]:
@@ -173,7 +181,7 @@ class Watchdog(TrainerCallback, ExportableState):
             self._report(state, COLD, None)
         for name, tell in FAILURE_MODES.items():
             message = tell(mean, self.memory["start"], self.thresholds)
-            self._report(state, name, message, quiet=self.patience)  # means hover about a threshold
+            self._report(state, name, message, steps=steps, quiet=self.patience)  # means hover about a threshold
 
     def _hear_warm_up(self, args: Any, state: TrainerState, updates: int, accuracy: float | None) -> None:
         """Look at the second half of the warm-up when it ends."""
@@ -211,16 +219,18 @@ class Watchdog(TrainerCallback, ExportableState):
         memory = self.memory
         return verdict(steps, memory["start"], means(memory["window"]), memory["alarms"], [*memory["active"]], folder)
 
-    def _report(self, state: TrainerState, name: str, message: str | None, prefix: str = "", quiet: int = 1) -> None:
-        """Raise an alarm the first time; be ready for the next one after `quiet` times without the failure.
+    def _report(
+        self, state: TrainerState, name: str, message: str | None, prefix: str = "", steps: int = 1, quiet: int = 1
+    ) -> None:
+        """Raise an alarm the first time; be ready for the next one after `quiet` steps or times without the failure.
 
         A failure in evaluations, with their prefix, comes and goes apart from the same one in training.
         """
-        active = self.memory["active"]  # failures that were reported -> how often they were not there since
+        active = self.memory["active"]  # failures that were reported -> steps or times without them since
         key = prefix + name
         if message is None:
             if key in active:
-                active[key] += 1
+                active[key] += steps
                 if active[key] >= quiet:
                     del active[key]
             return

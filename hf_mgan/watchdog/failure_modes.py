@@ -1,6 +1,6 @@
 """The failure modes of adversarial training, told from the metrics that the trainer logs.
 
-In: the means of the last entries of the log, and those at the start. Out: what is happening and what to change, or
+In: the means over the last steps, and those at the start. Out: what is happening and what to change, or
 None. Metrics that were not logged raise no alarm.
 """
 
@@ -28,6 +28,7 @@ WATCHED = (
     *(ACCURACY, VALUE, REWARD_SPREAD, GRAD_NORM, ZERO_STD, REWARD_STD, DUPLICATES, REAL_DUPLICATES),
     *(SELF_BLEU, REAL_SELF_BLEU, ENTROPY, LENGTH_RATIO, LENGTH_CORRELATION),
 )
+STEPS = "steps"  # of an entry: over how many it is a mean; one in checkpoints of earlier versions, which lack it
 NEAR_CHANCE = 0.45, 0.55  # accuracies of a discriminator that is right by chance, or nearly so
 OWN_REWARDS = ("discriminator", "safety")  # what pays them is no reward that the user gave
 # A mean over a batch that holds nan is left out of the log or None in it, while the accuracy is a number even then.
@@ -109,11 +110,28 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
+def count_steps(window: list[dict[str, float]]) -> int:
+    """Return over how many steps the entries of a window are means."""
+    return int(sum(entry.get(STEPS, 1) for entry in window))
+
+
+def last_steps(entries: list[dict[str, float]], count: int) -> list[dict[str, float]]:
+    """Return the last entries, as few as cover a number of steps."""
+    first = len(entries) - 1
+    while first > 0 and count_steps(entries[first:]) < count:
+        first -= 1
+    return entries[first:]
+
+
 def means(window: list[dict[str, float]]) -> Means:
-    """Average each metric that at least half of the entries have."""
-    names = {name for entry in window for name in entry}
-    values = {name: [entry[name] for entry in window if name in entry] for name in sorted(names)}
-    return {name: sum(some) / len(some) for name, some in values.items() if 2 * len(some) >= len(window)}
+    """Average each metric over the steps of a window, if its entries cover at least half of them."""
+    found = {}
+    for name in sorted({name for entry in window for name in entry} - {STEPS}):
+        having = [entry for entry in window if name in entry]
+        steps = count_steps(having)
+        if 2 * steps >= count_steps(window):
+            found[name] = sum(entry.get(STEPS, 1) * entry[name] for entry in having) / steps
+    return found
 
 
 def discriminator_saturated(mean: Means, start: Means, thresholds: Thresholds) -> str | None:

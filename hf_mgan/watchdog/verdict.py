@@ -17,7 +17,7 @@ def verdict(
 
     Args:
         steps (`int`): The generator's steps.
-        start (`dict[str, float]`): Means of the first entries of the log; empty if there were too few.
+        start (`dict[str, float]`): Means over the first steps; empty if there were too few.
         end (`dict[str, float]`): Means of the last ones.
         alarms (`Sequence` of step, name and message): All alarms.
         active (`Sequence[str]`): Failures that are still there, those of evaluations with the prefix `eval_`.
@@ -30,7 +30,7 @@ def verdict(
     if start:
         parts += [_of_discriminator(start, end), _of_texts(start, end)]
     else:
-        parts.append("The log has too few entries for more: let training go on, or lower logging_steps.")
+        parts.append("Too few steps were logged for more: let training go on, or lower logging_steps.")
     parts.append(
         "All this is said of texts that both models have learnt from. Whether the text has become better says only "
         f"held-out text: hf-mgan evaluate --models {folder}."

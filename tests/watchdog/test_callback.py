@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from hf_mgan.watchdog.callback import Alarm, Watchdog, watched
-from hf_mgan.watchdog.failure_modes import WATCHED, Thresholds
+from hf_mgan.watchdog.failure_modes import STEPS, WATCHED, Thresholds
 
 from ..conftest import SPECIAL, VOCABULARY, texts
 
@@ -83,11 +83,11 @@ FAILURES = [
 ARGS = SimpleNamespace(discriminator_warmup_steps=200, discriminator_steps=1, generation_batch_size=16)
 
 
-def feed(watchdog, *entries, step=0, main_process=True, args=ARGS):
-    """Log one entry per step, and return the names of the alarms that they raised."""
+def feed(watchdog, *entries, step=0, main_process=True, args=ARGS, every=1):
+    """Log an entry every so many steps, and return the names of the alarms that they raised."""
     before = len(watchdog.alarms)
-    for number, entry in enumerate(entries, start=step + 1):
-        state = TrainerState(global_step=number, is_world_process_zero=main_process)
+    for number, entry in enumerate(entries, start=1):
+        state = TrainerState(global_step=step + every * number, is_world_process_zero=main_process)
         watchdog.on_log(args, state, TrainerControl(), logs=entry)
     return [alarm.name for alarm in watchdog.alarms[before:]]
 
@@ -185,6 +185,32 @@ def test_no_alarm_before_the_window_is_full():
     watchdog = Watchdog(patience=3)
     assert feed(watchdog, *failing({"discriminator/accuracy": 1.0}, 2)) == []
     assert feed(watchdog, *failing({"discriminator/accuracy": 1.0}, 1)) == ["discriminator_saturated"]
+
+
+@pytest.mark.parametrize(("every", "first"), [(1, 10), (4, 12), (10, 10), (50, 50)])
+def test_an_entry_counts_as_the_steps_that_it_is_a_mean_over(every, first):
+    """Ten steps are one entry with TRL's `logging_steps`, and its alarms come as early as those of ten entries."""
+    watchdog = Watchdog()
+    assert feed(watchdog, *failing({"discriminator/accuracy": 1.0}, 60 // every), every=every)
+    assert watchdog.alarms[0].step == first
+    assert "accuracy of 1.00 (1.00 at the start" in watchdog.verdict(60, "out")
+    feed(watchdog, *healthy(10), step=100, every=every)
+    assert "which has passed" in watchdog.verdict(600, "out")
+
+
+def test_means_are_over_steps_not_entries():
+    """One step of 0.7 and nine of 1 have the mean 0.97; the two entries have 0.85."""
+    watchdog, entries = Watchdog(), [{**HEALTHY, "discriminator/accuracy": accuracy} for accuracy in (0.7, 1.0)]
+    feed(watchdog, entries[0])
+    assert feed(watchdog, entries[1], step=1, every=9) == []
+    assert watchdog.memory["start"]["discriminator/accuracy"] == pytest.approx(0.97)
+
+
+def test_an_entry_after_a_checkpoint_counts_the_steps_since():
+    watchdog = Watchdog()
+    watchdog.on_train_begin(SimpleNamespace(), TrainerState(global_step=95, stateful_callbacks={}), TrainerControl())
+    assert feed(watchdog, *failing({"discriminator/accuracy": 1.0}, 1), step=99) == []
+    assert feed(watchdog, *failing({"discriminator/accuracy": 1.0}, 1), step=104) == ["discriminator_saturated"]
 
 
 def test_failure_is_told_from_the_mean_of_the_window():
@@ -506,7 +532,7 @@ def test_run_on_own_samples_raises_no_alarm(make_trainer, make_config, generator
     slow = {"learning_rate": 1e-4, "discriminator_learning_rate": 1e-3, "per_device_train_batch_size": 32}
     watchdog = Watchdog()
     assert alarms_of_a_run(make_trainer, make_config, watchdog, 15, slow, train_dataset=samples) == set()
-    assert set(watchdog.memory["window"][-1]) == set(WATCHED)  # all that is watched was there
+    assert set(watchdog.memory["window"][-1]) == {STEPS, *WATCHED}  # all that is watched was there
 
 
 def test_run_with_a_fast_discriminator_is_reported(make_trainer, make_config):

@@ -33,7 +33,7 @@ def test_what_failed_is_told_from_what_has_passed():
 
 def test_short_run_has_no_verdict_on_its_course():
     said = verdict_of(*healthy(5))
-    assert "too few entries" in said
+    assert "Too few steps" in said
     assert "accuracy" not in said
 
 
