@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-GROUPS = ("grpo", "sum", "real", "combined", "supervised", "decoding")
+GROUPS = ("grpo", "sum", "real", "combined", "supervised", "decoding", "perfect")
 KL = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 WEIGHTS = (0.3, 1.0, 3.0)
 THRESHOLDS = (0.0, 1.0, 2.0)  # c of rejection, in nats
@@ -29,6 +29,8 @@ class Condition:
             best, drawn from the target.
         combined (`str`, *optional*, defaults to `"sum"`): How both rewards become one, see
             [`~verifiable.training.COMBINATIONS`].
+        perfect (`bool`, *optional*, defaults to `False`): Whether the true density of the target pays in the place of
+            a discriminator and of the reward.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Condition:
     discriminator: bool = True
     rewarded: bool = False
     combined: str = "sum"
+    perfect: bool = False
 
 
 def _grpo(beta: float, **config: Any) -> Condition:
@@ -73,6 +76,8 @@ _ALL = [
     Condition("constraint", "combined", "reward held above 0.9 by a multiplier", combined="constraint"),
     Condition("supervised", "supervised", "supervised training on rewarded real texts, then with D"),
     Condition("supervised_longer", "supervised", "the same with more steps with D"),
+    Condition("perfect", "perfect", "a perfect D of the target", discriminator=False, perfect=True),
+    Condition("supervised_perfect", "perfect", "supervised training, then a perfect D of the target"),
     Condition("decoding", "decoding", "maximum likelihood, filter and D at generation; then imitation of that"),
 ]
 CONDITIONS = {one.name: one for one in _ALL}

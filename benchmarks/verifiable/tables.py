@@ -20,6 +20,7 @@ LABELS = {
     "supervised on rewarded real texts": "supervised on rewarded real texts",
     "supervised, then D on rewarded real texts": "… then D on rewarded real texts",
     "supervised, then D on rewarded real texts, 3 times the steps": "… 3 times the steps",
+    "supervised, then a perfect D of the target": "… then a perfect D",
     "supervised, filter + D": "… filter + D at generation, by c",
     "filter + D": "filter + D at generation, by c",
     "maximum likelihood": "the start",

@@ -28,6 +28,8 @@ from hf_mgan.demo.run import DemoArguments
 from hf_mgan.metrics import jensen_shannon, sequence_logps
 from hf_mgan.training.final_updates import fit_discriminator
 
+from ..recipe.conditions import CLIP
+from ..recipe.training import PerfectReward
 from .conditions import CONDITIONS, ROUNDS, THRESHOLDS, Condition
 from .target import Reward, Target
 
@@ -218,9 +220,12 @@ def _trainer(
     sizes, reward = measurement.sizes, measurement.reward
     config = adversarial_config(sizes, folder, measurement.seed)
     given: dict[str, Any] = {"generation_batch_size": None, **condition.config}
+    pays: Any = RewardFunction(reward)
+    if condition.perfect:
+        pays = PerfectReward(measurement.target, measurement.tokenizer, "minimax", CLIP)  # type: ignore[arg-type]
     shared: dict[str, Any] = {
         "model": str(start or models / "maximum_likelihood"),
-        "reward_funcs": [RewardFunction(reward)],
+        "reward_funcs": [pays],
         "peft_config": adapters(),
     }
     if not condition.discriminator:
@@ -229,6 +234,8 @@ def _trainer(
         prompts = Dataset.from_dict({"prompt": [PROMPT] * sizes.batch_size})
         alone = GRPOTrainer(args=GRPOConfig(**settings), train_dataset=prompts, **shared)
         alone.remove_callback(PrinterCallback)
+        if condition.perfect:
+            pays.model = alone.model  # whose density it knows
         return alone
     config = replace(config, reward_weights=[condition.weight], **given)
     real = measurement.rewarded if condition.rewarded else measurement.sentences
@@ -297,14 +304,14 @@ class Parts:
         given = measurement.rewarded, self.maximum_likelihood(), "supervised", measurement.sizes.likelihood_steps
         return self.supervised(*given)
 
-    def adversarial(self, model: Any, name: str, times: int = 1) -> Any:
-        """Train against a discriminator that sees rewarded real texts, for some times the demo's steps."""
+    def adversarial(self, model: Any, name: str, times: int = 1, condition: str = "real_0") -> Any:
+        """Train as a condition does, by default against a D of rewarded real texts, for times the demo's steps."""
         start = self.folder / name
         for part in (model, self.measurement.tokenizer):
             part.save_pretrained(start)
         steps = times * self.measurement.sizes.steps
-        condition = replace(CONDITIONS["real_0"], config={"max_steps": steps})
-        trainer = _trainer(condition, self.measurement, self.models, self.folder / f"{name}_adversarial", start)
+        longer = replace(CONDITIONS[condition], config={"max_steps": steps})
+        trainer = _trainer(longer, self.measurement, self.models, self.folder / f"{name}_adversarial", start)
         trainer.train()
         self.alarms += alarms_of(trainer)
         return trainer.model
@@ -349,6 +356,15 @@ def _train_longer(parts: Parts) -> dict[str, Any]:
     return {"rows": {title: parts.measurement(model)}, "alarms": parts.alarms}
 
 
+def _train_perfectly(parts: Parts) -> dict[str, Any]:
+    """The second of these ways with the perfect discriminator, which no training can do without."""
+    model, made = parts.supervised_on_rewarded(), {}
+    for times, title in ((1, ""), (LONGER, f", {LONGER} times the steps")):
+        trained = parts.adversarial(model, f"start_{times}", times, "perfect")
+        made[f"supervised, then a perfect D of the target{title}"] = parts.measurement(trained)
+    return {"rows": made}
+
+
 def _decode(parts: Parts) -> dict[str, Any]:
     """Filter and guide maximum likelihood, imitate that in rounds of a new discriminator, and go on from there."""
     measurement, model = parts.measurement, parts.maximum_likelihood()
@@ -371,4 +387,9 @@ def _decode(parts: Parts) -> dict[str, Any]:
     return {"rows": made, "sentences_drawn": drawn, "alarms": parts.alarms}
 
 
-BEYOND_RL = {"supervised": _supervise, "supervised_longer": _train_longer, "decoding": _decode}
+BEYOND_RL = {
+    "supervised": _supervise,
+    "supervised_longer": _train_longer,
+    "supervised_perfect": _train_perfectly,
+    "decoding": _decode,
+}

@@ -62,10 +62,10 @@ def test_conditions_are_chosen_by_name_and_group():
 @pytest.mark.benchmark
 def test_verifiable_runs_and_writes_its_page(tmp_path, in_this_process):
     in_this_process(verifiable)
-    conditions = "grpo_0.05 watched_0 real_0 product constraint supervised decoding"
+    conditions = "grpo_0.05 watched_0 real_0 product constraint perfect supervised decoding"
     verifiable.main(f"--tiny --seeds 0 --rewards dog --output {tmp_path} --conditions {conditions}".split())
     results = read_lines(tmp_path / "verifiable.jsonl")
-    assert [one.get("error") for one in results] == [None] * 9  # `supervised` is a group of two
+    assert [one.get("error") for one in results] == [None] * 11  # `supervised` and `perfect` are groups of two
     page = (tmp_path / "verifiable.md").read_text()
     assert "{" not in page
     for row in (
@@ -74,6 +74,8 @@ def test_verifiable_runs_and_writes_its_page(tmp_path, in_this_process):
         "filter + D, c = 2",
         "imitation, round 2",
         "supervised, filter + D, c = 0",
+        "a perfect D of the target",
+        "supervised, then a perfect D of the target, 3 times the steps",
     ):
         assert f"| {row} |" in page
     assert "| dog | GRPO, KL 0, D watches | 1 | " in page
@@ -82,6 +84,7 @@ def test_verifiable_runs_and_writes_its_page(tmp_path, in_this_process):
         "grpo": 2, "real": 1, "combined": 2, "imitation": 3, "maximum likelihood": 1, "filter + D": 3,
         "supervised on rewarded real texts": 1, "supervised, then D on rewarded real texts": 1,
         "supervised, then D on rewarded real texts, 3 times the steps": 1, "supervised, filter + D": 3,
+        "supervised, then a perfect D of the target": 1,
     }  # fmt: skip
     draw(results, tmp_path / "picture.svg")
     assert all(label in (tmp_path / "picture.svg").read_text() for label in ("GRPO, by KL", "the start", "bits"))
