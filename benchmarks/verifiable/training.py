@@ -41,6 +41,7 @@ TAUGHT_AT = 1.0  # threshold of the sentences that imitation learns from
 LONGER = 3  # times the demo's steps
 MOST_TRIES = 400  # candidates per sentence that imitation learns from
 PROMPT = "<s>"
+TARGET_SEED = 3_000_000  # of sentences of the target to learn from
 
 
 def total_by_product(rewards: Tensor, reward: Reward) -> Tensor:
@@ -357,11 +358,16 @@ def _train_longer(parts: Parts) -> dict[str, Any]:
 
 
 def _train_perfectly(parts: Parts) -> dict[str, Any]:
-    """The second of these ways with the perfect discriminator, which no training can do without."""
-    model, made = parts.supervised_on_rewarded(), {}
+    """What this generator could reach: with texts of the target without end, or its perfect discriminator."""
+    measurement, model = parts.measurement, parts.supervised_on_rewarded()
+    seed = TARGET_SEED + measurement.seed
+    texts = [" ".join(words) for words in measurement.target.sample(measurement.sizes.sentences, seed)]
+    start, steps = parts.maximum_likelihood(), measurement.sizes.likelihood_steps
+    title = f"supervised on {len(texts):,} texts of the target"
+    made = {title: measurement(parts.supervised(texts, start, "unlimited", steps))}
     for times, title in ((1, ""), (LONGER, f", {LONGER} times the steps")):
         trained = parts.adversarial(model, f"start_{times}", times, "perfect")
-        made[f"supervised, then a perfect D of the target{title}"] = parts.measurement(trained)
+        made[f"supervised, then a perfect D of the target{title}"] = measurement(trained)
     return {"rows": made}
 
 

@@ -74,6 +74,7 @@ def test_verifiable_runs_and_writes_its_page(tmp_path, in_this_process):
         "filter + D, c = 2",
         "imitation, round 2",
         "supervised, filter + D, c = 0",
+        "supervised on 400 texts of the target",
         "a perfect D of the target",
         "supervised, then a perfect D of the target, 3 times the steps",
     ):
