@@ -8,7 +8,7 @@ from typing import Any
 
 
 GROUPS = ("grpo", "sum", "real", "combined", "supervised", "decoding", "perfect")
-KL = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+KL = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 WEIGHTS = (0.3, 1.0, 3.0)
 THRESHOLDS = (0.0, 1.0, 2.0)  # c of rejection, in nats
 ROUNDS = 2  # of imitation of the filtered, guided sampler
