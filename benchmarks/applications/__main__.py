@@ -6,10 +6,11 @@
     python -m benchmarks.applications --publish                        # the how-tos alone
 
 Runs an example as a user does, at the size of `APPLICATIONS`, on the training and the validation file of --data, which
-are rows of `text` (stories, qlora, lora), `messages` (chat) or `translation` (translation, style_transfer); qlora is
-the recipe of that name and an evaluation, lora the same in 32 bits. Options that are not known here go to the example,
-such as its keys of `translation`. It writes its report to OUT/NAME/evaluation, and takes one to two hours of a CPU
-core with a generator of 135 M parameters.
+are rows of `text` (stories, qlora, lora, lora_supervised), `messages` (chat) or `translation` (translation,
+style_transfer). qlora is the recipe of that name and an evaluation, lora the same in 32 bits, and lora_supervised the
+same with three times the warm start and no adversarial step. Options that are not known here go to the example, such
+as its keys of `translation`. It writes its report to OUT/NAME/evaluation, and takes one to two hours of a CPU core
+with a generator of 135 M parameters.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from .tables import HOW_TOS, lines_of, page
 MODULE = "benchmarks.applications"
 COMMITTED = RESULTS / "applications.jsonl"
 LONGEST_ANSWER = 200  # characters; one long answer pads a whole batch
+IN_32_BITS = "--load_in_4bit false --discriminator_load_in_4bit false"
 
 
 class Application(NamedTuple):
@@ -50,9 +52,12 @@ APPLICATIONS = {
     "translation": Application("--subset default --num_held_out 200 --warm_start_steps 80", held_out=200),
     "style_transfer": Application("--warm_start_steps 80", held_out=200),
     "qlora": Application("--use_cpu --report_to none"),
-    "lora": Application("--use_cpu --report_to none --load_in_4bit false --discriminator_load_in_4bit false"),
+    "lora": Application(f"--use_cpu --report_to none {IN_32_BITS}"),
+    "lora_supervised": Application(
+        f"--use_cpu --report_to none {IN_32_BITS} --warm_start_steps 300 --max_steps -1 --num_train_epochs 0"
+    ),
 }
-RECIPE = ("qlora", "lora")  # these run examples/recipes/qlora.yaml
+RECIPE = ("qlora", "lora", "lora_supervised")  # these run examples/recipes/qlora.yaml
 EVALUATION = "--num_samples 500 --temperatures 0.8 1.0 --reverse_perplexity false"
 
 
@@ -90,7 +95,8 @@ def commands(name: str, arguments: argparse.Namespace, output: Path, more: list[
     models = ["--model_name_or_path", generator, "--discriminator_name_or_path", discriminator]
     files = ["--dataset_name", f"{data}/train.jsonl", "--eval_dataset_name", f"{data}/validation.jsonl"]
     train = ["hf-mgan", "train", "--config", "examples/recipes/qlora.yaml", *models, *files, "--output_dir", out]
-    compared = ["--models", f"supervised={out}/warm_start", f"adversarial={out}", f"guided={out}"]
+    trained = [] if name == "lora_supervised" else [f"adversarial={out}"]
+    compared = ["--models", f"supervised={out}/warm_start", *trained, f"guided={out}"]
     guides = ["--discriminators", f"guided={out}/discriminator"]
     evaluate = ["hf-mgan", "evaluate", *compared, *guides, "--output_dir", f"{out}/evaluation"]
     return [[*train, "--per_device_train_batch_size", size, *flags], [*evaluate, *shlex.split(EVALUATION)]]

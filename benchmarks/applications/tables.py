@@ -23,7 +23,7 @@ HOW_TOS = {  # by the name of their how-to
     "chatbot": ("chat",),
     "translation": ("translation",),
     "style_transfer": ("style_transfer",),
-    "qlora": ("qlora", "lora"),
+    "qlora": ("qlora", "lora", "lora_supervised"),
 }
 COLUMNS = ("c2st_auc", "bleu", "chrf", "self_bleu", "length_ratio", "near_duplicates", "draws")
 DIGITS = {"bleu": 1, "chrf": 1, "draws": 1}  # of all others 3
@@ -43,9 +43,9 @@ def lines_of(name: str, folder: Path) -> list[Result]:
     """
     report = json.loads((folder / "evaluation" / "report.json").read_text())
     about = json.loads((folder / "run.json").read_text())
-    state = max(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
-    logged = [entry for entry in json.loads(state.read_text())["log_history"] if ACCURACY in entry]
-    about["discriminator_accuracy"] = [[entry["step"], entry[ACCURACY]] for entry in logged]
+    states = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    logged = [entry for state in states[-1:] for entry in json.loads(state.read_text())["log_history"]]
+    about["discriminator_accuracy"] = [[entry["step"], entry[ACCURACY]] for entry in logged if ACCURACY in entry]
     calibration = folder / "discriminator" / CALIBRATION_FILE
     about["discriminator_auc"] = json.loads(calibration.read_text())["auc"] if calibration.exists() else None
     sentences = {
@@ -90,10 +90,11 @@ def measured_table(lines: list[Result]) -> str:
     commands = fenced("\n".join(first["commands"]), "text")
     verdicts = [f"- {sentence}" for one in _last_of_each(lines) for sentence in one["verdicts"]]
     accuracies = [accuracy for step, accuracy in first["discriminator_accuracy"] if step]
-    verdicts.append(
-        f"- The discriminator's accuracy, entries of the log from step 1 on: "
-        f"{', '.join(f'{accuracy:.2f}' for accuracy in accuracies)}."
-    )
+    if accuracies:
+        verdicts.append(
+            f"- The discriminator's accuracy, entries of the log from step 1 on: "
+            f"{', '.join(f'{accuracy:.2f}' for accuracy in accuracies)}."
+        )
     if (auc := first["discriminator_auc"]) is not None:
         verdicts.append(f"- The discriminator's AUC on held-out texts: {auc[0]:.2f} ({auc[1]:.2f} to {auc[2]:.2f}).")
     head = ["way to write", "T", *(METRICS[name].title for name in shown)]
