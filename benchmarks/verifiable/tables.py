@@ -22,6 +22,7 @@ LABELS = {
     "supervised, then D on rewarded real texts, 3 times the steps": "… 3 times the steps",
     "supervised, then a perfect D of the target": "… then a perfect D",
     "supervised, filter + D": "… filter + D at generation, by c",
+    "supervised, D of the target": "… D of the target at generation, by c",
     "filter + D": "filter + D at generation, by c",
     "maximum likelihood": "the start",
 }

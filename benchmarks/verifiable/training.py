@@ -132,7 +132,7 @@ class Measurement:
         return self._rewarded(words, torch.full((len(words),), 1 / len(words), dtype=torch.float64))
 
     def guided(
-        self, model: Any, discriminator: Discriminator | None, thresholds: Sequence[float]
+        self, model: Any, discriminator: Discriminator | None, thresholds: Sequence[float], filters: bool = True
     ) -> list[dict[str, float]]:
         """Measure a generator with a filter on the reward, and with its discriminator behind it, sampled by rejection.
 
@@ -144,6 +144,8 @@ class Measurement:
             model: The generator.
             discriminator ([`Discriminator`], *optional*): Without one only the filter decides.
             thresholds (`Sequence[float]`): c of rejection, in nats.
+            filters (`bool`, *optional*, defaults to `True`): Whether there is a filter. A discriminator of the target
+                asks for the reward already, so one that is no yes or no would count twice.
         """
         count = len(self.unseen)
         ids, words = sample_sentences(model, self.tokenizer, count, 1.0, self.seed)
@@ -153,7 +155,7 @@ class Measurement:
         )
         truth = self.target.logps(words)
         sides = self.unseen, words
-        filtered = [self.reward.log_weights(side) for side in sides]
+        filtered = [self.reward.log_weights(side) if filters else torch.zeros(len(side)).double() for side in sides]
         ratios = [self._log_ratios(discriminator, side) for side in sides]
         found = []
         for threshold in thresholds:
@@ -342,10 +344,12 @@ class Parts:
 def _supervise(parts: Parts) -> dict[str, Any]:
     """Train on the real texts that the reward likes, then against a discriminator or with one at generation."""
     measurement, model = parts.measurement, parts.supervised_on_rewarded()
+    filters = not measurement.reward.temperature
+    guided = "filter + D" if filters else "D of the target"
     made = {
         "supervised on rewarded real texts": measurement(model),
         "supervised, then D on rewarded real texts": measurement(parts.adversarial(model, "start")),
-        "supervised, filter + D": measurement.guided(model, parts.guide(model, of_target=True), THRESHOLDS),
+        f"supervised, {guided}": measurement.guided(model, parts.guide(model, True), THRESHOLDS, filters),
     }
     return {"rows": made, "alarms": parts.alarms}
 
