@@ -4,14 +4,17 @@ import math
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
+from benchmarks.recipe.__main__ import TINY
 from benchmarks.sweep import read_lines
 from benchmarks.verifiable import __main__ as verifiable
 from benchmarks.verifiable.conditions import CONDITIONS, GROUPS, selected
 from benchmarks.verifiable.tables import draw, points
 from benchmarks.verifiable.target import REWARDS, Target
-from benchmarks.verifiable.training import COMBINATIONS, LEVEL, MULTIPLIER_RATE
+from benchmarks.verifiable.training import COMBINATIONS, LEVEL, MULTIPLIER_RATE, Measurement
 from hf_mgan.demo.language import Language
+from hf_mgan.demo.models import train_generator
 
 
 LANGUAGE = Language()
@@ -94,3 +97,19 @@ def test_verifiable_runs_and_writes_its_page(tmp_path, in_this_process):
     draws = [point["draws"] for point in (*rows["filter"], *rows["filter + D"])]
     assert draws == sorted(draws)
     assert draws[0] > 1
+
+
+@pytest.mark.benchmark
+def test_a_discriminator_of_the_target_is_not_filtered(tmp_path, in_this_process):
+    """It asks for the reward already, so that a filter would count what is no yes or no twice."""
+    in_this_process(verifiable)
+    verifiable.main(f"--tiny --seeds 0 --rewards capped --output {tmp_path} --conditions supervised".split())
+    results = read_lines(tmp_path / "verifiable.jsonl")
+    assert [one.get("error") for one in results] == [None] * 3
+    rows = next(one for one in results if one["condition"] == "capped.supervised")["rows"]
+    measurement = Measurement(TINY, 0, REWARDS["capped"])
+    given = measurement.sentences, measurement.tokenizer, tmp_path / "generator", 4, 16, 0, TrainerCallback()
+    model = train_generator(*given)
+    filtered, free = (measurement.guided(model, None, (0.0,), filters)[0]["draws"] for filters in (True, False))
+    assert free == pytest.approx(1)
+    assert filtered > rows["supervised, D of the target"][0]["draws"]
