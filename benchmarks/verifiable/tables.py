@@ -33,9 +33,13 @@ SECTIONS = {
     ),
     "adjectives": (
         "Adjectives, without an end",
-        "v is the number of adjectives; a sentence of the language has four at most. tau = 1.",
+        "v is the number of adjectives; a sentence of the language has four at most. tau = 1. Its mean is 0.40 in\n"
+        "the language and 0.89 in the target.",
     ),
-    "capped": ("Adjectives, at most two", "v is the number of adjectives, 2 at most. tau = 1."),
+    "capped": (
+        "Adjectives, at most two",
+        "v is the number of adjectives, 2 at most. tau = 1. Its mean is 0.40 in the language and 0.83 in the target.",
+    ),
 }
 METRICS = {"reward": 2, "grammatical": 2, "both": 2, "both_coldest": 2, "divergence": 3, "entropy": 1, "draws": 1}
 
@@ -48,7 +52,10 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     seeds = sorted({one["seed"] for one in results})
     for name, made in {
         "rewards": "\n\n".join(tables),
-        "verdict": "\n".join(f"- {line}" for reward in measured for line in verdicts(results, reward)),
+        "verdict": "\n\n".join(
+            f"{SECTIONS[reward][0]}:\n\n" + "\n".join(f"- {line}" for line in verdicts(results, reward))
+            for reward in measured
+        ),
         "alarms": alarms_table(results),
         "seeds": ", ".join(map(str, seeds)),
         "failures": "\n".join(failures(results)),

@@ -1,6 +1,7 @@
 """The benchmark of verifiable rewards: targets with known densities, combinations, and runs at tiny size."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from benchmarks.recipe.__main__ import TINY
 from benchmarks.sweep import read_lines
 from benchmarks.verifiable import __main__ as verifiable
 from benchmarks.verifiable.conditions import CONDITIONS, GROUPS, selected
-from benchmarks.verifiable.tables import draw, points
+from benchmarks.verifiable.tables import SECTIONS, draw, points
 from benchmarks.verifiable.target import REWARDS, Target
 from benchmarks.verifiable.training import COMBINATIONS, LEVEL, MULTIPLIER_RATE, Measurement
 from hf_mgan.demo.language import Language
@@ -27,6 +28,15 @@ def test_rewards_are_what_they_say():
     assert [REWARDS[name].value(["these", "men", "sing"]) for name in REWARDS] == [0, 0, 0]
     for reward in REWARDS.values():
         assert reward.of(SENTENCES).max() <= reward.highest
+
+
+@pytest.mark.parametrize("name", ["adjectives", "capped"])
+def test_the_page_says_the_mean_rewards(name):
+    """Over 5,000 sentences, the weights of which lie between exp(-4) and 1."""
+    values, weights = REWARDS[name].of(SENTENCES), REWARDS[name].log_weights(SENTENCES).exp()
+    of_language, of_target = re.search(r"([\d.]+) in\s+the language and ([\d.]+\d)", SECTIONS[name][1]).groups()
+    assert values.mean().item() == pytest.approx(float(of_language), abs=0.03)
+    assert ((weights * values).sum() / weights.sum()).item() == pytest.approx(float(of_target), abs=0.05)
 
 
 @pytest.mark.benchmark
