@@ -134,19 +134,25 @@ def points(results: Sequence[dict[str, Any]], reward: str) -> dict[str, list[tup
 
 def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw divergence against reward, a picture per reward that was measured."""
-    from matplotlib import rc_context
+    from matplotlib import colormaps, rc_context
     from matplotlib.figure import Figure
 
     measured = {reward: found for reward in REWARDS if (found := points(results, reward))}
     # Equal files for equal results: neither a date nor random ids.
     with rc_context({"svg.hashsalt": "verifiable", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6.5 * len(measured), 4.4), layout="constrained")
+        figure = Figure(figsize=(4.4 * len(measured), 5.8), layout="constrained")
         row = figure.subplots(1, len(measured), squeeze=False)[0]
+        shown = {}
         for axes, (reward, found) in zip(row, measured.items(), strict=True):
-            for kind, of_kind in found.items():
-                line = "o-" if " by " in LABELS[kind] and kind != "grpo" else "o"  # GRPO has several rates
-                axes.plot(*zip(*of_kind, strict=True), line, label=LABELS[kind], markersize=4)
-            axes.set(title=reward, xlabel="mean reward", ylabel="JS to the tilted language, bits", ylim=(0, 1))
-        axes.legend(fontsize="small")
+            for place, (kind, label) in enumerate(LABELS.items()):
+                if kind in found:
+                    line = "o-" if " by " in label and kind != "grpo" else "o"  # GRPO has several rates
+                    style = {"color": colormaps["tab20"](place), "label": label, "markersize": 4}
+                    (shown[label],) = axes.plot(*zip(*found[kind], strict=True), line, **style)
+            axes.set(title=SECTIONS[reward][0], xlabel="mean reward", ylim=(0, 1))
+            if REWARDS[reward].temperature:
+                axes.set_xscale("log")  # it has no end
+        row[0].set_ylabel("JS to the tilted language, bits")
+        figure.legend(handles=list(shown.values()), loc="outside lower center", ncols=2, fontsize="small")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
