@@ -150,8 +150,9 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
                     style = {"color": colormaps["tab20"](place), "label": label, "markersize": 4}
                     (shown[label],) = axes.plot(*zip(*found[kind], strict=True), line, **style)
             axes.set(title=SECTIONS[reward][0], xlabel="mean reward", ylim=(0, 1))
-            if REWARDS[reward].temperature:
-                axes.set_xscale("log")  # it has no end
+            if max(point for of_kind in found.values() for point, _ in of_kind) > REWARDS[reward].highest:
+                axes.set_xscale("log")  # the reward has no end
+                axes.minorticks_off()
         row[0].set_ylabel("JS to the tilted language, bits")
         figure.legend(handles=list(shown.values()), loc="outside lower center", ncols=2, fontsize="small")
         path.parent.mkdir(parents=True, exist_ok=True)
