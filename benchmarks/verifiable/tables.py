@@ -141,7 +141,7 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     # Equal files for equal results: neither a date nor random ids.
     with rc_context({"svg.hashsalt": "verifiable", "svg.fonttype": "none"}):
         figure = Figure(figsize=(4.4 * len(measured), 5.8), layout="constrained")
-        row = figure.subplots(1, len(measured), squeeze=False)[0]
+        row = figure.subplots(1, len(measured), squeeze=False, sharey=True)[0]
         shown = {}
         for axes, (reward, found) in zip(row, measured.items(), strict=True):
             for place, (kind, label) in enumerate(LABELS.items()):
