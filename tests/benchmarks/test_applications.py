@@ -1,6 +1,7 @@
 """The runs of examples, and the parts of how-tos that are made of what they found."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -152,6 +153,21 @@ def test_qlora_is_a_recipe_and_an_evaluation_beside_32_bits(committed, examples)
     page = (committed / "docs" / "how_to" / "qlora.md").read_text()
     assert page.count("| supervised | 0.8 | 0.700 ± 0.100 | 2.0 |") == 2
     assert page.index("qlora.yaml") < page.index("--load_in_4bit false")
+
+
+def test_the_control_of_the_recipe_has_no_adversarial_step(committed, examples):
+    for split in ("train", "validation"):
+        write_rows(committed / f"notes.{split}.jsonl", [{"text": split}])
+    output = ["--output", str(committed / "out")]
+    applications.main(["lora_supervised", *output, "--data", str(committed / "notes")])
+    train, evaluate = examples
+    assert train[train.index("--num_train_epochs") + 1] == "0"
+    assert not [word for word in evaluate if word.startswith("adversarial=")]
+    shutil.rmtree(committed / "out" / "lora_supervised" / "checkpoint-10")  # nothing was logged
+    applications.main(["lora_supervised", *output, "--publish"])
+    page = (committed / "docs" / "how_to" / "qlora.md").read_text()
+    assert "--warm_start_steps 300" in page
+    assert "discriminator's accuracy" not in page
 
 
 def test_chat_has_one_file_without_long_answers(tmp_path):
