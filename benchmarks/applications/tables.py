@@ -123,7 +123,11 @@ def page(name: str, results: list[Result]) -> str:
     runs = [[one for one in results if one["application"] == application] for application in HOW_TOS[name]]
 
     def made(part: re.Match[str]) -> str:
-        return f"{part[1]}\n" + "".join(f"{PARTS[part[2]](lines)}\n\n" for lines in runs if lines) + part[3]
+        of_runs = []
+        for lines in filter(None, runs):
+            title = f"**{lines[0]['application']}**\n\n" if len(runs) > 1 else ""
+            of_runs.append(f"{title}{PARTS[part[2]](lines)}\n\n")
+        return f"{part[1]}\n{''.join(of_runs)}{part[3]}"
 
     return PART.sub(made, text) if any(runs) else text
 

@@ -152,7 +152,7 @@ def test_qlora_is_a_recipe_and_an_evaluation_beside_32_bits(committed, examples)
     assert f"guided={committed}/out/qlora/discriminator" in examples[1]
     page = (committed / "docs" / "how_to" / "qlora.md").read_text()
     assert page.count("| supervised | 0.8 | 0.700 ± 0.100 | 2.0 |") == 2
-    assert page.index("qlora.yaml") < page.index("--load_in_4bit false")
+    assert page.index("**qlora**") < page.index("**lora**") < page.index("--load_in_4bit false")
 
 
 def test_the_control_of_the_recipe_has_no_adversarial_step(committed, examples):
