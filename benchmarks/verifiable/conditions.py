@@ -75,7 +75,7 @@ _ALL = [
     Condition("product_real", "combined", "reward x -log(1 - D), D on rewarded", combined="product", rewarded=True),
     Condition("constraint", "combined", "reward held above 0.9 by a multiplier", combined="constraint"),
     Condition("supervised", "supervised", "supervised training on rewarded real texts, then with D"),
-    Condition("supervised_longer", "supervised", "the same with more steps with D"),
+    Condition("supervised_longer", "supervised", "supervised training on rewarded real texts, then more steps with D"),
     Condition("perfect", "perfect", "a perfect D of the target", discriminator=False, perfect=True),
     Condition("supervised_perfect", "perfect", "supervised training, then a perfect D of the target"),
     Condition("decoding", "decoding", "maximum likelihood, filter and D at generation; then imitation of that"),

@@ -155,7 +155,8 @@ class Measurement:
         )
         truth = self.target.logps(words)
         sides = self.unseen, words
-        filtered = [self.reward.log_weights(side) if filters else torch.zeros(len(side)).double() for side in sides]
+        free = torch.zeros(count, dtype=torch.float64)
+        filtered = [self.reward.log_weights(side) if filters else free for side in sides]
         ratios = [self._log_ratios(discriminator, side) for side in sides]
         found = []
         for threshold in thresholds:

@@ -13,7 +13,7 @@ from benchmarks.verifiable import __main__ as verifiable
 from benchmarks.verifiable.conditions import CONDITIONS, GROUPS, selected
 from benchmarks.verifiable.tables import SECTIONS, draw, points
 from benchmarks.verifiable.target import REWARDS, Target
-from benchmarks.verifiable.training import COMBINATIONS, LEVEL, MULTIPLIER_RATE, Measurement
+from benchmarks.verifiable.training import COMBINATIONS, LEVEL, MULTIPLIER_RATE, Measurement, _trainer
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import train_generator
 
@@ -123,3 +123,18 @@ def test_a_discriminator_of_the_target_is_not_filtered(tmp_path, in_this_process
     filtered, free = (measurement.guided(model, None, (0.0,), filters)[0]["draws"] for filters in (True, False))
     assert free == pytest.approx(1)
     assert filtered > rows["supervised, D of the target"][0]["draws"]
+
+
+@pytest.mark.benchmark
+def test_the_perfect_discriminator_is_that_of_the_target(tmp_path):
+    """A sentence of the language without a dog is worth as little as one that is no sentence."""
+    measurement = Measurement(TINY, 0, REWARDS["dog"])
+    tokenizer, folder = measurement.tokenizer, tmp_path / "maximum_likelihood"
+    train_generator(measurement.sentences, tokenizer, folder, 4, 16, 0, TrainerCallback())
+    (pays,) = _trainer(CONDITIONS["perfect"], measurement, tmp_path, tmp_path / "out").reward_funcs
+    words = SENTENCES[:200]
+    found = pays(completion_ids=[[*tokenizer(" ".join(one)).input_ids, tokenizer.eos_token_id] for one in words])
+    has_dog = REWARDS["dog"].of(words).bool().tolist()
+    least = min(found)
+    assert {reward == least for reward, dog in zip(found, has_dog, strict=True) if not dog} == {True}
+    assert {reward > least for reward, dog in zip(found, has_dog, strict=True) if dog} == {True}

@@ -194,7 +194,7 @@ def test_an_entry_counts_as_the_steps_that_it_is_a_mean_over(every, first):
     assert feed(watchdog, *failing({"discriminator/accuracy": 1.0}, 60 // every), every=every)
     assert watchdog.alarms[0].step == first
     assert "accuracy of 1.00 (1.00 at the start" in watchdog.verdict(60, "out")
-    feed(watchdog, *healthy(10), step=100, every=every)
+    feed(watchdog, *healthy(-(-20 // every)), step=100, every=every)  # twenty steps or more
     assert "which has passed" in watchdog.verdict(600, "out")
 
 
