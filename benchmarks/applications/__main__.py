@@ -7,10 +7,11 @@
 
 Runs an example as a user does, at the size of `APPLICATIONS`, on the training and the validation file of --data, which
 are rows of `text` (stories, qlora, lora, lora_supervised), `messages` (chat) or `translation` (translation,
-style_transfer). qlora is the recipe of that name and an evaluation, lora the same in 32 bits, and lora_supervised the
-same with three times the warm start and no adversarial step. Options that are not known here go to the example, such
-as its keys of `translation`. It writes its report to OUT/NAME/evaluation, and takes one to two hours of a CPU core
-with a generator of 135 M parameters.
+translation_es_en, style_transfer). translation_es_en is the example of translation from Spanish to English. qlora is
+the recipe of that name and an evaluation, lora the same in 32 bits, and lora_supervised the same with three times the
+warm start and no adversarial step. Options that are not known here go to the example, such as its keys of
+`translation`. It writes its report to OUT/NAME/evaluation, and takes one to two hours of a CPU core with a generator
+of 135 M parameters.
 """
 
 import argparse
@@ -39,17 +40,24 @@ class Application(NamedTuple):
         flags (`str`): What the example is called with, beside models, batch size and folders.
         one_split (`bool`): Whether it takes one split, and holds out a part of that by itself.
         held_out (`int`, *optional*): Rows of the validation file that it is given, the first ones.
+        example (`str`, *optional*): The example, if it has another name.
     """
 
     flags: str
     one_split: bool = False
     held_out: int | None = None
+    example: str | None = None
 
 
 APPLICATIONS = {
     "stories": Application("--max_completion_length 48 --num_samples 250 --warm_start_steps 100 --final_steps 100"),
     "chat": Application("--subset default --warm_start_steps 60 --final_steps 100", one_split=True),
     "translation": Application("--subset default --num_held_out 200 --warm_start_steps 80", held_out=200),
+    "translation_es_en": Application(
+        "--subset default --num_held_out 300 --warm_start_steps 120 --source_lang es --target_lang en",
+        held_out=300,
+        example="translation",
+    ),
     "style_transfer": Application("--warm_start_steps 80", held_out=200),
     "qlora": Application("--use_cpu --report_to none"),
     "lora": Application(f"--use_cpu --report_to none {IN_32_BITS}"),
@@ -85,13 +93,16 @@ def write_data(source: str, folder: Path, one_split: bool, held_out: int | None)
 
 def commands(name: str, arguments: argparse.Namespace, output: Path, more: list[str]) -> list[list[str]]:
     """Return the words of each command of a run, as it is written at the root of the repository."""
-    flags = [*shlex.split(APPLICATIONS[name].flags), *more]
+    application = APPLICATIONS[name]
+    flags = [*shlex.split(application.flags), *more]
     generator, discriminator, size = arguments.generator, arguments.discriminator, str(arguments.batch_size)
     out, data = str(output), f"{output}/data"
     if name not in RECIPE:
         models = ["--generator", generator, "--discriminator", discriminator]
         folders = ["--dataset", data, "--output_dir", out]
-        return [["python", f"examples/{name}.py", *models, *folders, "--batch_size", size, *flags]]
+        return [
+            ["python", f"examples/{application.example or name}.py", *models, *folders, "--batch_size", size, *flags]
+        ]
     models = ["--model_name_or_path", generator, "--discriminator_name_or_path", discriminator]
     files = ["--dataset_name", f"{data}/train.jsonl", "--eval_dataset_name", f"{data}/validation.jsonl"]
     train = ["hf-mgan", "train", "--config", "examples/recipes/qlora.yaml", *models, *files, "--output_dir", out]
@@ -105,7 +116,8 @@ def commands(name: str, arguments: argparse.Namespace, output: Path, more: list[
 def run(name: str, arguments: argparse.Namespace, more: list[str]) -> None:
     """Run an application, and leave beside its report what was called and what it took."""
     output = arguments.output / name
-    write_data(arguments.data, output / "data", *APPLICATIONS[name][1:])
+    application = APPLICATIONS[name]
+    write_data(arguments.data, output / "data", application.one_split, application.held_out)
     began = time.perf_counter()
     lines = commands(name, arguments, output, more)
     for program, *words in lines:

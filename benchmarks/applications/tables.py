@@ -21,7 +21,7 @@ from ..sweep.tables import table, with_error
 HOW_TOS = {  # by the name of their how-to
     "stories": ("stories",),
     "chatbot": ("chat",),
-    "translation": ("translation",),
+    "translation": ("translation", "translation_es_en"),
     "style_transfer": ("style_transfer",),
     "qlora": ("qlora", "lora", "lora_supervised"),
 }

@@ -19,6 +19,7 @@ from hf_mgan.metrics import c2st, encoder_features, self_bleu
 
 from ..frontier import stages as frontier
 from ..frontier.generators import LEARNING_RATE, load_merged, supervise, train_adversarially
+from ..sources import short_name
 from ..sweep import do_stage
 from .ways import SUPERVISED, TAUGHT, WAYS, Way
 
@@ -29,6 +30,8 @@ TAUGHT_AT = THRESHOLDS[0]  # of the texts that imitation learns from
 WARM_UP = 60  # updates of a fresh discriminator before the first step
 LEAST = 40  # texts on each side of a two-sample test
 NUM_SAMPLES = 10  # texts of each row that are kept with the results
+# Paths, what each entry says by itself, and what changes no text.
+NO_SETTINGS = ("output", "generator", "discriminator", "data", "word", "seeds", "ways", "batch_size", "publish")
 
 
 class HasWord:
@@ -83,7 +86,12 @@ class Run:
 
     def _go(self, way: Way) -> dict[str, Any]:
         made: dict[str, Any] = getattr(self, way.kind)(way)
-        return {"text": way.text, **made}
+        return {"text": way.text, "settings": self._settings(), **made}
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what was asked for, without paths, and the short names of the models."""
+        given = {key: value for key, value in vars(self.arguments).items() if key not in NO_SETTINGS}
+        return {**given, "discriminator": short_name(self.arguments.discriminator)}
 
     def measured(self, way: Way) -> dict[str, Any]:
         """Measure the generator that is there."""

@@ -170,6 +170,23 @@ def test_the_control_of_the_recipe_has_no_adversarial_step(committed, examples):
     assert "discriminator's accuracy" not in page
 
 
+def test_languages_share_the_example_and_the_page_of_translation(committed, examples):
+    for split in ("train", "validation"):
+        write_rows(committed / f"verses.{split}.jsonl", [{"translation": {"es": "y", "en": "and"}}])
+    output = ["--output", str(committed / "out")]
+    for name in ("translation", "translation_es_en"):
+        applications.main([name, *output, "--data", str(committed / "verses")])
+        applications.main([name, *output, "--publish"])
+    assert [call[1] for call in examples] == ["examples/translation.py"] * 2
+    assert examples[1][examples[1].index("--source_lang") + 1] == "es"
+    assert {one["application"] for one in read_lines(committed / "applications.jsonl")} == {
+        "translation",
+        "translation_es_en",
+    }
+    page = (committed / "docs" / "how_to" / "translation.md").read_text()
+    assert page.index("**translation**") < page.index("**translation_es_en**") < page.index("--target_lang en")
+
+
 def test_chat_has_one_file_without_long_answers(tmp_path):
     def talk(answer):
         return {"messages": [{"role": "user", "content": "why?"}, {"role": "assistant", "content": answer}]}

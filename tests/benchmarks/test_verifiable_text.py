@@ -41,6 +41,9 @@ def test_every_way_is_gone_once_and_has_its_row(of_texts, tmp_path, monkeypatch)
     results = gather(tmp_path / "out")
     assert {one["way"] for one in results} == {*ways, "taught"}  # with which another begins
     of_way = {one["way"]: one for one in results}
+    for one in results:  # what another needs to make the same, and no path
+        assert one["settings"] | {"steps": 2, "updates": 4, "pool": 1000, "texts": 200} == one["settings"]
+        assert str(tmp_path) not in json.dumps(one["settings"])
     assert all(one["training"]["steps"] == 2 for name, one in of_way.items() if name.startswith(("grpo", "real")))
     rows = {row["way"]: row for row in of_way["guided"]["rows"]}
     assert {row["reward"] for row in rows.values()} == {1}
