@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from ..sweep.tables import areas, table
-from .ways import WAYS, Way
+from .ways import SUPERVISED, WAYS, Way
 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
@@ -35,6 +35,8 @@ def gather(output: Path) -> list[dict[str, Any]]:
         made = json.loads(path.read_text())
         generator, _, corpus = path.parents[2].name.partition("_")
         where = {"corpus": corpus, "generator": generator, "word": path.parents[1].name.removeprefix("word_")}
+        if path.stem == SUPERVISED:
+            made["training"] = json.loads((path.parents[2] / "generator.json").read_text())
         found.append({**where, "seed": int(path.parent.name.removeprefix("seed_")), "way": path.stem, **made})
     return sorted(found, key=lambda one: (one["corpus"], one["word"], list(WAYS).index(one["way"]), one["seed"]))
 
@@ -42,7 +44,10 @@ def gather(output: Path) -> list[dict[str, Any]]:
 def page(results: Sequence[dict[str, Any]]) -> str:
     """Write the page from the template and the results."""
     text = TEMPLATE.read_text()
-    parts = {"rows": _each(results, rows_table), "samples": _each(results, samples)}
+    parts = {
+        "rows": _each(results, lambda of_pair: f"{said(of_pair)}\n\n{rows_table(of_pair)}"),
+        "samples": _each(results, samples),
+    }
     for name, made in parts.items():
         text = text.replace("{" + name + "}", made)
     return text
@@ -56,6 +61,23 @@ def _each(results: Sequence[dict[str, Any]], made: Any) -> str:
         + made([one for one in results if (one["corpus"], one["word"]) == (corpus, word)])
         for corpus, word in pairs
     )
+
+
+def said(results: Sequence[dict[str, Any]]) -> str:
+    """Return how large all was, in a sentence for each kind."""
+    given = results[0]["settings"]
+    sentences = [
+        f"Reinforcement: {given['steps']} steps of {given['adversarial_batch_size']} texts.",
+        f"Discriminator at generation: at most {given['updates']} updates, {given['pool']:,} candidates.",
+        f"Measured: {given['few_texts']:,} texts of each way.",
+        f"Seeds: {', '.join(map(str, sorted({one['seed'] for one in results})))}.",
+    ]
+    start = next((one["training"] for one in results if one["way"] == SUPERVISED), None)  # that of all seeds
+    if start is not None:
+        loss = start["held_out_losses"][str(start["epochs"])][-1][1]
+        size = f"{start['texts']:,} texts, epochs: {start['epochs']}"
+        sentences.insert(0, f"Supervised training: {size}, held-out loss {loss:.2f} nats a token.")
+    return "\n".join(sentences)
 
 
 def chosen(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

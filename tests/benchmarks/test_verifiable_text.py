@@ -56,6 +56,8 @@ def test_every_way_is_gone_once_and_has_its_row(of_texts, tmp_path, monkeypatch)
     assert of_way["taught"]["training"]["texts"] < 600 - 200
     text = page(results)
     assert "{" not in text
+    assert "Supervised training: 400 texts, epochs: 1, held-out loss " in text
+    assert "Reinforcement: 2 steps of 4 texts.\nDiscriminator at generation: at most 4 updates, 1,000 cand" in text
     assert all(f"| {WAYS[one['way']].text}, " in text for one in results)
     draw(results, tmp_path / "picture.svg")
     assert {"the start", "filter and D at generation"} <= points(results).keys()
