@@ -168,6 +168,7 @@ ALLOWED = [
     Allowed("*", r"LLM-as-a-[Jj]udge|LLM judges?", "the field's word for a language model that scores texts"),
     Allowed("*", r"[Mm]ulti-turn|[Ss]ingle-turn", "the field's word for messages of a conversation"),
     Allowed("docs/how_to/*.md", r"(?s)<!-- measured: samples -->.*?<!-- end -->", "what models and real texts say"),
+    Allowed("docs/verifiable_text.md", r"(?s)\n## Samples\n.*", "the same"),
     Allowed("CHANGELOG.md", r"`[^`\n]+`", "names that a user has to replace"),
     Allowed("docs/*migration*.md", r"`[^`\n]+`", "names that a user has to replace"),
 ]
@@ -242,6 +243,7 @@ def test_rule_leaves_other_words_alone(text):
         ("docs/recipe.md", "Self-Play Fine-Tuning"),
         ("CHANGELOG.md", "| `length_bought` | `length_hacking` |"),
         ("docs/how_to/chatbot.md", "<!-- measured: samples -->\nI play.\n<!-- end -->"),
+        ("docs/verifiable_text.md", "\n## Samples\n\nI play.\n"),
     ],
 )
 def test_allowed_word_is_left_alone(path, text):

@@ -4,9 +4,9 @@
     python -m benchmarks.pages --check   # fail if one is not what the committed results make of it
     python -m benchmarks.pages --demo demo/demo.json --evaluation OUT/report.json   # take in what these commands found
 
-The pages are recipe, oracle, real_text, guided_language, guided_text, frontier, verifiable, supported_models, memory,
-many_processes and results; each is made of a template beside its benchmark and of benchmarks/results. The measured
-parts of the how-tos of applications are made of them too.
+The pages are recipe, oracle, real_text, guided_language, guided_text, frontier, verifiable, verifiable_text,
+supported_models, memory, many_processes and results; each is made of a template beside its benchmark and of
+benchmarks/results. The measured parts of the how-tos of applications are made of them too.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from ..real_text.tables import page as real_text_page
 from ..recipe.tables import page as recipe_page
 from ..sweep import PAGES, RESULTS, read_lines, write_lines
 from ..verifiable.tables import page as verifiable_page
+from ..verifiable_text.tables import page as verifiable_text_page
 from .results import demo_lines, evaluation_lines
 from .results import page as results_page
 
@@ -54,6 +55,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "recipe": lambda: recipe_page(_results("recipe")),
     "results": lambda: results_page(_results),
     "verifiable": lambda: verifiable_page(_results("verifiable")),
+    "verifiable_text": lambda: verifiable_text_page(_results("verifiable_text")),
 }
 
 

@@ -6,17 +6,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from hf_mgan.markdown import fenced
+
 from ..sweep.tables import areas, table
 from .ways import SUPERVISED, WAYS, Way
 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
 NUM_SAMPLES = 10  # texts of each row on the page, unpicked
+GUIDED = "guided"  # the kind of way that has a row for each threshold, not for each temperature
 KINDS = {
     "measured": "the start",
     "reinforced": "GRPO, by KL",
     "taught": "supervised on rewarded",
-    "guided": "filter and D at generation",
+    GUIDED: "filter and D at generation",
     "imitated": "imitation",
 }
 OF_D = "D on rewarded real texts, by weight"
@@ -64,38 +67,30 @@ def _each(results: Sequence[dict[str, Any]], made: Any) -> str:
 
 
 def said(results: Sequence[dict[str, Any]]) -> str:
-    """Return how large all was, in a sentence for each kind."""
-    given = results[0]["settings"]
-    sentences = [
-        f"Reinforcement: {given['steps']} steps of {given['adversarial_batch_size']} texts.",
-        f"Discriminator at generation: at most {given['updates']} updates, {given['pool']:,} candidates.",
-        f"Measured: {given['few_texts']:,} texts of each way.",
-        f"Seeds: {', '.join(map(str, sorted({one['seed'] for one in results})))}.",
-    ]
+    """Return how far the start was trained, and the command that makes all of it."""
+    first = results[0]
+    seeds = sorted({one["seed"] for one in results})
+    given = {name: first[name] for name in ("generator", "word")} | {"data": first["corpus"], "seeds": seeds}
+    words = ["python -m benchmarks.verifiable_text --output OUT"]
+    for name, value in {**given, **first["settings"]}.items():
+        if value is not False:
+            values = value if isinstance(value, list) else [value]
+            words.append(f"--{name} {' '.join(map(str, values))}".removesuffix(" True"))
+    command = fenced(" ".join(words), "text")
     start = next((one["training"] for one in results if one["way"] == SUPERVISED), None)  # that of all seeds
-    if start is not None:
-        loss = start["held_out_losses"][str(start["epochs"])][-1][1]
-        size = f"{start['texts']:,} texts, epochs: {start['epochs']}"
-        sentences.insert(0, f"Supervised training: {size}, held-out loss {loss:.2f} nats a token.")
-    return "\n".join(sentences)
+    if start is None:
+        return command
+    loss = start["held_out_losses"][str(start["epochs"])][-1][1]
+    size = f"{start['texts']:,} texts, epochs: {start['epochs']}"
+    return f"Supervised training: {size}, held-out loss {loss:.2f} nats per token.\n\n{command}"
 
 
-def chosen(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of one way over its seeds, by their name: of a generator alone, at its better temperature.
-
-    That is the one at which all its texts are the nearest to the rewarded real ones, by the encoder's test.
-    """
-    names = [row["way"] for row in results[0]["rows"]]
-    of_name = {name: [row for one in results for row in one["rows"] if row["way"] == name] for name in names}
-    if WAYS[results[0]["way"]].kind == "guided":
-        return of_name
-    best = min(names, key=lambda name: fmean(_area(row, "auc") for row in of_name[name]))
-    return {best: of_name[best]}
-
-
-def _area(row: dict[str, Any], key: str) -> float:
-    area: float = row[key]["encoder"][0]
-    return area
+def _by_name(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of one way over its seeds, by their name."""
+    return {
+        first["way"]: [row for one in results for row in one["rows"] if row["way"] == first["way"]]
+        for first in results[0]["rows"]
+    }
 
 
 def _of_ways(results: Sequence[dict[str, Any]]) -> list[tuple[Way, list[dict[str, Any]]]]:
@@ -109,7 +104,7 @@ def rows_table(results: Sequence[dict[str, Any]]) -> str:
     for way, of_way in _of_ways(results):
         alarms = [one.get("training", {}).get("alarms", {}) for one in of_way]
         said = "; ".join(", ".join(f"{name} ({step})" for name, step in one.items()) for one in alarms if one)
-        for name, rows in chosen(of_way).items():
+        for name, rows in _by_name(of_way).items():
             flat = [
                 {f"{key}_{test}": area for key in ("rewarded_auc", "auc") for test, area in row[key].items()}
                 for row in rows
@@ -118,6 +113,7 @@ def rows_table(results: Sequence[dict[str, Any]]) -> str:
                 [
                     f"{way.text}, {name}",
                     f"{fmean(row['reward'] for row in rows):.2f}",
+                    f"{fmean(row['reward'] * row['texts'] for row in rows):.0f}",
                     *(areas(flat, key) for key in ("rewarded_auc_encoder", "rewarded_auc_n-grams", "auc_encoder")),
                     *(
                         f"{fmean(row[key] for row in rows):.{digits}f}"
@@ -127,17 +123,18 @@ def rows_table(results: Sequence[dict[str, Any]]) -> str:
                     said,
                 ]
             )
-    head = ["way", "reward", "AUC of the rewarded, encoder", "n-grams", "AUC of all, encoder"]
+    head = ["way", "reward", "rewarded", "AUC of the rewarded, encoder", "n-grams", "AUC of all, encoder"]
     return table([*head, "self-BLEU", "words", "draws", "alarms (step)"], lines)
 
 
 def samples(results: Sequence[dict[str, Any]]) -> str:
-    """Return the first texts of each way, of the least seed."""
+    """Return the first texts of each way, of the least seed; of a generator alone, at its highest temperature."""
     blocks = []
     for way, of_way in _of_ways(results):
-        for name, rows in chosen(of_way[:1]).items():
-            lines = [" ".join(text.split()) for text in rows[0]["samples"][:NUM_SAMPLES]]
-            blocks.append(f"**{way.text}, {name}**\n\n```text\n" + "\n".join(lines) + "\n```")
+        rows = of_way[0]["rows"]
+        for row in rows if way.kind == GUIDED else rows[-1:]:
+            lines = [" ".join(text.split()) for text in row["samples"][:NUM_SAMPLES]]
+            blocks.append(f"**{way.text}, {row['way']}**\n\n```text\n" + "\n".join(lines) + "\n```")
     return "\n\n".join(blocks)
 
 
@@ -146,12 +143,14 @@ def points(results: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, flo
     found: dict[str, list[tuple[float, float]]] = {}
     for way, of_way in _of_ways(results):
         kind = OF_D if way.kind == "reinforced" and way.rewarded else KINDS[way.kind]
-        for rows in chosen(of_way).values():
+        for rows in _by_name(of_way).values():
             tested = [row for row in rows if row["rewarded_auc"]]
             if tested:
                 reward, area = (
                     fmean(values)
-                    for values in zip(*((row["reward"], _area(row, "rewarded_auc")) for row in tested), strict=True)
+                    for values in zip(
+                        *((row["reward"], row["rewarded_auc"]["encoder"][0]) for row in tested), strict=True
+                    )
                 )
                 found.setdefault(kind, []).append((reward, area))
     return found

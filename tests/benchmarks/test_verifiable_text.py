@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.verifiable_text import __main__ as verifiable_text
 from benchmarks.verifiable_text.stages import HasWord
-from benchmarks.verifiable_text.tables import OF_D, chosen, draw, gather, page, points
+from benchmarks.verifiable_text.tables import OF_D, draw, gather, page, points, rows_table, samples
 from benchmarks.verifiable_text.ways import WAYS
 
 from ..conftest import texts
@@ -57,7 +57,9 @@ def test_every_way_is_gone_once_and_has_its_row(of_texts, tmp_path, monkeypatch)
     text = page(results)
     assert "{" not in text
     assert "Supervised training: 400 texts, epochs: 1, held-out loss " in text
-    assert "Reinforcement: 2 steps of 4 texts.\nDiscriminator at generation: at most 4 updates, 1,000 cand" in text
+    made = text.split("```text\n")[1].split("\n")[0].split()  # the command makes the same settings again
+    again = verifiable_text.parsed_arguments(made[3:])
+    assert all(getattr(again, key) == value for key, value in results[0]["settings"].items())
     assert all(f"| {WAYS[one['way']].text}, " in text for one in results)
     draw(results, tmp_path / "picture.svg")
     assert {"the start", "filter and D at generation"} <= points(results).keys()
@@ -66,30 +68,40 @@ def test_every_way_is_gone_once_and_has_its_row(of_texts, tmp_path, monkeypatch)
     assert gather(tmp_path / "out") == results
 
 
-def test_points_are_means_over_the_seeds_by_kind():
-    def result(way, seed, *areas):
-        rows = [
-            {"way": f"T = {place}", "reward": 0.5 + 0.2 * seed, "auc": {"encoder": [area]}, "rewarded_auc": {}}
-            for place, area in enumerate(areas)
-        ]
-        for row, area in zip(rows, areas, strict=True):
-            row["rewarded_auc"] |= {"encoder": [area - 0.1]} if area < 1 else {}  # too few rewarded texts for a test
-        return {"way": way, "seed": seed, "rows": rows}
+def result(way, seed, *areas, rewards=(0.5, 0.7)):
+    rows = [
+        {
+            "way": f"T = {place}",
+            "reward": rewards[seed],
+            "texts": 100,
+            "auc": {},
+            # One has too few rewarded texts for a test.
+            "rewarded_auc": {} if area is None else {"encoder": [area, area - 0.1, area + 0.1]},
+            "self_bleu": 0.1,
+            "words": 8,
+            "draws": 1,
+            "samples": [f"text at {place}"],
+        }
+        for place, area in enumerate(areas)
+    ]
+    return {"way": way, "seed": seed, "rows": rows}
 
+
+def test_points_are_means_over_the_seeds_by_kind():
     results = [
-        result("grpo_0", 0, 0.9),
-        result("grpo_0", 1, 0.8),
-        result("real_1", 0, 0.7, 0.6),
-        result("taught", 0, 1),
+        result("grpo_0", 0, 0.8),
+        result("grpo_0", 1, 0.7),
+        result("real_1", 0, 0.6, 0.5),
+        result("taught", 0, None),
     ]
     found = {kind: [tuple(map(pytest.approx, one)) for one in places] for kind, places in points(results).items()}
-    assert found == {"GRPO, by KL": [(0.6, 0.75)], OF_D: [(0.5, 0.5)]}
+    assert found == {"GRPO, by KL": [(0.6, 0.75)], OF_D: [(0.5, 0.6), (0.5, 0.5)]}
 
 
-def test_generator_stands_at_its_better_temperature():
-    def row(name, area):
-        return {"way": name, "auc": {"encoder": [area, 0.0, 1.0]}}
-
-    seeds = [{"way": "taught", "rows": [row("T = 0.8", first), row("T = 1", 0.7)]} for first in (0.9, 0.6)]
-    assert list(chosen(seeds)) == ["T = 1"]  # 0.75 and 0.7
-    assert len(chosen(seeds)["T = 1"]) == 2
+def test_each_temperature_has_its_row_and_the_last_one_its_samples():
+    results = [result("taught", 0, 0.8, 0.7), result("taught", 1, 0.9, 0.6)]
+    cold, hot = rows_table(results).splitlines()[2:]
+    assert cold.startswith("| supervised on rewarded real texts, T = 0 | 0.60 | 60 | 0.800 / 0.900 ± 0.100 | ")
+    assert hot.startswith("| supervised on rewarded real texts, T = 1 | 0.60 | 60 | 0.700 / 0.600 ± 0.100 | ")
+    assert "text at 1" in samples(results)
+    assert "text at 0" not in samples(results)
