@@ -42,6 +42,7 @@ def _grpo(beta: float) -> Way:
 
 
 def _real(weight: float) -> Way:
+    """D beside the reward, and `real_text_coef` on the same real texts: what this does alone is the way `anchor`."""
     text = f"D on rewarded real texts, reward weight {weight:g}"
     return Way(f"real_{weight:g}", text, "reinforced", rewarded=True, config={"reward_weights": [weight]})
 
@@ -50,6 +51,13 @@ _ALL = [
     Way(SUPERVISED, "supervised", "measured"),
     *map(_grpo, KL),
     *map(_real, WEIGHTS),
+    Way(
+        "anchor",
+        "real_text_coef on rewarded real texts alone",
+        "reinforced",
+        rewarded=True,
+        config={"reward_weights": [0.0], "discriminator_weight": 0.0},
+    ),
     Way(TAUGHT, "supervised on rewarded real texts", "taught"),
     Way("taught_real_0", "… then D on the same", "reinforced", TAUGHT, True, {"reward_weights": [0.0]}),
     Way("guided", "supervised, filter and D at generation", "guided"),

@@ -35,7 +35,7 @@ def test_every_way_is_gone_once_and_has_its_row(of_texts, tmp_path, monkeypatch)
     for split, count in (("train", 600), ("validation", 240)):
         rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(count, seed=count))
         (tmp_path / f"corpus.{split}.jsonl").write_text(rows)
-    ways = ["supervised", "grpo_0", "grpo_0.1", "real_1", "taught_real_0", "guided", "imitation"]
+    ways = ["supervised", "grpo_0", "grpo_0.1", "real_1", "anchor", "taught_real_0", "guided", "imitation"]
     command = [*of_texts, *SIZES.split(), "--ways", *ways]
     verifiable_text.main(command)
     results = gather(tmp_path / "out")
@@ -44,7 +44,9 @@ def test_every_way_is_gone_once_and_has_its_row(of_texts, tmp_path, monkeypatch)
     for one in results:  # what another needs to make the same, and no path
         assert one["settings"] | {"steps": 2, "updates": 4, "pool": 1000, "texts": 200} == one["settings"]
         assert str(tmp_path) not in json.dumps(one["settings"])
-    assert all(one["training"]["steps"] == 2 for name, one in of_way.items() if name.startswith(("grpo", "real")))
+    assert all(
+        one["training"]["steps"] == 2 for name, one in of_way.items() if name.startswith(("grpo", "real", "anchor"))
+    )
     rows = {row["way"]: row for row in of_way["guided"]["rows"]}
     assert {row["reward"] for row in rows.values()} == {1}
     draws = [row["draws"] for row in rows.values()]
