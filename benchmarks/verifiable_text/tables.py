@@ -138,22 +138,23 @@ def samples(results: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(blocks)
 
 
-def points(results: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """Return reward and area of the rewarded texts, means over the seeds, by kind of way."""
-    found: dict[str, list[tuple[float, float]]] = {}
+def points(results: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, float, float]]]:
+    """Return reward and area of the rewarded texts with half of its interval, means over the seeds, by kind of way."""
+    found: dict[str, list[tuple[float, float, float]]] = {}
     for way, of_way in _of_ways(results):
-        kind = OF_D if way.kind == "reinforced" and way.rewarded else KINDS[way.kind]
         for rows in _by_name(of_way).values():
-            tested = [row for row in rows if row["rewarded_auc"]]
+            tested = [(row["reward"], *row["rewarded_auc"]["encoder"]) for row in rows if row["rewarded_auc"]]
             if tested:
-                reward, area = (
-                    fmean(values)
-                    for values in zip(
-                        *((row["reward"], row["rewarded_auc"]["encoder"][0]) for row in tested), strict=True
-                    )
-                )
-                found.setdefault(kind, []).append((reward, area))
+                reward, area, low, high = (fmean(values) for values in zip(*tested, strict=True))
+                found.setdefault(_kind(way), []).append((reward, area, (high - low) / 2))
     return found
+
+
+def _kind(way: Way) -> str:
+    """Return what the picture calls a way: the anchor alone is supervised training, whatever trains it."""
+    if way.kind != "reinforced" or not way.rewarded:
+        return KINDS[way.kind]
+    return KINDS["taught"] if way.name == "anchor" else OF_D
 
 
 def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
@@ -168,8 +169,8 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
         for axes, (corpus, word) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
             of_pair = [one for one in results if (one["corpus"], one["word"]) == (corpus, word)]
             for kind, places in points(of_pair).items():
-                rewards, found = zip(*places, strict=True)
-                axes.plot(rewards, found, "o", label=kind)
+                rewards, found, halves = zip(*places, strict=True)
+                axes.errorbar(rewards, found, halves, fmt="o", label=kind)
             axes.axhline(0.5, color="grey", linestyle="--", label="real text")
             axes.set(title=f"{corpus}, {word}", xlabel="reward", ylabel="AUC of the rewarded texts, encoder")
             axes.legend()

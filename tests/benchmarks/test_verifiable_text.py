@@ -95,9 +95,14 @@ def test_points_are_means_over_the_seeds_by_kind():
         result("grpo_0", 1, 0.7),
         result("real_1", 0, 0.6, 0.5),
         result("taught", 0, None),
+        result("anchor", 0, 0.7),
     ]
     found = {kind: [tuple(map(pytest.approx, one)) for one in places] for kind, places in points(results).items()}
-    assert found == {"GRPO, by KL": [(0.6, 0.75)], OF_D: [(0.5, 0.6), (0.5, 0.5)]}
+    assert found == {
+        "GRPO, by KL": [(0.6, 0.75, 0.1)],
+        OF_D: [(0.5, 0.6, 0.1), (0.5, 0.5, 0.1)],
+        "supervised on rewarded": [(0.5, 0.7, 0.1)],
+    }
 
 
 def test_each_temperature_has_its_row_and_the_last_one_its_samples():
