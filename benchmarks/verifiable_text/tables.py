@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_mgan.markdown import fenced
 
+from ..sweep import check_settings
 from ..sweep.tables import areas, table
 from .ways import SUPERVISED, WAYS, Way
 
@@ -67,7 +68,12 @@ def _each(results: Sequence[dict[str, Any]], made: Any) -> str:
 
 
 def said(results: Sequence[dict[str, Any]]) -> str:
-    """Return how far the start was trained, and the command that makes all of it."""
+    """Return how far the start was trained, and the command that makes all of it.
+
+    Raises:
+        ValueError: If not all were made with the same settings.
+    """
+    check_settings(list(results))
     first = results[0]
     seeds = sorted({one["seed"] for one in results})
     given = {name: first[name] for name in ("generator", "word")} | {"data": first["corpus"], "seeds": seeds}

@@ -112,3 +112,13 @@ def test_each_temperature_has_its_row_and_the_last_one_its_samples():
     assert hot.startswith("| supervised on rewarded real texts, T = 1 | 0.60 | 60 | 0.700 / 0.600 ± 0.100 | ")
     assert "text at 1" in samples(results)
     assert "text at 0" not in samples(results)
+
+
+def test_results_of_different_settings_do_not_share_a_page():
+    results = [
+        {**result("taught", seed, 0.8), "corpus": "c", "word": "w", "generator": "g", "settings": {"steps": steps}}
+        for seed, steps in ((0, 60), (1, 6))
+    ]
+    with pytest.raises(ValueError, match=r'\{"steps": 60\} and \{"steps": 6\}'):
+        page(results)
+    assert "--seeds 0 --steps 60" in page(results[:1])
