@@ -3,7 +3,7 @@
 Out: [`CONDITIONS`], by name, in the order in which they are run.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -12,6 +12,8 @@ KL = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 WEIGHTS = (0.3, 1.0, 3.0)
 THRESHOLDS = (0.0, 1.0, 2.0)  # c of rejection, in nats
 ROUNDS = 2  # of imitation of the filtered, guided sampler
+LONGER = 3  # times the demo's steps
+GIVEN_LONGER = ("grpo_0.2", "grpo_1", "real_0")  # the best of their kind with the demo's steps
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Condition:
             [`~verifiable.training.COMBINATIONS`].
         perfect (`bool`, *optional*, defaults to `False`): Whether the true density of the target pays in the place of
             a discriminator and of the reward.
+        times (`int`, *optional*, defaults to 1): Steps of training, as a multiple of the demo's.
     """
 
     name: str
@@ -42,12 +45,18 @@ class Condition:
     rewarded: bool = False
     combined: str = "sum"
     perfect: bool = False
+    times: int = 1
 
 
 def _grpo(beta: float, **config: Any) -> Condition:
     given = ", ".join([f"KL {beta:g}" if beta else "no KL", *(f"{name} {value:g}" for name, value in config.items())])
     name = "_".join(["grpo", f"{beta:g}", *(f"{value:g}" for value in config.values())])
     return Condition(name, "grpo", f"GRPO, {given}", {"beta": beta, **config}, discriminator=False)
+
+
+def _longer(condition: Condition) -> Condition:
+    name, text = f"{condition.name}_longer", f"{condition.text}, {LONGER} times the steps"
+    return replace(condition, name=name, text=text, times=LONGER)
 
 
 _ALL = [
@@ -80,6 +89,7 @@ _ALL = [
     Condition("supervised_perfect", "perfect", "supervised training, then a perfect D of the target"),
     Condition("decoding", "decoding", "maximum likelihood, filter and D at generation; then imitation of that"),
 ]
+_ALL = [variant for one in _ALL for variant in (one, *[_longer(one)] * (one.name in GIVEN_LONGER))]
 CONDITIONS = {one.name: one for one in _ALL}
 
 

@@ -30,7 +30,7 @@ from hf_mgan.training.final_updates import fit_discriminator
 
 from ..recipe.conditions import CLIP
 from ..recipe.training import PerfectReward
-from .conditions import CONDITIONS, ROUNDS, THRESHOLDS, Condition
+from .conditions import CONDITIONS, LONGER, ROUNDS, THRESHOLDS, Condition
 from .target import Reward, Target
 
 
@@ -38,7 +38,6 @@ TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
 LEVEL, MULTIPLIER_RATE = 0.9, 0.05  # of the constraint: mean reward asked for, as a share of the highest; and its pace
 GUIDING_UPDATES = 5  # times the demo's, of the discriminator at generation
 TAUGHT_AT = 1.0  # threshold of the sentences that imitation learns from
-LONGER = 3  # times the demo's steps
 MOST_TRIES = 400  # candidates per sentence that imitation learns from
 PROMPT = "<s>"
 TARGET_SEED = 3_000_000  # of sentences of the target to learn from
@@ -223,7 +222,8 @@ def _trainer(
 ) -> GRPOTrainer:
     sizes, reward = measurement.sizes, measurement.reward
     config = adversarial_config(sizes, folder, measurement.seed)
-    given: dict[str, Any] = {"generation_batch_size": None, **condition.config}
+    steps = condition.times * sizes.steps
+    given: dict[str, Any] = {"generation_batch_size": None, "max_steps": steps, **condition.config}
     pays: Any = RewardFunction(reward)
     if condition.perfect:
         pays = PerfectReward(measurement.target, measurement.tokenizer, "minimax", CLIP)  # type: ignore[arg-type]
@@ -313,8 +313,7 @@ class Parts:
         start = self.folder / name
         for part in (model, self.measurement.tokenizer):
             part.save_pretrained(start)
-        steps = times * self.measurement.sizes.steps
-        longer = replace(CONDITIONS[condition], config={"max_steps": steps})
+        longer = replace(CONDITIONS[condition], times=times)
         trainer = _trainer(longer, self.measurement, self.models, self.folder / f"{name}_adversarial", start)
         trainer.train()
         self.alarms += alarms_of(trainer)

@@ -68,6 +68,7 @@ def test_combinations_pay_as_they_say():
 def test_conditions_are_chosen_by_name_and_group():
     assert [one.name for one in selected(["product", "grpo_0"])] == ["grpo_0", "product"]
     assert len(selected(list(GROUPS))) == len(CONDITIONS)
+    assert [one.name for one in selected(["grpo"]) if one.times > 1] == ["grpo_0.2_longer", "grpo_1_longer"]
     with pytest.raises(ValueError, match="neither groups"):
         selected(["grpo_7"])
 
@@ -75,14 +76,15 @@ def test_conditions_are_chosen_by_name_and_group():
 @pytest.mark.benchmark
 def test_verifiable_runs_and_writes_its_page(tmp_path, in_this_process):
     in_this_process(verifiable)
-    conditions = "grpo_0.05 watched_0 real_0 product constraint perfect supervised decoding"
+    conditions = "grpo_0.05 grpo_0.2_longer watched_0 real_0 product constraint perfect supervised decoding"
     verifiable.main(f"--tiny --seeds 0 --rewards dog --output {tmp_path} --conditions {conditions}".split())
     results = read_lines(tmp_path / "verifiable.jsonl")
-    assert [one.get("error") for one in results] == [None] * 11  # `supervised` and `perfect` are groups of two
+    assert [one.get("error") for one in results] == [None] * 12  # `supervised` and `perfect` are groups of two
     page = (tmp_path / "verifiable.md").read_text()
     assert "{" not in page
     for row in (
         "GRPO, KL 0.05",
+        "GRPO, KL 0.2, 3 times the steps",
         "reward x -log(1 - D)",
         "filter + D, c = 2",
         "imitation, round 2",
@@ -95,7 +97,7 @@ def test_verifiable_runs_and_writes_its_page(tmp_path, in_this_process):
     assert "| dog | GRPO, KL 0, D watches | 1 | " in page
     found = points(results, "dog")
     assert {name: len(of_kind) for name, of_kind in found.items()} == {
-        "grpo": 2, "real": 1, "combined": 2, "imitation": 3, "maximum likelihood": 1, "filter + D": 3,
+        "grpo": 3, "real": 1, "combined": 2, "imitation": 3, "maximum likelihood": 1, "filter + D": 3,
         "supervised on rewarded real texts": 1, "supervised, then D on rewarded real texts": 1,
         "supervised, then D on rewarded real texts, 3 times the steps": 1, "supervised, filter + D": 3,
         "supervised, then a perfect D of the target": 1,
@@ -138,3 +140,13 @@ def test_the_perfect_discriminator_is_that_of_the_target(tmp_path):
     least = min(found)
     assert {reward == least for reward, dog in zip(found, has_dog, strict=True) if not dog} == {True}
     assert {reward > least for reward, dog in zip(found, has_dog, strict=True) if dog} == {True}
+
+
+@pytest.mark.benchmark
+def test_longer_is_a_multiple_of_the_steps(tmp_path):
+    measurement = Measurement(TINY, 0, REWARDS["dog"])
+    folder = tmp_path / "maximum_likelihood"
+    train_generator(measurement.sentences, measurement.tokenizer, folder, 4, 16, 0, TrainerCallback())
+    for name, times in (("grpo_1", 1), ("grpo_1_longer", 3)):
+        trainer = _trainer(CONDITIONS[name], measurement, tmp_path, tmp_path / name)
+        assert trainer.args.max_steps == times * TINY.steps
