@@ -14,6 +14,16 @@ def test_batch_metrics_of_a_collapsed_batch():
     assert metrics["completions/self_bleu"] > metrics["references/self_bleu"]
 
 
+def test_self_bleu_sees_one_answer_to_each_prompt():
+    """Eight prompts, eight completions of each: no two share a word, or those of a prompt differ in one alone."""
+    differ = [" ".join(f"{word}{place}" for word in "abcdef") for place in range(64)]
+    alike = [" ".join(f"{word}{place // 8}" for word in "abcde") + f" f{place}" for place in range(64)]
+    of_differ, of_alike = (batch_metrics(texts, differ)["completions/self_bleu"] for texts in (differ, alike))
+    assert of_differ == 0
+    assert of_alike == pytest.approx((5 / 6 * 4 / 5 * 3 / 4 * 2 / 3) ** 0.25)
+    assert batch_metrics(alike, differ)["completions/duplicates"] == 0
+
+
 def test_batch_metrics_of_empty_texts():
     metrics = batch_metrics(["", ""], ["", ""])
     assert metrics["completions/length_ratio"] == 0
