@@ -68,7 +68,9 @@ def test_combinations_pay_as_they_say():
 def test_conditions_are_chosen_by_name_and_group():
     assert [one.name for one in selected(["product", "grpo_0"])] == ["grpo_0", "product"]
     assert len(selected(list(GROUPS))) == len(CONDITIONS)
-    assert [one.name for one in selected(["grpo"]) if one.times > 1] == ["grpo_0.2_longer", "grpo_1_longer"]
+    assert [one.name for one in selected(["grpo"]) if one.times > 1] == [
+        f"grpo_{kl}_longer" for kl in (0.1, 0.2, 0.5, 1)
+    ]
     with pytest.raises(ValueError, match="neither groups"):
         selected(["grpo_7"])
 
