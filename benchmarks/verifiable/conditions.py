@@ -13,7 +13,7 @@ WEIGHTS = (0.3, 1.0, 3.0)
 THRESHOLDS = (0.0, 1.0, 2.0)  # c of rejection, in nats
 ROUNDS = 2  # of imitation of the filtered, guided sampler
 LONGER = 3  # times the demo's steps
-GIVEN_LONGER = ("grpo_0.1", "grpo_0.2", "grpo_0.5", "grpo_1", "real_0")  # with the demo's steps the best, or next to it
+GIVEN_LONGER = ("grpo_0.1", "grpo_0.2", "grpo_0.5", "grpo_1", "real_0")  # the best, or next to it
 
 
 @dataclass(frozen=True)
