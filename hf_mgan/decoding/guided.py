@@ -19,6 +19,7 @@ from ..data.prompts import Text, as_prompts
 from ..data.text_path import TextPath, shown_texts, with_boundary
 from ..discriminator import Discriminator
 from ..metrics.likelihood import tempered_logps
+from ..models import evaluation_mode
 from .prefix_reading import PrefixReader
 from .sampling import Samples, check_room, encode_prompts, end_tokens, sample
 from .selection import METHODS, Choice, is_accepted
@@ -133,7 +134,8 @@ def guided_sample(
     plain = _plain_prompts(prompts, tokenizer)
     if config.method == "token_rejection":
         reader = PrefixReader(discriminator, tokenizer, end_tokens(model, tokenizer))
-        kept = _token_by_token(model, tokenizer, reader, prompt_ids, plain, config, keep, on_text)
+        with evaluation_mode(model):
+            kept = _token_by_token(model, tokenizer, reader, prompt_ids, plain, config, keep, on_text)
         if kept.num_kept:
             _check_temperature(model, discriminator, kept, config)
         _check_tokens(kept, reader.shown(plain), reader, config)
@@ -211,8 +213,6 @@ def _token_by_token(
     )
     # Prompts of one length stand together, so that little is padded.
     pending = sorted(range(count), key=lambda place: len(prompt_ids[place]))
-    training = model.training
-    model.eval()
     for number in range(config.num_candidates):
         is_last, again = number == config.num_candidates - 1, []
         for start in range(0, len(pending), config.batch_size):
@@ -238,7 +238,6 @@ def _token_by_token(
         pending = again
         if not pending:
             break
-    model.train(training)
     return found
 
 

@@ -27,7 +27,7 @@ from ..checks import (
 )
 from ..data.prompts import Text, encode_prompts, end_of_turn
 from ..data.text_path import TextPath
-from ..models import max_tokens
+from ..models import evaluation_mode, max_tokens
 from .continuation import complete
 
 
@@ -155,12 +155,10 @@ def sample(
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
     settings = {**PLAIN, **generation_kwargs, "temperature": temperature, "pad_token_id": padding}
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
     completions: list[list[int]] = [[] for _ in prompt_ids]
     # Prompts of one length stand together, so that little is padded.
     order = sorted(range(len(prompt_ids)), key=lambda place: len(prompt_ids[place]))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with evaluation_mode(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
@@ -169,7 +167,6 @@ def sample(
                 completions[place] = row
             if on_batch is not None:
                 on_batch(len(places))
-    model.train(training)
     return Samples(TextPath(tokenizer, end_ids=ends).decode(prompt_ids, completions), prompt_ids, completions)
 
 

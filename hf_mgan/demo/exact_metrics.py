@@ -144,12 +144,9 @@ class ExactMetrics:
         count = count or len(self.real_ids)
         ids, words = sample_sentences(model, self.tokenizer, count, temperature, self.seed)
         start = [[self.tokenizer.bos_token_id]] * count
-        training = model.training
-        model.eval()
         real, fake = (
             sequence_logps(model, start, rows, temperature, BATCH_SIZE) for rows in (self.real_ids[:count], ids)
         )
-        model.train(training)
         truth = self.language.logps(words)
         divergence, standard_error = jensen_shannon(self.real_logps[:count], real, truth, fake)
         grammatical = truth.isfinite()

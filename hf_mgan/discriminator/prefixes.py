@@ -23,6 +23,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..models import evaluation_mode
 from .loading import head_modules
 
 
@@ -56,13 +57,10 @@ def check_causal(model: PreTrainedModel | PeftModel, processing_class: PreTraine
         )
     ids = torch.arange(1, 1 + PROBE_LENGTH, device=model.device)[None]
     another_end = torch.cat([ids[:, :-1], ids[:, -1:] + 1], 1)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), _head_calls(model) as calls:
+    with torch.no_grad(), evaluation_mode(model), _head_calls(model) as calls:
         for probe in (ids, another_end):  # by themselves: without a padding token batches are refused
             probe %= model.config.get_text_config().vocab_size
             model(input_ids=probe, attention_mask=torch.ones_like(probe))
-    model.train(was_training)
     (one, logits), (other, _) = calls
     if logits.ndim != 3 or logits.size(1) < ids.size(1):  # virtual tokens, as prompt tuning has them, come first
         raise ValueError(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import COUNT, INDEX, POSITIVE, SEED, Check, Items, checked, optional
+from ..models import evaluation_mode
 
 
 if TYPE_CHECKING:
@@ -185,20 +186,17 @@ def tempered_logps(
     """
     temperatures, batch_size = TEMPERATURES("temperatures", temperatures), optional(COUNT)("batch_size", batch_size)
     _check_pairs(prompt_ids, completion_ids)
-    training = model.training
-    model.eval()
     # Sequences of one length stand together, so that little is padded.
     order = sorted(range(len(prompt_ids)), key=lambda place: len(prompt_ids[place]) + len(completion_ids[place]))
     totals = torch.empty(len(temperatures), len(order), device=next(model.parameters()).device)
     size = batch_size or max(len(order), 1)
-    for start in range(0, len(order), size):
-        places = order[start : start + size]
-        batch = padded_batch([prompt_ids[place] for place in places], [completion_ids[place] for place in places])
-        with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(model):
+        for start in range(0, len(order), size):
+            places = order[start : start + size]
+            batch = padded_batch([prompt_ids[place] for place in places], [completion_ids[place] for place in places])
             logits, labels = _logits_and_labels(model, batch)
             for row, temperature in enumerate(temperatures):
                 totals[row, places] = -token_losses(logits, labels, temperature).sum(1)
-    model.train(training)
     return totals
 
 

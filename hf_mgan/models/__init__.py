@@ -8,6 +8,7 @@ from .limits import (
     max_tokens,
     num_virtual_tokens,
 )
+from .modes import evaluation_mode
 from .padding import end_token_ids, needs_equal_lengths, probe_texts, unpadded_batches, unpadded_rows
 from .quantization import quantisation_of, save_quantisation, saved_quantisation
 from .saved_weights import check_saved_weights, refusal
@@ -20,6 +21,7 @@ __all__ = [
     "check_vocabulary",
     "checked_max_length",
     "end_token_ids",
+    "evaluation_mode",
     "length_limit",
     "load_processing_class",
     "max_tokens",

@@ -181,6 +181,16 @@ def test_sample_without_dropout_restores_the_mode(generator, tokenizer, training
     assert generator.training is training
 
 
+def test_sample_restores_the_mode_after_an_error(generator, tokenizer):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    generator.train()
+    with pytest.raises(KeyboardInterrupt):
+        sample(generator, tokenizer, PROMPTS, 2, on_batch=interrupt)
+    assert generator.training
+
+
 def test_sample_of_a_peft_model(generator, tokenizer):
     before = sample(generator, tokenizer, PROMPTS, 8)
     model = get_peft_model(generator, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))

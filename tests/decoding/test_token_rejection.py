@@ -325,6 +325,17 @@ def test_mode_of_the_generator_is_restored(generator, letters, critic, training)
     assert generator.training is training
 
 
+def test_mode_of_the_generator_is_restored_after_an_error(generator, letters, critic):
+    def fail(prompts, completions):
+        raise KeyboardInterrupt
+
+    generator.train()
+    config = DecodingConfig("token_rejection", max_new_tokens=8)
+    with pytest.raises(KeyboardInterrupt):
+        guided_sample(generator, letters, critic, PROMPTS, config, keep=fail)
+    assert generator.training
+
+
 def test_what_the_filter_refuses_is_drawn_anew(few):
     """A third of plain texts or so hold a c; four tries of accepted texts find one without it nearly always."""
     seen = []
