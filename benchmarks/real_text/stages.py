@@ -32,6 +32,7 @@ from .small_generator import MOST_TOKENS, small_generator, small_tokenizer
 SMALL = "small"  # the generator that is made in code
 STAGES = ("supervised", "longer", "frozen", "adversarial", "evaluation")
 CURVE = "curve"  # a stage that is done where it is asked for: hours
+SAVE_STEPS = 10  # of the curve, whose training is the longest
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the steps, after which the generator is measured
 TRAINING: dict[str, Any] = {"report_to": "none", "gradient_checkpointing": False, "disable_tqdm": True}
 
@@ -131,16 +132,17 @@ class Run:
         )
 
     def curve(self) -> dict[str, Any]:
-        """Train adversarially, and measure the generator on the way."""
-        arguments = self.arguments
-        trainer, _, settings = self._trainer(CURVE)
+        """Train adversarially, in several calls where one is stopped, and measure the generator on the way."""
+        arguments, work = self.arguments, self.folder / f"{CURVE}_training"
+        saving = {"save_strategy": "steps", "save_steps": SAVE_STEPS, "save_total_limit": 1}
+        trainer, _, settings = self._trainer(CURVE, **saving)
         steps = sorted({max(1, round(share * arguments.steps)) for share in SHARES})
         names = {step * arguments.batch_size: f"{step * arguments.batch_size}_texts" for step in steps}
         if not all((self.folder / name).exists() for name in names.values()):
             by_step = dict(zip(steps, names.values(), strict=True))
             trainer.add_callback(OnSteps(by_step, lambda name: self._save(trainer, name)))
-            trainer.train()
-        shutil.rmtree(self.folder / f"{CURVE}_training", ignore_errors=True)
+            trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")))
+        shutil.rmtree(work, ignore_errors=True)
         report = self._evaluated(["supervised", *names.values()], "curve_evaluation")
         parts = {(0, t): part_name("supervised", t) for t in report.temperatures}
         parts |= {(texts, t): part_name(name, t) for texts, name in names.items() for t in report.temperatures}
@@ -228,7 +230,7 @@ class Run:
             "alarms": sorted({alarm.name for alarm in watchdog.alarms}),
         }
 
-    def _trainer(self, name: str) -> tuple[AdversarialTrainer, Watchdog, dict[str, Any]]:
+    def _trainer(self, name: str, **saving: Any) -> tuple[AdversarialTrainer, Watchdog, dict[str, Any]]:
         """Make the adversarial trainer, its watchdog, and the settings that are said with the results."""
         arguments = self.arguments
         model, tokenizer = self._start()
@@ -253,8 +255,8 @@ class Run:
                 top_k=0,
                 use_cpu=not torch.cuda.is_available(),
                 logging_steps=1,
-                save_strategy="no",
                 seed=self.seed,
+                **(saving or {"save_strategy": "no"}),
                 **settings,
                 **TRAINING,
             ),

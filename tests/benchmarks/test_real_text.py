@@ -94,6 +94,31 @@ def test_curve_measures_the_generator_on_the_way(run_tiny):
     assert "{" not in text
 
 
+def test_curve_goes_on_where_it_was_stopped(run_tiny, monkeypatch):
+    save, asked = stages.Run._save, ("small", "--stages", "supervised", "curve", "--steps", "8")
+
+    def stop(run, trainer, name):
+        if name == "32_texts":
+            raise KeyboardInterrupt
+        save(run, trainer, name)
+
+    monkeypatch.setattr(stages, "SAVE_STEPS", 1)
+    monkeypatch.setattr(stages.Run, "_save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(*asked)
+    names = []
+    monkeypatch.setattr(stages.Run, "_save", lambda run, trainer, name: [names.append(name), save(run, trainer, name)])
+    folder = run_tiny(*asked) / SMALL / "seed_0"
+    assert names == ["32_texts", "64_texts"]
+    resumed = json.loads((folder / "curve.json").read_text())["rows"]
+    for path in (folder / "curve.json", *folder.glob("*_texts/*")):
+        path.unlink()
+    for path in folder.glob("*_texts"):
+        path.rmdir()
+    run_tiny(*asked)
+    assert json.loads((folder / "curve.json").read_text())["rows"] == resumed
+
+
 def test_frozen_discriminator_stays_as_its_warmup_left_it(run_tiny, monkeypatch):
     left = {}
     original = stages.freeze
