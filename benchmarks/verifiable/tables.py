@@ -139,7 +139,7 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
 
     measured = {reward: found for reward in REWARDS if (found := points(results, reward))}
     # Equal files for equal results: neither a date nor random ids.
-    with rc_context({"svg.hashsalt": "verifiable", "svg.fonttype": "none"}):
+    with rc_context({"svg.hashsalt": "verifiable", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}):
         figure = Figure(figsize=(4.4 * len(measured), 5.8), layout="constrained")
         row = figure.subplots(1, len(measured), squeeze=False, sharey=True)[0]
         shown = {}
