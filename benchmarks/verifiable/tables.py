@@ -146,7 +146,8 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
         for axes, (reward, found) in zip(row, measured.items(), strict=True):
             for place, (kind, label) in enumerate(LABELS.items()):
                 if kind in found:
-                    line = "o-" if " by " in label and kind != "grpo" else "o"  # GRPO has several rates
+                    # Of these two there are several learning rates and numbers of steps.
+                    line = "o-" if " by " in label and kind not in ("grpo", "real") else "o"
                     style = {"color": colormaps["tab20"](place), "label": label, "markersize": 4}
                     (shown[label],) = axes.plot(*zip(*found[kind], strict=True), line, **style)
             axes.set(title=SECTIONS[reward][0], xlabel="mean reward", ylim=(0, 1))
