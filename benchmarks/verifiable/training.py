@@ -81,8 +81,9 @@ class CombiningTrainer(AdversarialTrainer):
         if self.combination is None:
             return rewards
         total = self.combination(rewards, self.reward)
-        # TRL adds the columns, each times its weight: all of it stands in the last one.
-        return torch.stack([torch.zeros_like(total), total / self.reward_weights[-1]], 1)
+        # TRL adds the columns, each times its weight. All of it stands in the last one; the verifiable reward, whose
+        # weight is 0, is there to be logged, and for the watchdog to read.
+        return torch.stack([rewards[:, 0], total / self.reward_weights[-1]], 1)
 
 
 class RewardFunction:
@@ -241,7 +242,8 @@ def _trainer(
         if condition.perfect:
             pays.model = alone.model  # whose density it knows
         return alone
-    config = replace(config, reward_weights=[condition.weight], **given)
+    weight = condition.weight if condition.combined == "sum" else 0.0  # where the discriminator's column has it all
+    config = replace(config, reward_weights=[weight], **given)
     real = measurement.rewarded if condition.rewarded else measurement.sentences
     trainer = CombiningTrainer(
         args=config, train_dataset=dataset_of(real), discriminator=str(models / "encoder"), **shared

@@ -8,12 +8,21 @@ import torch
 from transformers import TrainerCallback
 
 from benchmarks.recipe.__main__ import TINY
+from benchmarks.recipe.initial_models import make_initial_models
 from benchmarks.sweep import read_lines
 from benchmarks.verifiable import __main__ as verifiable
 from benchmarks.verifiable.conditions import CONDITIONS, GROUPS, selected
 from benchmarks.verifiable.tables import SECTIONS, draw, points
 from benchmarks.verifiable.target import REWARDS, Target
-from benchmarks.verifiable.training import COMBINATIONS, LEVEL, MULTIPLIER_RATE, Measurement, _trainer
+from benchmarks.verifiable.training import (
+    COMBINATIONS,
+    LEVEL,
+    MULTIPLIER_RATE,
+    CombiningTrainer,
+    Measurement,
+    _trainer,
+)
+from hf_mgan import AdversarialTrainer
 from hf_mgan.demo.language import Language
 from hf_mgan.demo.models import train_generator
 
@@ -63,6 +72,19 @@ def test_combinations_pay_as_they_say():
     for _ in range(10):
         constraint(torch.ones(2, 2), dog)
     assert constraint.multiplier < 2 * raised  # it falls again
+
+
+@pytest.mark.parametrize("combination", ["product", "constraint"])
+def test_combined_rewards_are_paid_and_the_verifiable_one_is_logged(combination, monkeypatch):
+    """TRL pays the sum of the columns, each times its weight, and the watchdog reads their means."""
+    rewards = torch.tensor([[1.0, 0.5], [0.0, 2.0]])
+    monkeypatch.setattr(AdversarialTrainer, "_calculate_rewards", lambda self: rewards)
+    trainer = CombiningTrainer.__new__(CombiningTrainer)
+    trainer.combination, trainer.reward = COMBINATIONS[combination](), REWARDS["dog"]
+    trainer.reward_weights = torch.tensor([0.0, 2.0])
+    found = trainer._calculate_rewards()
+    assert found[:, 0].equal(rewards[:, 0])
+    assert (found @ trainer.reward_weights).equal(COMBINATIONS[combination]()(rewards, REWARDS["dog"]))
 
 
 def test_conditions_are_chosen_by_name_and_group():
@@ -152,3 +174,12 @@ def test_longer_is_a_multiple_of_the_steps(tmp_path):
     for name, times in (("grpo_1", 1), ("grpo_1_longer", 3)):
         trainer = _trainer(CONDITIONS[name], measurement, tmp_path, tmp_path / name)
         assert trainer.args.max_steps == times * TINY.steps
+
+
+@pytest.mark.benchmark
+def test_only_a_sum_weighs_the_verifiable_reward_beside_the_combined_one(tmp_path):
+    make_initial_models(TINY, 0, tmp_path)
+    measurement = Measurement(TINY, 0, REWARDS["dog"])
+    for name, weights in (("sum_3", [3, 1]), ("product", [0, 1]), ("constraint", [0, 1])):
+        trainer = _trainer(CONDITIONS[name], measurement, tmp_path, tmp_path / name)
+        assert trainer.reward_weights.tolist() == weights
