@@ -169,6 +169,7 @@ ALLOWED = [
     Allowed("*", r"[Mm]ulti-turn|[Ss]ingle-turn", "the field's word for messages of a conversation"),
     Allowed("docs/how_to/*.md", r"(?s)<!-- measured: samples -->.*?<!-- end -->", "what models and real texts say"),
     Allowed("docs/verifiable_text.md", r"(?s)\n## Samples\n.*", "the same"),
+    Allowed("docs/frontier.md", r"(?s)\n## Samples\n.*", "the same"),
     Allowed("CHANGELOG.md", r"`[^`\n]+`", "names that a user has to replace"),
     Allowed("docs/*migration*.md", r"`[^`\n]+`", "names that a user has to replace"),
 ]
