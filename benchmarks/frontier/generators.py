@@ -14,9 +14,11 @@ import torch
 from datasets import Dataset
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Watchdog, prepare_dataset
+
+from ..supervised import EvenSFTTrainer
 
 
 BATCH_SIZE = 32
@@ -78,7 +80,7 @@ def _trained(
         found: list[list[float]] = json.loads(losses.read_text())
         return found
     tokenizer = AutoTokenizer.from_pretrained(start, padding_side="left")
-    trainer = SFTTrainer(
+    trainer = EvenSFTTrainer(
         _with_adapters(start, bf16),
         args=SFTConfig(
             str(out),

@@ -15,7 +15,7 @@ import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from hf_mgan import AdversarialConfig, Discriminator, prepare_dataset
 from hf_mgan.data import TextPath, start_of_sequence
@@ -25,6 +25,7 @@ from hf_mgan.metrics import c2st, encoder_features, fine_tuned_c2st, self_bleu
 from hf_mgan.training.final_updates import fit_discriminator
 
 from ..sources import load_texts, short_name
+from ..supervised import EvenSFTTrainer
 from ..sweep import do_stage
 
 
@@ -71,7 +72,7 @@ class Run:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
         adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-        trainer = SFTTrainer(
+        trainer = EvenSFTTrainer(
             get_peft_model(model, adapters),  # type: ignore[arg-type]
             args=SFTConfig(
                 str(self.root / "generator"),

@@ -17,13 +17,14 @@ import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Watchdog, prepare_dataset
 from hf_mgan.evaluation import EvaluationConfig, Report, evaluate_generator
 from hf_mgan.evaluation.report import REAL, part_name
 
 from ..sources import load_texts, short_name
+from ..supervised import EvenSFTTrainer
 from ..testbed import versions
 from ..warmup import after_warmup, freeze
 from .small_generator import MOST_TOKENS, small_generator, small_tokenizer
@@ -185,7 +186,7 @@ class Run:
             "metric_for_best_model": "eval_loss",
         }
         for_steps: dict[str, Any] = {"max_steps": steps, "save_strategy": "no", "eval_strategy": "no"}
-        trainer = SFTTrainer(
+        trainer = EvenSFTTrainer(
             model,
             args=SFTConfig(
                 str(work),
