@@ -1,5 +1,6 @@
 """Supervised fine-tuning in which batches hold texts of about one length, and yet each token weighs the same."""
 
+from statistics import fmean
 from typing import Any
 
 from trl import SFTTrainer
@@ -16,16 +17,14 @@ class EvenSFTTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        ids = self.train_dataset["input_ids"]
-        # A text's first token is not predicted.
-        length = sum(min(len(text), self.args.max_length or len(text)) - 1 for text in ids) / len(ids)
-        batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        self.tokens_of_update = length * batch
+        # The texts are cut here already; the first token of each is not predicted.
+        length = fmean(len(ids) - 1 for ids in self.train_dataset["input_ids"])
+        self.tokens_of_update = length * self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the loss: in evaluation the mean over the batch's tokens, as TRL does."""
-        if num_items_in_batch is not None:
+        """Return the loss of a batch in training; in evaluation the mean over its tokens, as TRL does."""
+        if model.training:
             num_items_in_batch = self.tokens_of_update
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
