@@ -1,9 +1,13 @@
-"""The measurements behind the documentation, one package a question, each run by `python -m benchmarks.NAME`.
+"""The measurements behind the documentation, one package per question, each run by `python -m benchmarks.NAME`.
 
 - `recipe`: what each part of the recipe is worth, on the demo's language;
 - `oracle`: adversarial training where the density of real text is known;
 - `real_text`: adversarial against supervised training on real text;
 - `guided_language`, `guided_text`: the discriminator at generation, on the demo's language and on real text;
+- `language_frontier`, `frontier`: generators trained in several ways, with and without it, on both;
+- `discriminators`: what a discriminator learns from more texts, or another model;
+- `verifiable`, `verifiable_text`: rewards that a program checks, on both;
+- `applications`: stories, chatbots, translation;
 - `two_sample`: what each two-sample test sees;
 - `mixture`: which losses and anchors find lost modes;
 - `safety`: what the safety gate keeps out, and `safety.generation`: its classifier as a filter at generation;

@@ -4,9 +4,9 @@
     python -m benchmarks.pages --check   # fail if one is not what the committed results make of it
     python -m benchmarks.pages --demo demo/demo.json --evaluation OUT/report.json   # take in what these commands found
 
-The pages are recipe, oracle, real_text, guided_language, guided_text, frontier, verifiable, verifiable_text,
-supported_models, memory, many_processes and results; each is made of a template beside its benchmark and of
-benchmarks/results. The measured parts of the how-tos of applications are made of them too.
+The pages are recipe, oracle, real_text, guided_language, language_frontier, guided_text, frontier, verifiable,
+verifiable_text, supported_models, memory, many_processes and results; each is made of a template beside its benchmark
+and of benchmarks/results. The measured parts of the how-tos of applications are made of them too.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from ..guided_text.tables import page as guided_text_page
 from ..hardware.architectures import page as architectures_page
 from ..hardware.memory_page import page as memory_page
 from ..hardware.scale import page as scale_page
+from ..language_frontier.tables import page as language_frontier_page
 from ..oracle.tables import page as oracle_page
 from ..real_text.tables import page as real_text_page
 from ..recipe.tables import page as recipe_page
@@ -47,6 +48,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "frontier": lambda: frontier_page(_results("frontier")),
     "guided_language": lambda: guided_language_page(_results("guided_language")),
     "guided_text": lambda: guided_text_page(_results("guided_text")),
+    "language_frontier": lambda: language_frontier_page(_results("language_frontier")),
     **{f"how_to/{name}": partial(_how_to, name) for name in HOW_TOS},
     "many_processes": scale_page,
     "memory": lambda: memory_page(_results("memory"), _results("gpu")),

@@ -2,7 +2,7 @@
 
     python -m benchmarks.pictures
 
-Nothing is trained. `benchmarks.curves` and `benchmarks.guided_language` draw their own.
+Nothing is trained. `benchmarks.curves`, `benchmarks.guided_language` and both frontiers draw their own.
 """
 
 import argparse
