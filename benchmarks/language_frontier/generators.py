@@ -120,7 +120,7 @@ class Generators:
         """Let a generator go on with as many sentences as it learnt from, of itself and its discriminator."""
         model = self._loaded(teacher)
         discriminator = Discriminator.from_pretrained(self.folder / teacher / "discriminator")
-        how = {"max_new_tokens": MAX_TOKENS, "batch_size": 500, "seed": self.seed + 1}
+        how: dict[str, Any] = {"max_new_tokens": MAX_TOKENS, "batch_size": 500, "seed": self.seed + 1}
         config = DecodingConfig(threshold=TAUGHT_AT, num_candidates=16, **how)
         prompts = [[self.parts.tokenizer.bos_token_id]] * self.sizes.sentences
         texts = guided_sample(model, self.parts.tokenizer, discriminator, prompts, config).texts
