@@ -1,4 +1,4 @@
-"""The demo's language: divergence against draws for generators that are trained in seven ways, exactly.
+"""The demo's language: divergence against draws for generators that are trained in several ways, exactly.
 
     python -m benchmarks.language_frontier --output OUT
     python -m benchmarks.language_frontier --output OUT --generators likelihood for_2_draws --seeds 0    # a part

@@ -33,7 +33,8 @@ LIKELIHOOD, ADVERSARIAL, SHORT, FOR_TWO, FOR_FOUR, DISTILLED, TWICE = GENERATORS
     "distilled",
     "distilled_twice",
 )
-THRESHOLDS = tuple(quarter / 4 for quarter in range(-4, 15))  # of rejection, in nats
+# Of rejection, in nats: from where hardly anything is rejected to where hardly anything is kept.
+THRESHOLDS = (-8.0, -6.0, -4.0, -3.0, -2.0, *(quarter / 4 for quarter in range(-6, 15)))
 TAUGHT_AT = 0.0  # threshold of the sentences that the distilled generators learn from: about two draws
 SHORTER = 4  # times fewer steps of "adversarial_short"
 ENCODER = "encoder"

@@ -13,6 +13,7 @@ from .generators import GENERATORS
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
 DRAWS = (2, 3, 4, 8)
+MOST = 16  # draws in the picture
 TITLES = {
     "likelihood": "maximum likelihood",
     "adversarial_short": "adversarial, 50 steps",
@@ -85,7 +86,7 @@ def calibration_table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw divergence against draws per sentence kept, every seed a line."""
+    """Draw divergence against draws per sentence kept: every seed a dot, alone, and a line, with its discriminator."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -95,21 +96,22 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
         axes = figure.subplots()
         for run in runs:
             name, first = run["trained"], run["seed"] == min(one["seed"] for one in runs)
-            points = [(1.0, run["alone"]["divergence"])]
-            points += [(one["draws"], one["divergence"]) for one in run["with_its_own"] if one["draws"] is not None]
+            kept = [one for one in run["with_its_own"] if one["draws"] is not None and one["draws"] <= MOST]
+            style: dict[str, Any] = {"color": f"tab:{COLOURS[name]}"}
+            axes.plot([1], [run["alone"]["divergence"]], "o", **style)
             axes.plot(
-                [x for x, _ in points if x <= 16],
-                [y for x, y in points if x <= 16],
-                color=f"tab:{COLOURS[name]}",
+                [one["draws"] for one in kept],
+                [one["divergence"] for one in kept],
                 linewidth=1,
                 label=TITLES[name] if first else None,
+                **style,
             )
         axes.set(
             xscale="log",
             ylim=(0, None),
             xlabel="draws per sentence kept",
             ylabel="JS divergence to the language, bits",
-            title="Generators trained in seven ways, with their discriminators",
+            title="Trained in several ways: alone (dots), with a discriminator (lines)",
         )
         axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
         axes.minorticks_off()
