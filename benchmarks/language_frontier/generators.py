@@ -54,9 +54,10 @@ class Generators:
         self.folder = self.parts.folder
 
     def do(self, names: list[str]) -> None:
-        """Train and measure the generators that are not done."""
+        """Train and measure the generators that are not done, and those that they go on from."""
+        needed = {LIKELIHOOD, *names, *([DISTILLED] if TWICE in names else [])}
         do_stage(self.folder / f"{ENCODER}.json", self.seed, self._encoder)
-        for name in (one for one in GENERATORS if one in names):
+        for name in (one for one in GENERATORS if one in needed):
             do_stage(self.folder / f"{name}.json", self.seed, partial(self._of, name))
 
     def _encoder(self) -> dict[str, Any]:

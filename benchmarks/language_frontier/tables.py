@@ -94,8 +94,9 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     with rc_context({"svg.hashsalt": "language_frontier", "svg.fonttype": "none"}):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
+        named: set[str] = set()
         for run in runs:
-            name, first = run["trained"], run["seed"] == min(one["seed"] for one in runs)
+            name = run["trained"]
             kept = [one for one in run["with_its_own"] if one["draws"] is not None and one["draws"] <= MOST]
             style: dict[str, Any] = {"color": f"tab:{COLOURS[name]}"}
             axes.plot([1], [run["alone"]["divergence"]], "o", **style)
@@ -103,9 +104,10 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
                 [one["draws"] for one in kept],
                 [one["divergence"] for one in kept],
                 linewidth=1,
-                label=TITLES[name] if first else None,
+                label=None if name in named else TITLES[name],
                 **style,
             )
+            named.add(name)
         axes.set(
             xscale="log",
             ylim=(0, None),

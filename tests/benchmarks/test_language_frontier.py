@@ -70,7 +70,8 @@ def test_divergences_are_read_at_equal_draws():
 @pytest.mark.benchmark
 def test_command_runs_goes_on_and_writes_its_page(tmp_path, capsys):
     command = ["--tiny", "--seeds", "0", "--output", str(tmp_path)]
-    language_frontier.main([*command, "--generators", "likelihood"])
+    language_frontier.main([*command, "--generators", "distilled_twice"])  # with what it goes on from
+    assert {run["trained"] for run in gather(tmp_path)} == {"likelihood", "distilled", "distilled_twice"}
     language_frontier.main(command)
     assert "likelihood is there already" in capsys.readouterr().out
     runs = gather(tmp_path)
