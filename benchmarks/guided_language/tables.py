@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,38 @@ def calibration_table(results: Sequence[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
-def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw divergence against draws per sentence kept, every seed beside its perfect discriminator's line."""
+@contextmanager
+def axes_of_draws(path: Path, title: str, xlabel: str = "draws per sentence kept") -> Iterator[Any]:
+    """Give axes of divergence against draws, in their logarithm, and save the picture that was drawn on them.
+
+    Args:
+        path (`Path`): The file; equal contents under an equal name make an equal file.
+        title (`str`): Above the picture.
+        xlabel (`str`, *optional*): Below it.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     # Equal files for equal results: neither a date nor random ids.
-    with rc_context({"svg.hashsalt": "guided_language", "svg.fonttype": "none"}):
+    with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
+        yield axes
+        axes.set(
+            xscale="log", ylim=(0, None), xlabel=xlabel, ylabel="JS divergence to the language, bits", title=title
+        )
+        axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+        axes.minorticks_off()
+        axes.legend()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw divergence against draws per sentence kept, every seed beside its perfect discriminator's line."""
+    title = "The same generator, alone and with a discriminator at generation"
+    xlabel = "draws per sentence kept; token by token: tokens over those of a sentence"
+    with axes_of_draws(path, title, xlabel) as axes:
         for one in (one for one in results if "error" not in one):
             first = one is results[0]
             for name, colour, style, label in (
@@ -136,18 +160,6 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
             axes.plot(tokens, divergences, "*", color="tab:green", label="token by token" if first else None)
             alone = one["alone"][1]["divergence"]
             axes.plot([1], [alone], "o", color="tab:red", label="maximum likelihood, T = 1" if first else None)
-        axes.set(
-            xscale="log",
-            ylim=(0, None),
-            xlabel="draws per sentence kept; token by token: tokens over those of a sentence",
-            ylabel="JS divergence to the language, bits",
-            title="The same generator, alone and with a discriminator at generation",
-        )
-        axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
-        axes.minorticks_off()
-        axes.legend()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None})
 
 
 def _there(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

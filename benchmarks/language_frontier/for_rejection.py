@@ -48,14 +48,21 @@ def rewards_of_kept(log_ratios: Tensor, draws: float) -> Tensor:
 class ForRejectionTrainer(AdversarialTrainer):
     """Adversarial training whose generator learns to be sampled by rejection.
 
-    With `discriminator_reward="logit"`, a batch of one group and rewards that are not divided by their deviation, as
-    the demo has them.
+    With a batch of one group and rewards that are not divided by their deviation, as the demo has them.
 
     Attributes:
         draws (`float`): Per text kept, more than 1.
+
+    Raises:
+        ValueError: If the reward is not the logit.
     """
 
     draws = 2.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.args.discriminator_reward != "logit":
+            raise ValueError(f"discriminator_reward must be 'logit', got {self.args.discriminator_reward!r}.")
 
     def _calculate_rewards(self, *args: Any) -> Tensor:
         """Turn the logits into the rewards of what is kept; while the discriminator warms up, all are 0."""

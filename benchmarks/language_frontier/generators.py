@@ -6,7 +6,6 @@ In: sizes and a seed. Out: for each generator a folder with both models, and wha
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
@@ -134,7 +133,7 @@ class Generators:
         return GPTNeoForCausalLM.from_pretrained(self.folder / name)
 
     def _config(self, name: str) -> AdversarialConfig:
-        return adversarial_config(self.sizes, Path(self.folder / name), self.seed)
+        return adversarial_config(self.sizes, self.folder / name, self.seed)
 
     @cached_property
     def _sentences(self) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..guided_language.tables import at_draws
+from ..guided_language.tables import at_draws, axes_of_draws
 from ..sweep.tables import mean, spread, table
 from .generators import GENERATORS
 
@@ -87,14 +87,9 @@ def calibration_table(runs: Sequence[dict[str, Any]]) -> str:
 
 def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw divergence against draws per sentence kept: every seed a dot, alone, and a line, with its discriminator."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    # Equal files for equal results: neither a date nor random ids.
-    with rc_context({"svg.hashsalt": "language_frontier", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        axes = figure.subplots()
-        named: set[str] = set()
+    title = "Trained in several ways: alone (dots), with a discriminator (lines)"
+    named: set[str] = set()
+    with axes_of_draws(path, title) as axes:
         for run in runs:
             name = run["trained"]
             kept = [one for one in run["with_its_own"] if one["draws"] is not None and one["draws"] <= MOST]
@@ -108,18 +103,6 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
                 **style,
             )
             named.add(name)
-        axes.set(
-            xscale="log",
-            ylim=(0, None),
-            xlabel="draws per sentence kept",
-            ylabel="JS divergence to the language, bits",
-            title="Trained in several ways: alone (dots), with a discriminator (lines)",
-        )
-        axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
-        axes.minorticks_off()
-        axes.legend()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None})
 
 
 def _by_generator(runs: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -136,12 +119,16 @@ def _means(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
         found[f"{name}.1"] = mean([run["alone"]["divergence"] for run in same], 3)
         for ending, which in {"": "with_its_own", ".perfect": "with_a_perfect_one"}.items():
             for draws in DRAWS:
-                values = [at_draws(run[which], draws, "divergence") for run in same]
-                found[f"{name}.{draws}{ending}"] = mean([one for one in values if not math.isnan(one)], 3)
+                found[f"{name}.{draws}{ending}"] = mean(_read(same, which, draws, "divergence"), 3)
     return found
 
 
-def _at(runs: Sequence[dict[str, Any]], which: str, draws: float, key: str, digits: int = 3) -> str:
-    """Return mean and deviation of a metric at so many draws, as far as the curves go there."""
+def _read(runs: Sequence[dict[str, Any]], which: str, draws: float, key: str) -> list[float]:
+    """Return a metric at so many draws, of the runs whose curves go there."""
     found = [at_draws(run[which], draws, key) for run in runs]
-    return spread([None if math.isnan(one) else one for one in found], digits, False)
+    return [one for one in found if not math.isnan(one)]
+
+
+def _at(runs: Sequence[dict[str, Any]], which: str, draws: float, key: str, digits: int = 3) -> str:
+    """Return its mean and deviation."""
+    return spread(_read(runs, which, draws, key), digits, False)
