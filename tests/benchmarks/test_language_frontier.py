@@ -45,11 +45,13 @@ def test_gradient_is_that_of_what_is_kept_at_equal_draws(draws):
 
 
 def test_trainer_hands_over_the_rewards_of_kept_texts(monkeypatch):
-    logits = torch.tensor([[0.0], [2.0]])
+    logits = torch.tensor([[-2.0], [-1.0], [0.0], [1.0], [4.0]])
     monkeypatch.setattr(for_rejection.AdversarialTrainer, "_calculate_rewards", lambda self, *args: logits)
     for draws, trainer_class in ((2.0, ForRejectionTrainer), (4.0, ForFourDrawsTrainer)):
         trainer = object.__new__(trainer_class)
-        assert torch.equal(trainer._calculate_rewards(), rewards_of_kept(logits[:, 0], draws)[:, None])
+        rewards = trainer._calculate_rewards()
+        assert torch.equal(rewards, rewards_of_kept(logits[:, 0], draws)[:, None])
+        assert rewards.any()
     logits = torch.zeros(4, 1)  # of the warm-up
     assert torch.equal(trainer._calculate_rewards(), logits)
 
