@@ -2,16 +2,19 @@
 
     python -m benchmarks.frontier --output OUT             # every generator, three seeds
     python -m benchmarks.frontier --output OUT --trained supervised --seeds 0    # a part of it
+    python -m benchmarks.frontier --output OUT --generator small    # that of benchmarks.real_text
     python -m benchmarks.frontier --output OUT --generator FOLDER --discriminator FOLDER --data FOLDER/wordnet
     python -m benchmarks.frontier --output OUT --publish   # committed results, page and picture
     python -m benchmarks.frontier --publish                # page and picture alone
 
-A generator is fine-tuned with adapters, for the number of epochs with the least held-out loss ("supervised"). For each
+A generator is fine-tuned with adapters, for the number of epochs with the least held-out loss ("supervised"); the
+`small` one of `benchmarks.real_text` is trained whole, from random weights. For each
 seed a discriminator learns from the same texts against samples of it (`fit_discriminator`), is calibrated on held-out
 texts, and scores a pool of candidates that the generator draws at temperature 1. Each way to choose among them is a
-row: the generator alone, rejection at several numbers of draws per text kept, resampling and the best of four. Two
+row: the generator alone, rejection at several numbers of draws per text kept, resampling and the best of four. Three
 more generators go on from the supervised one, each with a discriminator and rows of its own: "distilled" learns from
-texts that rejection has kept at two draws, "adversarial" is trained against the discriminator.
+texts that rejection has kept at two draws, "adversarial" is trained against the discriminator, "for_4_draws" too, with
+the gradient of what rejection keeps at four draws (`benchmarks/for_rejection.py`).
 
 Each row is compared with the last texts of the corpus, which no model has seen: by the two-sample test on n-grams and
 with the features of the generator as it was before (`--few_texts` of each), and the generator alone, rejection and
@@ -21,6 +24,8 @@ call goes on where the first one stopped. On a GPU the whole takes minutes; on t
 
 import argparse
 
+from ..real_text.stages import SMALL
+from ..sources import GENERATOR
 from ..sweep import PAGES, RESULTS, parsed, publish_runs, without_bars
 from .arguments import add_shared_arguments
 from .stages import GENERATORS, STAGES, Run
@@ -40,12 +45,18 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add_shared_arguments(parser)
     parser.add_argument("--trained", nargs="+", default=list(GENERATORS), choices=GENERATORS, help="generators")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument(
+        "--encoder", help="of the fast tests: id on the Hub, or folder; the generator, as it was, unless it is small"
+    )
     parser.add_argument("--steps", type=int, default=60, help="of adversarial training")
     parser.add_argument("--adversarial_batch_size", type=int, default=64, help="of adversarial training")
     parser.add_argument("--updates", type=int, default=600, help="of a discriminator at most, 32 texts of each kind")
     parser.add_argument("--draws", type=float, nargs="+", default=[2, 4, 8], help="per text kept, of rejection")
     parser.add_argument("--few_texts", type=int, default=1000, help="of a row in the other tests")
-    return parsed(parser, words)
+    arguments = parsed(parser, words)
+    if arguments.encoder is None:
+        arguments.encoder = GENERATOR if arguments.generator == SMALL else arguments.generator
+    return arguments
 
 
 def main(words: list[str] | None = None) -> None:

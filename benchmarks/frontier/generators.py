@@ -18,6 +18,7 @@ from trl import SFTConfig
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Watchdog, prepare_dataset
 
+from ..real_text import __main__ as real_text
 from ..supervised import EvenSFTTrainer
 
 
@@ -111,6 +112,30 @@ def _trained(
     return history
 
 
+def train_small(folder: Path, source: str, max_texts: int, held_out: int) -> dict[str, Any]:
+    """Train the small generator of `benchmarks.real_text` from random weights, and save it whole.
+
+    Args:
+        folder (`Path`): Where the generator is saved.
+        source (`str`): The corpus: id on the Hub, folder or beginning of the names of its files.
+        max_texts (`int`): Of each split.
+        held_out (`int`): The last of those for training, which are not learnt.
+
+    Returns:
+        `dict`: Epochs, and held-out losses by number of epochs and step.
+    """
+    sizes = f"--max_texts {max_texts} --further_held_out {held_out}".split()
+    arguments = real_text.parsed_arguments(["--output", str(folder.with_name("small_training")), *sizes])
+    run = real_text.Run(source, 0, arguments)
+    run.do(["supervised"])
+    shutil.copytree(run.folder / "supervised", folder, dirs_exist_ok=True)
+    made = json.loads((run.folder / "supervised.json").read_text())
+    *losses, _ = made["held_out_losses"]  # the last one is that of the weights that are kept, once more
+    steps = made["steps"]
+    history = [[steps * number // len(losses), loss] for number, loss in enumerate(losses, 1)]
+    return {"texts": len(run.train), "epochs": len(losses), "held_out_losses": {len(losses): history}}
+
+
 def train_adversarially(
     start: Path,
     discriminator: str | Path,
@@ -119,6 +144,7 @@ def train_adversarially(
     seed: int,
     arguments: argparse.Namespace,
     reward: Callable[..., list[float]] | None = None,
+    trainer_class: type[AdversarialTrainer] = AdversarialTrainer,
     **config: Any,
 ) -> dict[str, Any]:
     """Train adversarially, with the settings that keep SmolLM2's length on real text (`benchmarks.real_text`).
@@ -132,6 +158,7 @@ def train_adversarially(
         seed (`int`): Seed.
         arguments (`argparse.Namespace`): The command line.
         reward (`Callable`, *optional*): A reward beside the discriminator's, as TRL calls it.
+        trainer_class (`type`): Of the trainer.
         **config: Arguments of [`AdversarialConfig`] that are to be other ones.
 
     Returns:
@@ -160,7 +187,7 @@ def train_adversarially(
         **QUIET,
         **config,
     }
-    trainer = AdversarialTrainer(
+    trainer = trainer_class(
         model=_with_adapters(start, arguments.bf16),
         reward_funcs=reward,
         args=AdversarialConfig(str(work), **settings),
@@ -180,9 +207,16 @@ def train_adversarially(
 
 
 def load_merged(folder: Path, bf16: bool, device: torch.device) -> Any:
-    """Load a generator to sample from, its adapters merged in float32."""
-    model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.merge_and_unload().to(device, precision(bf16)).eval()
+    """Load a generator to sample from, its adapters, if it has any, merged in float32."""
+    if _has_adapters(folder):
+        model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).merge_and_unload()
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.to(device, precision(bf16)).eval()
+
+
+def _has_adapters(start: str | Path) -> bool:
+    return (Path(start) / "adapter_config.json").exists()
 
 
 def precision(bf16: bool) -> torch.dtype:
@@ -194,7 +228,7 @@ def _with_adapters(start: str | Path, bf16: bool) -> Any:
     """Load a model with new adapters, or one with its own to train further; these are in float32."""
     # The texts are so short that on a CPU the plain attention is the fastest: a step takes three quarters of the time.
     given: dict[str, Any] = {"dtype": precision(bf16), "attn_implementation": "eager"}
-    if (Path(start) / "adapter_config.json").exists():
+    if _has_adapters(start):
         return AutoPeftModelForCausalLM.from_pretrained(start, **given, is_trainable=True)
     adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     return get_peft_model(AutoModelForCausalLM.from_pretrained(start, **given), adapters)

@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from hf_mgan import AdversarialConfig, Discriminator
+from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator
 from hf_mgan.data import TextPath, start_of_sequence
 from hf_mgan.decoding import sample
 from hf_mgan.metrics import (
@@ -31,13 +31,20 @@ from hf_mgan.metrics import (
 )
 from hf_mgan.training.final_updates import fit_discriminator
 
+from ..for_rejection import ForFourDrawsTrainer
+from ..real_text.__main__ import LEARNING_RATES, REAL_TEXT_COEFS
+from ..real_text.stages import SMALL
 from ..sources import load_texts, short_name
 from ..sweep import do_stage
 from .candidates import ALONE, Row, rejection_name, rows
-from .generators import BATCH_SIZE, LEARNING_RATE, QUIET, load_merged, supervise, train_adversarially
+from .generators import BATCH_SIZE, LEARNING_RATE, QUIET, load_merged, supervise, train_adversarially, train_small
 
 
-SUPERVISED, DISTILLED, ADVERSARIAL = GENERATORS = ("supervised", "distilled", "adversarial")
+SUPERVISED, DISTILLED, ADVERSARIAL, FOR_FOUR = GENERATORS = ("supervised", "distilled", "adversarial", "for_4_draws")
+TRAINERS: dict[str, tuple[type[AdversarialTrainer], dict[str, Any]]] = {
+    ADVERSARIAL: (AdversarialTrainer, {}),
+    FOR_FOUR: (ForFourDrawsTrainer, {"discriminator_reward": "logit"}),
+}
 STAGES = ("generator", "samples", "discriminator", "log_ratios", "tests", "fine_tuned_tests")
 TEMPERATURE, COLDER = 1.0, 0.9
 REAL = "real text"
@@ -75,14 +82,18 @@ class Run:
     def generator(self) -> dict[str, Any]:
         """Train the generator."""
         arguments, folder = self.arguments, self.home / "generator"
+        if self.name == SUPERVISED and arguments.generator == SMALL:
+            return train_small(folder, arguments.data, arguments.max_texts, len(self.unseen))
         if self.name == SUPERVISED:
             given = folder, self.train, self.validation, arguments.epochs, LEARNING_RATE, arguments.bf16
             return supervise(arguments.generator, *given)
         teacher = Run(SUPERVISED, self.seed, arguments)
         start = teacher.home / "generator"
-        if self.name == ADVERSARIAL:
-            discriminator = teacher.folder / "discriminator"
-            return train_adversarially(start, discriminator, folder, self.train, self.seed, arguments)
+        if self.name in TRAINERS:
+            given, (trainer_class, config) = (start, teacher.folder / "discriminator", folder), TRAINERS[self.name]
+            if arguments.generator == SMALL:
+                config = {**config, "learning_rate": LEARNING_RATES[True], "real_text_coef": REAL_TEXT_COEFS[True]}
+            return train_adversarially(*given, self.train, self.seed, arguments, trainer_class=trainer_class, **config)
         accepted = Dataset.from_dict({"text": teacher.rows()[rejection_name(TAUGHT_AT)].texts})
         split = accepted.train_test_split(0.1, shuffle=False)
         return supervise(start, folder, split["train"], split["test"], [1], LEARNING_RATE / 2, arguments.bf16)
@@ -127,7 +138,7 @@ class Run:
     def tests(self) -> dict[str, Any]:
         """Compare each row with unseen real texts by the fast two-sample tests, and measure its texts."""
         few, real = self.arguments.few_texts, self.real
-        features = encoder_features(self.arguments.generator, device=str(self.device))
+        features = encoder_features(self.arguments.encoder, device=str(self.device))
         made = {**self.rows(), REAL: Row(real[few:], self.read("log_ratios")["real"][few:], 0.0, 0.0)}
         ratios = self.read("log_ratios")
         corpus, results = [text.split() for text in self.train["text"]], {}

@@ -17,7 +17,7 @@ FILES = ("discriminator", "tests")  # without which a run is not finished
 FINE_TUNED, COSTS = "fine_tuned_tests", ("samples", "discriminator", "log_ratios", "tests", "fine_tuned_tests")
 ALONE, REAL = "T = 1", "real text"
 NUM_SAMPLES = 20  # texts of each row on the page, unpicked
-COLOURS = {"supervised": "tab:blue", "distilled": "tab:green", "adversarial": "tab:red"}
+COLOURS = {"supervised": "tab:blue", "distilled": "tab:green", "adversarial": "tab:red", "for_4_draws": "tab:purple"}
 
 
 def gather(output: Path) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ from hf_mgan.demo.models import MAX_TOKENS, adapters, make_tokenizer, train_enco
 from hf_mgan.demo.parts import Parts, adversarial_config
 from hf_mgan.demo.run import DemoArguments
 
+from ..for_rejection import ForFourDrawsTrainer, ForRejectionTrainer
 from ..sweep import do_stage
-from .for_rejection import ForFourDrawsTrainer, ForRejectionTrainer
 
 
 LIKELIHOOD, ADVERSARIAL, SHORT, FOR_TWO, FOR_FOUR, DISTILLED, TWICE = GENERATORS = (

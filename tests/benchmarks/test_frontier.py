@@ -1,6 +1,7 @@
 """The frontier on real text: ways to choose among candidates, likelihoods, and the command at tiny size."""
 
 import copy
+import json
 import math
 
 import pytest
@@ -19,7 +20,7 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     command = [*of_texts, *f"--seeds 0 {sizes} --adversarial_batch_size 4 --draws 2 4 {stages}".split()]
     frontier.main(command)
     runs = gather(tmp_path / "out")
-    assert [run["trained"] for run in runs] == ["adversarial", "distilled", "supervised"]
+    assert [run["trained"] for run in runs] == ["adversarial", "distilled", "for_4_draws", "supervised"]
     for run in runs:
         assert (run["corpus"], run["generator"], run["seed"]) == ("corpus", "generator", 0)
         assert run["rows"]["T = 1"]["draws"] == 1
@@ -29,7 +30,7 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     assert "{" not in text
     assert "| supervised, rejection, 4 draws |" in text
     assert "**distilled, T = 1**" in text
-    assert "corpus: supervised, seed 0; distilled, seed 0; adversarial, seed 0." in text
+    assert "corpus: supervised, seed 0; distilled, seed 0; adversarial, seed 0; for_4_draws, seed 0." in text
     draw(runs, tmp_path / "picture.svg")  # without the tests that take minutes
     assert "distilled" not in (tmp_path / "picture.svg").read_text()
     tested = copy.deepcopy(runs)
@@ -40,6 +41,27 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     assert "- corpus, distilled, T = 1: 0.600 (0.500 to 0.700), " in page(tested)
     frontier.main(command)  # goes on where it stopped: everything is there
     assert gather(tmp_path / "out") == runs
+
+
+@pytest.mark.benchmark
+def test_small_generator_is_trained_whole_and_further_with_adapters(of_texts, tmp_path):
+    sizes = "--updates 4 --max_completion_length 8 --texts 60 --batch_size 32 --steps 2 --adversarial_batch_size 4"
+    stages = "--trained supervised for_4_draws --draws 2 --stages generator samples discriminator"
+    frontier.main([*of_texts, *f"--generator small --seeds 0 {sizes} {stages}".split()])
+    root = tmp_path / "out" / "small_corpus"
+    training = json.loads((root / "generator.json").read_text())
+    assert training["texts"] == 180
+    (history,) = training["held_out_losses"].values()
+    assert len(history) == training["epochs"] > 1
+    assert history[-1][1] < history[0][1]
+    assert not (root / "generator" / "adapter_config.json").exists()
+    adapters = json.loads((root / "seed_0" / "for_4_draws" / "generator" / "adapter_config.json").read_text())
+    assert adapters["base_model_name_or_path"] == str(root / "generator")
+    alone, trained = (
+        json.loads((root / "seed_0" / name / "samples.json").read_text())["1"]["texts"]
+        for name in ("supervised", "for_4_draws")
+    )
+    assert alone != trained
 
 
 def test_frontier_chooses_among_the_pool_as_the_samplers_do():

@@ -12,7 +12,7 @@ from torch import Tensor
 from hf_mgan import AdversarialTrainer
 from hf_mgan.objectives import REWARDS
 
-from ..frontier.candidates import threshold_for
+from .frontier.candidates import threshold_for
 
 
 def rewards_of_kept(log_ratios: Tensor, draws: float) -> Tensor:
