@@ -86,17 +86,22 @@ def _read(path: Path) -> dict[str, Any]:
     return made
 
 
+def case(run: dict[str, Any]) -> str:
+    """Return the corpus and the generator of a run, whose runs are one table."""
+    return f"{run['corpus']}, {run['generator']}"
+
+
 def page(runs: Sequence[dict[str, Any]]) -> str:
     """Write the page from the template and the runs."""
     text = TEMPLATE.read_text()
-    corpora = sorted({run["corpus"] for run in runs})
+    cases = sorted(set(map(case, runs)))
     parts = {
         "verdict": "\n".join(verdicts(runs)),
-        "runs": "; ".join(_made(runs, corpus) for corpus in corpora),
-        "rows": "\n\n".join(_of_corpus(runs, corpus, rows_table) for corpus in corpora),
-        "trainings": "\n\n".join(_of_corpus(runs, corpus, trainings_table) for corpus in corpora),
-        "discriminators": "\n\n".join(_of_corpus(runs, corpus, discriminators_table) for corpus in corpora),
-        "samples": "\n\n".join(_of_corpus(runs, corpus, samples) for corpus in corpora),
+        "runs": "; ".join(_made(runs, one) for one in cases),
+        "rows": "\n\n".join(_of_case(runs, one, rows_table) for one in cases),
+        "trainings": "\n\n".join(_of_case(runs, one, trainings_table) for one in cases),
+        "discriminators": "\n\n".join(_of_case(runs, one, discriminators_table) for one in cases),
+        "samples": "\n\n".join(_of_case(runs, one, samples) for one in cases),
         "texts": str(max((_fine_tuned_texts(run) for run in runs), default=0)),
     }
     for name, made in parts.items():
@@ -105,11 +110,11 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def verdicts(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line for each corpus, way to sample and number of draws that the fine-tuned test has seen."""
+    """Return a line for each case, way to sample and number of draws that the fine-tuned test has seen."""
     lines = []
-    for corpus in sorted({run["corpus"] for run in runs}):
+    for one in sorted(set(map(case, runs))):
         for trained in COLOURS:
-            same = [run for run in runs if (run["corpus"], run["trained"]) == (corpus, trained)]
+            same = [run for run in runs if (case(run), run["trained"]) == (one, trained)]
             for name in same[0]["rows"] if same else ():
                 rows = [run["rows"][name] for run in same if "fine_tuned_c2st_auc" in run["rows"].get(name, {})]
                 if not rows:
@@ -118,22 +123,22 @@ def verdicts(runs: Sequence[dict[str, Any]]) -> list[str]:
                 value, low, high = (statistics.fmean(column) for column in zip(*tested, strict=True))
                 cost = "" if name == REAL else f", {_mean(rows, 'tokens'):.1f} tokens drawn per text"
                 title = name if name == REAL else f"{trained}, {name}"
-                lines.append(f"- {corpus}, {title}: {value:.3f} ({low:.3f} to {high:.3f}){cost}")
+                lines.append(f"- {one}, {title}: {value:.3f} ({low:.3f} to {high:.3f}){cost}")
     return lines
 
 
-def _made(runs: Sequence[dict[str, Any]], corpus: str) -> str:
-    """Say which runs of a corpus there are."""
-    of_corpus = [run for run in runs if run["corpus"] == corpus]
+def _made(runs: Sequence[dict[str, Any]], title: str) -> str:
+    """Say which runs of a case there are."""
+    of_case = [run for run in runs if case(run) == title]
     said = []
-    for trained in (one for one in COLOURS if any(run["trained"] == one for run in of_corpus)):
-        seeds = sorted(run["seed"] for run in of_corpus if run["trained"] == trained)
+    for trained in (one for one in COLOURS if any(run["trained"] == one for run in of_case)):
+        seeds = sorted(run["seed"] for run in of_case if run["trained"] == trained)
         said.append(f"{trained}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
-    return f"{corpus}: {'; '.join(said)}"
+    return f"{title}: {'; '.join(said)}"
 
 
-def _of_corpus(runs: Sequence[dict[str, Any]], corpus: str, made: Any) -> str:
-    return f"### {corpus}\n\n{made([run for run in runs if run['corpus'] == corpus])}"
+def _of_case(runs: Sequence[dict[str, Any]], title: str, made: Any) -> str:
+    return f"### {title}\n\n{made([run for run in runs if case(run) == title])}"
 
 
 def _fine_tuned_texts(run: dict[str, Any]) -> int:
@@ -229,18 +234,18 @@ def samples(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the area of the fine-tuned test against tokens per text kept, a picture per corpus."""
+    """Draw the area of the fine-tuned test against tokens per text kept, a picture per case."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    corpora = sorted({run["corpus"] for run in runs})
+    cases = sorted(set(map(case, runs)))
     # Equal files for equal results: neither a date nor random ids.
     with rc_context({"svg.hashsalt": "frontier", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(5.5 * len(corpora), 4.2), layout="constrained")
-        for axes, corpus in zip(figure.subplots(1, len(corpora), squeeze=False)[0], corpora, strict=True):
-            of_corpus = [run for run in runs if run["corpus"] == corpus]
+        figure = Figure(figsize=(5.5 * len(cases), 4.2), layout="constrained")
+        for axes, title in zip(figure.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
+            of_case = [run for run in runs if case(run) == title]
             labelled: set[str] = set()
-            for run in of_corpus:
+            for run in of_case:
                 points = [
                     (row["tokens"], *row["fine_tuned_c2st_auc"])
                     for name, row in run["rows"].items()
@@ -253,10 +258,10 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
                 places, values, lows, highs = zip(*points, strict=True)
                 halves = [(high - low) / 2 for low, high in zip(lows, highs, strict=True)]
                 axes.errorbar(places, values, halves, fmt="o-", capsize=3, color=COLOURS[run["trained"]], label=label)
-            reals = [run["rows"][REAL] for run in of_corpus if REAL in run["rows"]]
+            reals = [run["rows"][REAL] for run in of_case if REAL in run["rows"]]
             areas = [row["fine_tuned_c2st_auc"][0] for row in reals if "fine_tuned_c2st_auc" in row]
             axes.axhline(statistics.fmean(areas) if areas else 0.5, color="grey", linestyle="--", label=REAL)
-            axes.set(title=corpus, xlabel="tokens drawn per text kept", ylabel="AUC of a fine-tuned encoder")
+            axes.set(title=title, xlabel="tokens drawn per text kept", ylabel="AUC of a fine-tuned encoder")
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.set(ylim=(0.48, None))

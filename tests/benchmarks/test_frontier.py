@@ -30,7 +30,9 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     assert "{" not in text
     assert "| supervised, rejection, 4 draws |" in text
     assert "**distilled, T = 1**" in text
-    assert "corpus: supervised, seed 0; distilled, seed 0; adversarial, seed 0; for_4_draws, seed 0." in text
+    assert (
+        "corpus, generator: supervised, seed 0; distilled, seed 0; adversarial, seed 0; for_4_draws, seed 0." in text
+    )
     draw(runs, tmp_path / "picture.svg")  # without the tests that take minutes
     assert "distilled" not in (tmp_path / "picture.svg").read_text()
     tested = copy.deepcopy(runs)
@@ -38,7 +40,9 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
         run["rows"]["T = 1"]["fine_tuned_c2st_auc"] = [0.6, 0.5, 0.7]
     draw(tested, tmp_path / "picture.svg")
     assert all(run["trained"] in (tmp_path / "picture.svg").read_text() for run in tested)
-    assert "- corpus, distilled, T = 1: 0.600 (0.500 to 0.700), " in page(tested)
+    both = page([*runs, *({**run, "generator": "another"} for run in runs)])
+    assert both.count("| supervised, rejection, 4 draws |") == 2  # a table for each generator
+    assert "- corpus, generator, distilled, T = 1: 0.600 (0.500 to 0.700), " in page(tested)
     frontier.main(command)  # goes on where it stopped: everything is there
     assert gather(tmp_path / "out") == runs
 
