@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..sweep.tables import areas, table
+from .lengths import mean_words
 
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
@@ -58,12 +59,22 @@ def gather(output: Path) -> list[dict[str, Any]]:
                 "unseen_auc": tests["unseen_auc"],
                 "rows": rows,
                 "real_words": tests["real_words"],
+                "lengths": _lengths(_read(folder / "samples.json")["1"]["texts"], ratios["pool"], stages),
                 "cpu_seconds": {name: stage["cpu_seconds"] for name, stage in stages.items()},
                 "versions": tests["versions"],
                 "machine": tests["machine"],
             }
         )
     return runs
+
+
+def _lengths(texts: Sequence[str], pool: Tensor, stages: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return mean words of what is kept, by the discriminator as it is and before its calibration."""
+    rows, known = stages["tests"]["rows"], stages["discriminator"]["calibration"]
+    draws = {name: row["draws"] for name, row in rows.items() if row["threshold"] is not None}
+    words = torch.tensor([len(text.split()) for text in texts])
+    logits = (pool - known["intercept"]) / known["slope"]
+    return {"calibrated": mean_words(pool, words, draws), "uncalibrated": mean_words(logits, words, draws)}
 
 
 def rejected_auc(real: Tensor, pool: Tensor, threshold: float | None) -> float:
@@ -101,6 +112,7 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
         "rows": "\n\n".join(_of_case(runs, one, rows_table) for one in cases),
         "trainings": "\n\n".join(_of_case(runs, one, trainings_table) for one in cases),
         "discriminators": "\n\n".join(_of_case(runs, one, discriminators_table) for one in cases),
+        "lengths": "\n\n".join(_of_case(runs, one, lengths_table) for one in cases if _has_lengths(runs, one)),
         "samples": "\n\n".join(_of_case(runs, one, samples) for one in cases),
         "texts": str(max((_fine_tuned_texts(run) for run in runs), default=0)),
     }
@@ -219,6 +231,27 @@ def discriminators_table(runs: Sequence[dict[str, Any]]) -> str:
         )
     head = ["generator, seed", "updates", "AUC", "AUC, unseen", "loss", "error before", "error after", "slope"]
     return table([*head, "intercept"], rows)
+
+
+def _has_lengths(runs: Sequence[dict[str, Any]], title: str) -> bool:
+    return any("lengths" in run for run in runs if case(run) == title)
+
+
+def lengths_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the table of mean words: of real texts, of the generator alone and of what is kept."""
+    measured = [run for run in runs if "lengths" in run]
+    kinds = list(dict.fromkeys(kind for run in measured for kind in run["lengths"]["calibrated"]))
+    rows = [
+        [
+            f"{run['trained']}, {run['seed']}",
+            calibration,
+            f"{run['real_words']:.2f}",
+            *(f"{run['lengths'][calibration][kind]:.2f}" for kind in kinds),
+        ]
+        for run in measured
+        for calibration in ("calibrated", "uncalibrated")
+    ]
+    return table(["generator, seed", "discriminator", REAL, *kinds], rows)
 
 
 def samples(runs: Sequence[dict[str, Any]]) -> str:

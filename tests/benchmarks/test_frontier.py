@@ -9,8 +9,9 @@ import torch
 
 from benchmarks.frontier import __main__ as frontier
 from benchmarks.frontier.candidates import Row, rows, threshold_for
+from benchmarks.frontier.lengths import mean_words
 from benchmarks.frontier.stages import real_nll
-from benchmarks.frontier.tables import draw, gather, page, rejected_auc
+from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_auc
 
 
 @pytest.mark.benchmark
@@ -91,6 +92,27 @@ def test_area_after_rejection_by_hand():
     assert rejected_auc(real, pool, None) == pytest.approx((1.5 + 2) / 2 / 3)
     few = math.exp(-1)
     assert rejected_auc(real, pool, 1.0) == pytest.approx((few + 0.5 + few + 1) / 2 / (few + 2))
+
+
+def test_mean_words_by_hand():
+    """Ratios 0 and log 3: at a threshold of log 3 the first text is kept one time in three, two draws in three."""
+    ratios, words = torch.tensor([0.0, math.log(3)]), torch.tensor([4, 8])
+    found = mean_words(ratios, words, {"rejection": 1.5})
+    assert found["T = 1"] == 6
+    assert found["rejection"] == pytest.approx((4 / 3 + 8) / (4 / 3))
+    assert found["importance weights"] == pytest.approx((4 + 24) / 4)
+
+
+def test_lengths_are_said_before_and_after_calibration():
+    """Logits 0 and log 3 that calibration has doubled: importance weights 1 and 9, and 1 and 3 before."""
+    stages = {
+        "tests": {"rows": {"T = 1": {"draws": 1.0, "threshold": None}, "kept": {"draws": 1.5, "threshold": 0.0}}},
+        "discriminator": {"calibration": {"slope": 2.0, "intercept": 0.0}},
+    }
+    found = _lengths(["a b", "a b c d"], torch.tensor([0.0, 2 * math.log(3)]), stages)
+    assert list(found["calibrated"]) == ["T = 1", "kept", "importance weights"]
+    assert found["calibrated"]["importance weights"] == pytest.approx((2 + 9 * 4) / 10)
+    assert found["uncalibrated"]["importance weights"] == pytest.approx((2 + 3 * 4) / 4)
 
 
 @pytest.mark.parametrize("draws", [1.5, 2.0, 8.0])
