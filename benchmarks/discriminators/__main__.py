@@ -56,7 +56,8 @@ def study(seed: int, arguments: argparse.Namespace) -> None:
             f"{len(validation)} to stop by: raise --draws."
         )
     for condition in conditions(arguments.encoder_samples, arguments.causal_samples):
-        given = condition, learnt, stopping, tested, run.folder, seed, run.device, arguments
+        epochs = arguments.epochs_of_discriminator
+        given = condition, learnt, stopping, tested, epochs, run.folder, seed, run.device, arguments
         do_stage(run.folder / FOLDER / f"{condition.name}.json", seed, partial(train, *given))
 
 

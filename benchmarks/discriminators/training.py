@@ -17,8 +17,7 @@ from hf_mgan import AdversarialConfig
 from hf_mgan.discriminator import Regularization, trainable_parameters
 from hf_mgan.metrics import auc_interval
 
-from ..frontier.generators import BATCH_SIZE, QUIET
-from ..frontier.stages import loaded
+from ..frontier.generators import BATCH_SIZE, QUIET, load_discriminator
 
 
 ENCODER, CAUSAL = "encoder", "causal"
@@ -73,6 +72,7 @@ def train(
     learnt: Sides,
     stopping: Sides,
     tested: Sides,
+    epochs: int,
     folder: Path,
     seed: int,
     device: torch.device,
@@ -88,6 +88,7 @@ def train(
         learnt ([`Sides`]): To learn from; as many as the condition says are taken.
         stopping ([`Sides`]): To stop by.
         tested ([`Sides`]): For the test.
+        epochs (`int`): At most.
         folder (`Path`): For the trainer's settings; nothing is saved.
         seed (`int`): Of the order of the texts.
         device (`torch.device`): Where it is trained.
@@ -95,7 +96,8 @@ def train(
     """
     source = arguments.discriminator if condition.kind == ENCODER else arguments.generator
     regularization = Regularization(label_smoothing=condition.label_smoothing)
-    discriminator = loaded(source, arguments, bf16=arguments.bf16, regularization=regularization).to(device)
+    how: dict[str, Any] = {"bf16": arguments.bf16, "regularization": regularization}
+    discriminator = load_discriminator(source, arguments, **how).to(device)
     order = torch.Generator().manual_seed(seed)
     count = min(condition.samples, len(learnt.real), len(learnt.generated))
     real, generated = (
@@ -103,7 +105,7 @@ def train(
         for texts in (learnt.real, learnt.generated)
     )
     per_epoch = max(count // BATCH_SIZE, 1)
-    updates = arguments.epochs_of_discriminator * per_epoch
+    updates = epochs * per_epoch
     config = AdversarialConfig(
         str(folder), discriminator_learning_rate=condition.learning_rate, bf16=arguments.bf16, **QUIET
     )

@@ -16,6 +16,9 @@ more generators go on from the supervised one, each with a discriminator and row
 texts that rejection has kept at two draws, "adversarial" is trained against the discriminator, "for_4_draws" too, with
 the gradient of what rejection keeps at four draws (`benchmarks/for_rejection.py`).
 
+`second` is a stage that is done where it is asked for: a second discriminator learns from what the first one keeps of
+one half of the pool at four draws, and the fine-tuned encoder reads what both keep of the other half.
+
 Each row is compared with the last texts of the corpus, which no model has seen: by the two-sample test on n-grams and
 with the features of the generator as it was before (`--few_texts` of each), and the generator alone, rejection and
 real text by a freshly fine-tuned encoder (`--texts` of each). Each stage leaves its files in --output, and a second
@@ -28,7 +31,7 @@ from ..real_text.stages import SMALL
 from ..sources import GENERATOR
 from ..sweep import PAGES, RESULTS, parsed, publish_runs, without_bars
 from .arguments import add_shared_arguments
-from .stages import GENERATORS, STAGES, Run
+from .stages import GENERATORS, SECOND, STAGES, Run
 from .tables import draw, gather, page
 
 
@@ -44,7 +47,7 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     add_shared_arguments(parser)
     parser.add_argument("--trained", nargs="+", default=list(GENERATORS), choices=GENERATORS, help="generators")
-    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=(*STAGES, SECOND))
     parser.add_argument(
         "--encoder", help="of the fast tests: id on the Hub, or folder; the generator, as it was, unless it is small"
     )

@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator
+from hf_mgan import AdversarialConfig, AdversarialTrainer
 from hf_mgan.data import TextPath, start_of_sequence
 from hf_mgan.decoding import sample
 from hf_mgan.metrics import (
@@ -37,7 +37,17 @@ from ..real_text.stages import SMALL
 from ..sources import load_texts, short_name
 from ..sweep import do_stage
 from .candidates import ALONE, Row, rejection_name, rows
-from .generators import BATCH_SIZE, LEARNING_RATE, QUIET, load_merged, supervise, train_adversarially, train_small
+from .generators import (
+    BATCH_SIZE,
+    LEARNING_RATE,
+    QUIET,
+    load_discriminator,
+    load_merged,
+    supervise,
+    train_adversarially,
+    train_small,
+)
+from .second import second_discriminator
 
 
 SUPERVISED, DISTILLED, ADVERSARIAL, FOR_FOUR = GENERATORS = ("supervised", "distilled", "adversarial", "for_4_draws")
@@ -46,6 +56,7 @@ TRAINERS: dict[str, tuple[type[AdversarialTrainer], dict[str, Any]]] = {
     FOR_FOUR: (ForFourDrawsTrainer, {"discriminator_reward": "logit"}),
 }
 STAGES = ("generator", "samples", "discriminator", "log_ratios", "tests", "fine_tuned_tests")
+SECOND = "second"  # a stage that is done where it is asked for
 TEMPERATURE, COLDER = 1.0, 0.9
 REAL = "real text"
 NUM_SAMPLES = 20  # texts of each row that are kept with the results
@@ -75,7 +86,7 @@ class Run:
 
     def do(self, stages: Sequence[str]) -> None:
         """Do the stages that are not done."""
-        for stage in (one for one in STAGES if one in stages):
+        for stage in (one for one in (*STAGES, SECOND) if one in stages):
             folder = self.home if stage == "generator" else self.folder
             do_stage(folder / f"{stage}.json", self.seed, getattr(self, stage))
 
@@ -117,7 +128,7 @@ class Run:
         """Let the discriminator read the pool and the real texts, and the generator say how likely these are."""
         read = partial(ratios_of, self.folder / "discriminator", arguments=self.arguments, device=self.device)
         began = time.perf_counter()
-        made: dict[str, Any] = {"pool": read(self.read("samples")[f"{TEMPERATURE:g}"]["texts"])}
+        made: dict[str, Any] = {"pool": read(self.pool()["texts"])}
         made["pool_seconds"] = time.perf_counter() - began
         made["real"] = read(self.real)
         path = TextPath(self.tokenizer, self.arguments.max_completion_length)
@@ -128,8 +139,8 @@ class Run:
 
     def rows(self) -> dict[str, Row]:
         """Return texts of every row, and what they cost."""
-        made, ratios = self.read("samples"), self.read("log_ratios")
-        pool, colder = made[f"{TEMPERATURE:g}"], made[f"{COLDER:g}"]
+        pool, ratios = self.pool(), self.read("log_ratios")
+        colder = self.read("samples")[f"{COLDER:g}"]
         unknown = [0.0] * len(colder["texts"])  # the discriminator is that of temperature 1
         found = rows({**pool, "log_ratios": ratios["pool"]}, self.arguments.draws, self.seed)
         tokens = sum(colder["tokens"]) / len(colder["tokens"])
@@ -183,18 +194,28 @@ class Run:
             sides[REAL] = (real[: len(real) // 2], real[len(real) // 2 :])
         for name, sides_of_row in sides.items():
             done = self.folder / "fine_tuned_tests" / f"{name}.json"  # each takes minutes
-            do_stage(done, self.seed, partial(self._fine_tuned_test, name, *sides_of_row))
+            do_stage(done, self.seed, partial(self.fine_tuned_test, name, *sides_of_row))
             results[name] = json.loads(done.read_text())
         taken = {name: sum(row[name] for row in results.values()) for name in ("seconds", "cpu_seconds")}
         kept = ("texts", "fine_tuned_c2st_auc")
         return {"rows": {name: {key: row[key] for key in kept} for name, row in results.items()}, **taken}
 
-    def _fine_tuned_test(self, name: str, real: list[str], texts: list[str]) -> dict[str, Any]:
+    def fine_tuned_test(self, name: str, real: list[str], texts: list[str]) -> dict[str, Any]:
+        """Compare the texts of a row with real ones by a freshly fine-tuned encoder, as many of each as there are."""
         count = min(len(real), len(texts))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arguments.bf16):
             test = fine_tuned_c2st(real[:count], texts[:count], self.arguments.discriminator, seed=self.seed)
         print(f"{name}: {count} texts, {test.auc}", flush=True)
         return {"name": name, "texts": count, "fine_tuned_c2st_auc": list(test.auc)}
+
+    def second(self) -> dict[str, Any]:
+        """Train a second discriminator against what the first one keeps, and test what both keep."""
+        return second_discriminator(self)
+
+    def pool(self) -> dict[str, Any]:
+        """Return the candidates: their texts and tokens."""
+        made: dict[str, Any] = self.read("samples")[f"{TEMPERATURE:g}"]
+        return made
 
     def read(self, stage: str) -> dict[str, Any]:
         """Return the result of a stage that is done."""
@@ -252,7 +273,7 @@ def fit(
 ) -> dict[str, Any]:
     """Train a discriminator to tell texts from a generator's, calibrate it on others, and save it in a folder."""
     limit = arguments.max_completion_length
-    discriminator = loaded(arguments.discriminator, arguments, bf16=arguments.bf16).to(model.device)
+    discriminator = load_discriminator(arguments.discriminator, arguments, bf16=arguments.bf16).to(model.device)
     config = AdversarialConfig(
         str(folder),
         per_device_train_batch_size=BATCH_SIZE,
@@ -268,16 +289,9 @@ def fit(
     return {"calibration": vars(calibration), "updates": discriminator.num_updates}
 
 
-def loaded(source: str | Path, arguments: argparse.Namespace, **kwargs: Any) -> Discriminator:
-    """Load a discriminator with room for the texts, fresh or saved."""
-    # Of short texts the plain attention is the faster one to train with on a CPU in bfloat16, by a factor of 1.8.
-    given = {"max_length": 2 * arguments.max_completion_length, "attn_implementation": "eager", **kwargs}
-    return Discriminator.from_pretrained(source, **given)
-
-
 def ratios_of(folder: Path, texts: Sequence[str], arguments: argparse.Namespace, device: torch.device) -> list[float]:
     """Let a saved discriminator read texts; those of one length are read together, so that little is padded."""
-    discriminator = loaded(folder, arguments).to(device)
+    discriminator = load_discriminator(folder, arguments).to(device)
     order, size = sorted(range(len(texts)), key=lambda place: len(texts[place])), arguments.batch_size
     ratios = torch.empty(len(texts))
     for start in range(0, len(order), size):

@@ -60,6 +60,7 @@ def gather(output: Path) -> list[dict[str, Any]]:
                 "rows": rows,
                 "real_words": tests["real_words"],
                 "lengths": _lengths(_read(folder / "samples.json")["1"]["texts"], ratios["pool"], stages),
+                **({"second": _read(second)} if (second := folder / "second.json").exists() else {}),
                 "cpu_seconds": {name: stage["cpu_seconds"] for name, stage in stages.items()},
                 "versions": tests["versions"],
                 "machine": tests["machine"],
@@ -112,7 +113,8 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
         "rows": "\n\n".join(_of_case(runs, one, rows_table) for one in cases),
         "trainings": "\n\n".join(_of_case(runs, one, trainings_table) for one in cases),
         "discriminators": "\n\n".join(_of_case(runs, one, discriminators_table) for one in cases),
-        "lengths": "\n\n".join(_of_case(runs, one, lengths_table) for one in cases if _has_lengths(runs, one)),
+        "second": "\n\n".join(_of_case(runs, one, second_table) for one in cases if _has("second", runs, one)),
+        "lengths": "\n\n".join(_of_case(runs, one, lengths_table) for one in cases if _has("lengths", runs, one)),
         "samples": "\n\n".join(_of_case(runs, one, samples) for one in cases),
         "texts": str(max((_fine_tuned_texts(run) for run in runs), default=0)),
     }
@@ -233,8 +235,35 @@ def discriminators_table(runs: Sequence[dict[str, Any]]) -> str:
     return table([*head, "intercept"], rows)
 
 
-def _has_lengths(runs: Sequence[dict[str, Any]], title: str) -> bool:
-    return any("lengths" in run for run in runs if case(run) == title)
+def _has(what: str, runs: Sequence[dict[str, Any]], title: str) -> bool:
+    return any(what in run for run in runs if case(run) == title)
+
+
+def second_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the table of what the first discriminator keeps, and what both of them keep, at equal draws."""
+    rows = []
+    for run in (one for one in runs if "second" in one):
+        second = run["second"]
+        for name, row in second["rows"].items():
+            alone = [run["rows"][name]] if name in run["rows"] else []
+            cells = [
+                areas(alone, "fine_tuned_c2st_auc"),
+                areas([row], "fine_tuned_c2st_auc"),
+                f"{row['both_auc']:.3f}",
+                f"{row['words']:.1f}",
+                f"{row['self_bleu']:.3f}",
+            ]
+            rows.append([f"{run['trained']}, {run['seed']}, {name}", *cells, str(row["fine_tuned_texts"])])
+    head = [
+        "",
+        "AUC, fine-tuned: the first alone",
+        "AUC, fine-tuned: both",
+        "AUC, both",
+        "words",
+        "self-BLEU",
+        "texts",
+    ]
+    return table(head, rows)
 
 
 def lengths_table(runs: Sequence[dict[str, Any]]) -> str:

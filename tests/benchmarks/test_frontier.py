@@ -10,6 +10,7 @@ import torch
 from benchmarks.frontier import __main__ as frontier
 from benchmarks.frontier.candidates import Row, rows, threshold_for
 from benchmarks.frontier.lengths import mean_words
+from benchmarks.frontier.second import product
 from benchmarks.frontier.stages import real_nll
 from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_auc
 
@@ -18,18 +19,18 @@ from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_au
 def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     sizes = "--epochs 1 2 --updates 4 --max_completion_length 8 --texts 60 --few_texts 40 --batch_size 32 --steps 2"
     stages = "--stages generator samples discriminator log_ratios tests"
-    command = [*of_texts, *f"--seeds 0 {sizes} --adversarial_batch_size 4 --draws 2 4 {stages}".split()]
+    command = [*of_texts, *f"--seeds 0 {sizes} --adversarial_batch_size 4 --draws 2 8 {stages}".split()]
     frontier.main(command)
     runs = gather(tmp_path / "out")
     assert [run["trained"] for run in runs] == ["adversarial", "distilled", "for_4_draws", "supervised"]
     for run in runs:
         assert (run["corpus"], run["generator"], run["seed"]) == ("corpus", "generator", 0)
         assert run["rows"]["T = 1"]["draws"] == 1
-        assert run["rows"]["rejection, 4 draws"]["draws"] > run["rows"]["rejection, 2 draws"]["draws"] > 1
+        assert run["rows"]["rejection, 8 draws"]["draws"] > run["rows"]["rejection, 2 draws"]["draws"] > 1
         assert run["rows"]["best of 4"]["draws"] == 4
     text = page(runs)
     assert "{" not in text
-    assert "| supervised, rejection, 4 draws |" in text
+    assert "| supervised, rejection, 8 draws |" in text
     assert "**distilled, T = 1**" in text
     assert (
         "corpus, generator: supervised, seed 0; distilled, seed 0; adversarial, seed 0; for_4_draws, seed 0." in text
@@ -42,10 +43,20 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     draw(tested, tmp_path / "picture.svg")
     assert all(run["trained"] in (tmp_path / "picture.svg").read_text() for run in tested)
     both = page([*runs, *({**run, "generator": "another"} for run in runs)])
-    assert both.count("| supervised, rejection, 4 draws |") == 2  # a table for each generator
+    assert both.count("| supervised, rejection, 8 draws |") == 2  # a table for each generator
     assert "- corpus, generator, distilled, T = 1: 0.600 (0.500 to 0.700), " in page(tested)
     frontier.main(command)  # goes on where it stopped: everything is there
     assert gather(tmp_path / "out") == runs
+    frontier.main([*command, "--trained", "supervised", "--stages", "second"])
+    (second,) = (run["second"] for run in gather(tmp_path / "out") if "second" in run)
+    assert list(second["rows"]) == ["rejection, 2 draws", "rejection, 8 draws"]
+    assert second["rows"]["rejection, 8 draws"]["draws"] > second["rows"]["rejection, 2 draws"]["draws"] > 1
+    assert all(0 < row["fine_tuned_c2st_auc"][0] < 1 for row in second["rows"].values())
+    few = "--trained supervised --seeds 1 --draws 2 --stages samples discriminator log_ratios second"
+    with pytest.raises(ValueError, match="leaves none to learn from beside 40"):
+        frontier.main([*command, *few.split()])
+    assert second["updates"] == 2 * (second["texts"] // 32 or 1)
+    assert "| supervised, 0, rejection, 2 draws |" in page(gather(tmp_path / "out"))
 
 
 @pytest.mark.benchmark
@@ -92,6 +103,19 @@ def test_area_after_rejection_by_hand():
     assert rejected_auc(real, pool, None) == pytest.approx((1.5 + 2) / 2 / 3)
     few = math.exp(-1)
     assert rejected_auc(real, pool, 1.0) == pytest.approx((few + 0.5 + few + 1) / 2 / (few + 2))
+
+
+def test_product_of_two_exact_discriminators_is_the_log_ratio():
+    """Of four texts: r2 = log p - log(q min(1, exp(r1 - c)) / Z) after any r1, Z = 1 / 4 by the choice of c."""
+    real, generator = (torch.tensor(one, dtype=torch.float64) for one in ([0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]))
+    first = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
+    low, high = -9.0, 9.0
+    for _ in range(60):
+        threshold = (low + high) / 2
+        kept = generator * (first - threshold).exp().clamp(max=1)
+        low, high = (threshold, high) if kept.sum() > 1 / 4 else (low, threshold)
+    found = product(first, (real / (kept * 4)).log(), threshold)
+    assert found.tolist() == pytest.approx((real / generator).log().tolist())
 
 
 def test_mean_words_by_hand():
