@@ -15,15 +15,13 @@ from hf_mgan.objectives import REWARDS
 from .frontier.candidates import threshold_for
 
 
-def rewards_of_kept(log_ratios: Tensor, draws: float, reward: str = "minimax") -> Tensor:
+def rewards_of_kept(log_ratios: Tensor, draws: float) -> Tensor:
     """Return rewards of a batch so that the generator descends V(D, G) of what rejection makes of it at equal cost.
 
     A text x of the generator q is kept with probability a(x) = min(1, exp(r(x) - c)), so that p = q a / Z is sampled,
     Z = E_q[a] = 1 / draws. The reward R is that of V, -log(1 - D), of the discriminator of what is kept: its logit
-    log(real / p) is r - log a + log Z = max(r, c) + log Z, so that no second discriminator is needed. With the logit
-    itself as R it is KL(p, real) that falls: where D is certain that nearly all texts are generated, -log(1 - D) is 0
-    for them and teaches nothing, and the logit does. Let r be held fixed and c follow q so that Z stays: from
-    0 = E_q[a grad log q] - grad c E_q[a; r < c],
+    log(real / p) is r - log a + log Z = max(r, c) + log Z, so that no second discriminator is needed. Let r be held
+    fixed and c follow q so that Z stays: from 0 = E_q[a grad log q] - grad c E_q[a; r < c],
 
         grad log p = grad log q - [r < c] E_p[grad log q] / P_p(r < c),
 
@@ -37,14 +35,13 @@ def rewards_of_kept(log_ratios: Tensor, draws: float, reward: str = "minimax") -
     Args:
         log_ratios (`Tensor` of shape `(B,)`): r, the discriminator's logits, of texts of the generator.
         draws (`float`): Per text kept, more than 1.
-        reward (`str`, *optional*, defaults to `"minimax"`): R as a function of the logit: `"minimax"` or `"logit"`.
 
     Returns:
         `Tensor` of shape `(B,)`: draws (R - R_c), in nats; at least 0.
     """
     threshold = threshold_for(log_ratios, draws)
     most, least = log_ratios.clamp(min=threshold), torch.full_like(log_ratios, threshold)
-    of_most, of_least = (REWARDS[reward](one - math.log(draws)) for one in (most, least))
+    of_most, of_least = (REWARDS["minimax"](one - math.log(draws)) for one in (most, least))
     return draws * (of_most - of_least)
 
 
@@ -55,14 +52,12 @@ class ForRejectionTrainer(AdversarialTrainer):
 
     Attributes:
         draws (`float`): Per text kept, more than 1.
-        reward (`str`): See [`rewards_of_kept`].
 
     Raises:
         ValueError: If the reward is not the logit.
     """
 
     draws = 2.0
-    reward = "minimax"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,16 +67,10 @@ class ForRejectionTrainer(AdversarialTrainer):
     def _calculate_rewards(self, *args: Any) -> Tensor:
         """Turn the logits into the rewards of what is kept; while the discriminator warms up, all are 0."""
         rewards = super()._calculate_rewards(*args)
-        return torch.stack([rewards_of_kept(logits, self.draws, self.reward) for logits in rewards.unbind(1)], 1)
+        return torch.stack([rewards_of_kept(logits, self.draws) for logits in rewards.unbind(1)], 1)
 
 
 class ForFourDrawsTrainer(ForRejectionTrainer):
     """The same at four draws per text kept."""
 
     draws = 4.0
-
-
-class LogitForFourDrawsTrainer(ForFourDrawsTrainer):
-    """The same with the logit as the reward."""
-
-    reward = "logit"

@@ -31,7 +31,7 @@ from hf_mgan.metrics import (
 )
 from hf_mgan.training.final_updates import fit_discriminator
 
-from ..for_rejection import LogitForFourDrawsTrainer
+from ..for_rejection import ForFourDrawsTrainer
 from ..real_text.__main__ import LEARNING_RATES, REAL_TEXT_COEFS
 from ..real_text.stages import SMALL
 from ..sources import load_texts, short_name
@@ -53,7 +53,7 @@ from .second import second_discriminator
 SUPERVISED, DISTILLED, ADVERSARIAL, FOR_FOUR = GENERATORS = ("supervised", "distilled", "adversarial", "for_4_draws")
 TRAINERS: dict[str, tuple[type[AdversarialTrainer], dict[str, Any]]] = {
     ADVERSARIAL: (AdversarialTrainer, {}),
-    FOR_FOUR: (LogitForFourDrawsTrainer, {"discriminator_reward": "logit"}),
+    FOR_FOUR: (ForFourDrawsTrainer, {"discriminator_reward": "logit"}),
 }
 STAGES = ("generator", "samples", "discriminator", "log_ratios", "tests", "fine_tuned_tests")
 SECOND = "second"  # a stage that is done where it is asked for
