@@ -42,6 +42,7 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
     for name, made in {
         "divergences": divergences_table(runs),
         "perfect": divergences_table(runs, "with_a_perfect_one"),
+        "differences": differences_table(runs),
         "metrics": metrics_table(runs),
         "calibration": calibration_table(runs),
         **_means(runs),
@@ -58,6 +59,23 @@ def divergences_table(runs: Sequence[dict[str, Any]], which: str = "with_its_own
         seeds = ", ".join(str(run["seed"]) for run in same)
         rows.append([title, seeds, alone, *(_at(same, which, draws, "divergence") for draws in DRAWS)])
     return table(["generator", "seeds", "1 draw", *(f"{draws} draws" for draws in DRAWS)], rows)
+
+
+def differences_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the table of what a generator is nearer than maximum likelihood's of the same seed, at equal draws."""
+    starts = {run["seed"]: run for run in runs if run["trained"] == "likelihood"}
+    columns = [(which, draws) for which in ("with_its_own", "with_a_perfect_one") for draws in (2, 4, 8)]
+    rows = []
+    for title, same in _by_generator([run for run in runs if run["trained"] != "likelihood"]):
+        cells = []
+        for which, draws in columns:
+            pairs = [(at_draws(one[which], draws, "divergence") for one in (run, starts[run["seed"]])) for run in same]
+            found = [one - start for one, start in pairs if not math.isnan(one - start)]
+            nearer = sum(one < 0 for one in found)
+            cells.append(f"{spread(found, counted=False)} ({nearer} of {len(found)})" if found else "-")
+        rows.append([title, *cells])
+    names = (f"{draws} draws{', perfect' * (which == 'with_a_perfect_one')}" for which, draws in columns)
+    return table(["generator", *names], rows)
 
 
 def metrics_table(runs: Sequence[dict[str, Any]]) -> str:

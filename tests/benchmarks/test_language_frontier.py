@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.language_frontier import __main__ as language_frontier
 from benchmarks.language_frontier.generators import GENERATORS
-from benchmarks.language_frontier.tables import TITLES, divergences_table, draw, gather, page
+from benchmarks.language_frontier.tables import TITLES, differences_table, divergences_table, draw, gather, page
 
 
 def test_divergences_are_read_at_equal_draws():
@@ -18,6 +18,18 @@ def test_divergences_are_read_at_equal_draws():
         row
         == "| adversarial, for 2 draws | 0, 1 | 0.550 ± 0.071 | 0.300 ± 0.000 | 0.242 ± 0.000 | 0.200 ± 0.000 | - |"
     )
+
+
+def test_differences_are_those_of_a_seed():
+    """0.1 bits farther in seed 0, 0.3 nearer in seed 1, whose maximum likelihood is another."""
+    divergences = {("likelihood", 0): 0.4, ("likelihood", 1): 0.6, ("for_4_draws", 0): 0.5, ("for_4_draws", 1): 0.3}
+    runs = []
+    for (name, seed), value in divergences.items():
+        curve = [{"draws": draws, "divergence": value} for draws in (1.0, 4.0)]
+        runs.append({"trained": name, "seed": seed, "with_its_own": curve, "with_a_perfect_one": []})
+    row = differences_table(runs).splitlines()[2]
+    cell = "-0.100 ± 0.283 (1 of 2)"
+    assert row == f"| adversarial, for 4 draws | {cell} | {cell} | - | - | - | - |"
 
 
 @pytest.mark.benchmark
