@@ -57,6 +57,11 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--draws", type=float, nargs="+", default=[2, 4, 8], help="per text kept, of rejection")
     parser.add_argument("--few_texts", type=int, default=1000, help="of a row in the other tests")
     arguments = parsed(parser, words)
+    if 2 * arguments.few_texts > arguments.texts:
+        parser.error(
+            f"--few_texts {arguments.few_texts} is more than half of --texts {arguments.texts}, and real texts are "
+            "compared with as many other ones: give fewer"
+        )
     if arguments.encoder is None:
         arguments.encoder = GENERATOR if arguments.generator == SMALL else arguments.generator
     return arguments

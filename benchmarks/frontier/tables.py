@@ -249,6 +249,7 @@ def second_table(runs: Sequence[dict[str, Any]]) -> str:
             cells = [
                 areas(alone, "fine_tuned_c2st_auc"),
                 areas([row], "fine_tuned_c2st_auc"),
+                areas([row], "c2st_auc"),
                 f"{row['both_auc']:.3f}",
                 f"{row['words']:.1f}",
                 f"{row['self_bleu']:.3f}",

@@ -17,7 +17,7 @@ from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_au
 
 @pytest.mark.benchmark
 def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
-    sizes = "--epochs 1 2 --updates 4 --max_completion_length 8 --texts 60 --few_texts 40 --batch_size 32 --steps 2"
+    sizes = "--epochs 1 2 --updates 4 --max_completion_length 8 --texts 60 --few_texts 30 --batch_size 32 --steps 2"
     stages = "--stages generator samples discriminator log_ratios tests"
     command = [*of_texts, *f"--seeds 0 {sizes} --adversarial_batch_size 4 --draws 2 8 {stages}".split()]
     frontier.main(command)
@@ -61,9 +61,10 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
 
 @pytest.mark.benchmark
 def test_small_generator_is_trained_whole_and_further_with_adapters(of_texts, tmp_path):
-    sizes = "--updates 4 --max_completion_length 8 --texts 60 --batch_size 32 --steps 2 --adversarial_batch_size 4"
-    stages = "--trained supervised for_4_draws --draws 2 --stages generator samples discriminator"
-    frontier.main([*of_texts, *f"--generator small --seeds 0 {sizes} {stages}".split()])
+    sizes = "--updates 4 --max_completion_length 8 --texts 60 --few_texts 30 --batch_size 32 --draws 2"
+    training = "--trained supervised for_4_draws --steps 2 --adversarial_batch_size 4"
+    stages = "--stages generator samples discriminator"
+    frontier.main([*of_texts, *f"--generator small --seeds 0 {sizes} {training} {stages}".split()])
     root = tmp_path / "out" / "small_corpus"
     training = json.loads((root / "generator.json").read_text())
     assert training["texts"] == 180
@@ -78,6 +79,12 @@ def test_small_generator_is_trained_whole_and_further_with_adapters(of_texts, tm
         for name in ("supervised", "for_4_draws")
     )
     assert alone != trained
+
+
+def test_more_texts_of_the_fast_tests_than_there_are_real_ones_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        frontier.main(["--output", "out", "--texts", "1000", "--few_texts", "501"])
+    assert "--few_texts 501 is more than half of --texts 1000" in capsys.readouterr().err
 
 
 def test_frontier_chooses_among_the_pool_as_the_samplers_do():
