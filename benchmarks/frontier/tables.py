@@ -255,16 +255,8 @@ def second_table(runs: Sequence[dict[str, Any]]) -> str:
                 f"{row['self_bleu']:.3f}",
             ]
             rows.append([f"{run['trained']}, {run['seed']}, {name}", *cells, str(row["fine_tuned_texts"])])
-    head = [
-        "",
-        "AUC, fine-tuned: the first alone",
-        "AUC, fine-tuned: both",
-        "AUC, both",
-        "words",
-        "self-BLEU",
-        "texts",
-    ]
-    return table(head, rows)
+    head = ["", "AUC, fine-tuned, the first", "AUC, fine-tuned, both", "AUC, n-grams, both"]
+    return table([*head, "AUC of both themselves", "words", "self-BLEU", "texts"], rows)
 
 
 def lengths_table(runs: Sequence[dict[str, Any]]) -> str:

@@ -75,8 +75,16 @@ def areas(rows: Iterable[dict[str, Any]], key: str) -> str:
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
-    """Return a table in Markdown."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+    """Return a table in Markdown.
+
+    Raises:
+        ValueError: If a row has more or fewer cells than the head.
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    for row in lines:
+        if len(row) != len(head):
+            raise ValueError(f"A table of {len(head)} columns, {head}, has a row of {len(row)} cells: {row}.")
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
 def with_error(values: Sequence[float | None] | None, digits: int) -> str:

@@ -23,7 +23,7 @@ from benchmarks.sweep import (
     write_file,
     write_lines,
 )
-from benchmarks.sweep.tables import Difference
+from benchmarks.sweep.tables import Difference, table
 
 
 SIZES = {"sentences": 400}
@@ -231,3 +231,9 @@ def test_recipe_publishes_from_the_committed_results(tmp_path, monkeypatch):
     recipe.main(["--publish"])
     assert "- steps_2, seed 0, failed: `OSError: x`" in page.read_text()
     assert json.loads(committed.read_text())["condition"] == "steps_2"
+
+
+def test_table_refuses_a_row_that_does_not_fit_its_head():
+    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    with pytest.raises(ValueError, match="2 columns.*1 cells"):
+        table(["a", "b"], [["1"]])
