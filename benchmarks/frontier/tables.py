@@ -129,8 +129,9 @@ def verdicts(runs: Sequence[dict[str, Any]]) -> list[str]:
     for one in sorted(set(map(case, runs))):
         for trained in COLOURS:
             same = [run for run in runs if (case(run), run["trained"]) == (one, trained)]
-            for name in same[0]["rows"] if same else ():
-                rows = [run["rows"][name] for run in same if "fine_tuned_c2st_auc" in run["rows"].get(name, {})]
+            for name in _with_second(same[0]) if same else ():
+                found = [_with_second(run).get(name, {}) for run in same]
+                rows = [row for row in found if "fine_tuned_c2st_auc" in row]
                 if not rows:
                     continue
                 tested = [row["fine_tuned_c2st_auc"] for row in rows]
@@ -139,6 +140,14 @@ def verdicts(runs: Sequence[dict[str, Any]]) -> list[str]:
                 title = name if name == REAL else f"{trained}, {name}"
                 lines.append(f"- {one}, {title}: {value:.3f} ({low:.3f} to {high:.3f}){cost}")
     return lines
+
+
+def _with_second(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the rows of a run and of its second discriminator, real text last."""
+    rows = dict(run["rows"])
+    real = {REAL: rows.pop(REAL)} if REAL in rows else {}
+    second = run.get("second", {"rows": {}})["rows"]
+    return {**rows, **{f"two discriminators, {name}": row for name, row in second.items()}, **real}
 
 
 def _made(runs: Sequence[dict[str, Any]], title: str) -> str:
@@ -240,10 +249,16 @@ def _has(what: str, runs: Sequence[dict[str, Any]], title: str) -> bool:
 
 
 def second_table(runs: Sequence[dict[str, Any]]) -> str:
-    """Return the table of what the first discriminator keeps, and what both of them keep, at equal draws."""
-    rows = []
+    """Return what second discriminators know, and the table of what the first and what both keep, at equal draws."""
+    rows, known = [], []
     for run in (one for one in runs if "second" in one):
         second = run["second"]
+        value, low, high = second["auc"]
+        known.append(
+            f"{run['trained']}, {run['seed']}: {second['texts']} texts of each side, {second['updates']} updates; its "
+            "area of unseen real texts against what the first one keeps at four draws is "
+            f"{value:.3f} ({low:.3f} to {high:.3f})."
+        )
         for name, row in second["rows"].items():
             alone = [run["rows"][name]] if name in run["rows"] else []
             cells = [
@@ -256,7 +271,8 @@ def second_table(runs: Sequence[dict[str, Any]]) -> str:
             ]
             rows.append([f"{run['trained']}, {run['seed']}, {name}", *cells, str(row["fine_tuned_texts"])])
     head = ["", "AUC, fine-tuned, the first", "AUC, fine-tuned, both", "AUC, n-grams, both"]
-    return table([*head, "AUC of both themselves", "words", "self-BLEU", "texts"], rows)
+    made = table([*head, "AUC of both themselves", "words", "self-BLEU", "texts"], rows)
+    return "\n\n".join(["\n".join(known), made])
 
 
 def lengths_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -313,6 +329,15 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
                 places, values, lows, highs = zip(*points, strict=True)
                 halves = [(high - low) / 2 for low, high in zip(lows, highs, strict=True)]
                 axes.errorbar(places, values, halves, fmt="o-", capsize=3, color=COLOURS[run["trained"]], label=label)
+                second = list(run.get("second", {"rows": {}})["rows"].values())
+                if second:
+                    axes.plot(
+                        [row["tokens"] for row in second],
+                        [row["fine_tuned_c2st_auc"][0] for row in second],
+                        "s--",
+                        color=COLOURS[run["trained"]],
+                        label=None if label is None else f"{run['trained']}, two discriminators",
+                    )
             reals = [run["rows"][REAL] for run in of_case if REAL in run["rows"]]
             areas = [row["fine_tuned_c2st_auc"][0] for row in reals if "fine_tuned_c2st_auc" in row]
             axes.axhline(statistics.fmean(areas) if areas else 0.5, color="grey", linestyle="--", label=REAL)

@@ -235,5 +235,5 @@ def test_recipe_publishes_from_the_committed_results(tmp_path, monkeypatch):
 
 def test_table_refuses_a_row_that_does_not_fit_its_head():
     assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
-    with pytest.raises(ValueError, match="2 columns.*1 cells"):
+    with pytest.raises(ValueError, match=r"2 columns.*1 cells"):
         table(["a", "b"], [["1"]])
