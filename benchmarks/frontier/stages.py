@@ -55,7 +55,7 @@ TRAINERS: dict[str, tuple[type[AdversarialTrainer], dict[str, Any]]] = {
     ADVERSARIAL: (AdversarialTrainer, {}),
     FOR_FOUR: (ForFourDrawsTrainer, {"discriminator_reward": "logit"}),
 }
-STAGES = ("generator", "samples", "discriminator", "log_ratios", "tests", "fine_tuned_tests")
+STAGES = ("generator", "samples", "discriminator", "log_ratios", "tests", "ngram_tests", "fine_tuned_tests")
 SECOND = "second"  # a stage that is done where it is asked for
 TEMPERATURE, COLDER = 1.0, 0.9
 REAL = "real text"
@@ -184,7 +184,27 @@ class Run:
 
     def fine_tuned_tests(self) -> dict[str, Any]:
         """Compare rows with real texts by a freshly fine-tuned encoder."""
-        real, made, results = self.real, self.rows(), {}
+        results = {}
+        for name, sides_of_row in self._sides().items():
+            done = self.folder / "fine_tuned_tests" / f"{name}.json"  # each takes minutes
+            do_stage(done, self.seed, partial(self.fine_tuned_test, name, *sides_of_row))
+            results[name] = json.loads(done.read_text())
+        taken = {name: sum(row[name] for row in results.values()) for name in ("seconds", "cpu_seconds")}
+        kept = ("texts", "fine_tuned_c2st_auc")
+        return {"rows": {name: {key: row[key] for key in kept} for name, row in results.items()}, **taken}
+
+    def ngram_tests(self) -> dict[str, Any]:
+        """Compare the same rows by n-grams of as many texts: of rare words they say more than an encoder learns."""
+        results = {}
+        for name, (real, texts) in self._sides().items():
+            count = min(len(real), len(texts))
+            results[name] = list(c2st(real[:count], texts[:count], seed=self.seed).auc)
+            print(f"{name}: n-grams of {count} texts, {results[name]}", flush=True)
+        return {"rows": results}
+
+    def _sides(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Return real texts and those of a row, for each row whose tests take all of them."""
+        real, made = self.real, self.rows()
         sides = {
             name: (real, row.texts)
             for name, row in made.items()
@@ -192,13 +212,7 @@ class Run:
         }
         if self.name == SUPERVISED:
             sides[REAL] = (real[: len(real) // 2], real[len(real) // 2 :])
-        for name, sides_of_row in sides.items():
-            done = self.folder / "fine_tuned_tests" / f"{name}.json"  # each takes minutes
-            do_stage(done, self.seed, partial(self.fine_tuned_test, name, *sides_of_row))
-            results[name] = json.loads(done.read_text())
-        taken = {name: sum(row[name] for row in results.values()) for name in ("seconds", "cpu_seconds")}
-        kept = ("texts", "fine_tuned_c2st_auc")
-        return {"rows": {name: {key: row[key] for key in kept} for name, row in results.items()}, **taken}
+        return sides
 
     def fine_tuned_test(self, name: str, real: list[str], texts: list[str]) -> dict[str, Any]:
         """Compare the texts of a row with real ones by a freshly fine-tuned encoder, as many of each as there are."""

@@ -15,7 +15,8 @@ from .lengths import mean_words
 
 TEMPLATE = Path(__file__).with_name("page.md.in")
 FILES = ("discriminator", "tests")  # without which a run is not finished
-FINE_TUNED, COSTS = "fine_tuned_tests", ("samples", "discriminator", "log_ratios", "tests", "fine_tuned_tests")
+FINE_TUNED, NGRAMS = "fine_tuned_tests", "ngram_tests"
+COSTS = ("samples", "discriminator", "log_ratios", "tests", NGRAMS, FINE_TUNED)
 ALONE, REAL = "T = 1", "real text"
 NUM_SAMPLES = 20  # texts of each row on the page, unpicked
 COLOURS = {"supervised": "tab:blue", "distilled": "tab:green", "adversarial": "tab:red", "for_4_draws": "tab:purple"}
@@ -40,6 +41,8 @@ def gather(output: Path) -> list[dict[str, Any]]:
         rows = tests["rows"]
         for name, row in stages.get(FINE_TUNED, {"rows": {}})["rows"].items():
             rows[name] |= {"fine_tuned_texts": row["texts"], "fine_tuned_c2st_auc": row["fine_tuned_c2st_auc"]}
+        for name, area in stages.get(NGRAMS, {"rows": {}})["rows"].items():
+            rows[name]["all_c2st_auc"] = area
         ratios = {side: torch.tensor(_read(folder / "log_ratios.json")[side]) for side in ("pool", "real")}
         for name, row in rows.items():
             if name == ALONE or row["threshold"] is not None:
@@ -178,9 +181,9 @@ def rows_table(runs: Sequence[dict[str, Any]]) -> str:
             rows.append([f"{trained}, {name}", *_cells(of_name)])
     real = [run["rows"][REAL] for run in runs if run["trained"] == "supervised" and REAL in run["rows"]]
     if real:
-        rows.append([REAL, *_cells(real)[:3], "", "", "", *_cells(real)[6:]])
-    head = ["", "AUC, fine-tuned", "AUC, encoder", "AUC, n-grams", "AUC, D", "draws", "tokens", "MAUVE", "self-BLEU"]
-    return table([*head, "words", "near duplicates", "NLL of real"], rows)
+        rows.append([REAL, *_cells(real)[:4], "", "", "", *_cells(real)[7:]])
+    head = ["", "AUC, fine-tuned", "AUC, encoder", "AUC, n-grams", "AUC, n-grams of all texts", "AUC, D", "draws"]
+    return table([*head, "tokens", "MAUVE", "self-BLEU", "words", "near duplicates", "NLL of real"], rows)
 
 
 def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -190,6 +193,7 @@ def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
         areas(rows, "fine_tuned_c2st_auc"),
         areas(rows, "encoder_c2st_auc"),
         areas(rows, "c2st_auc"),
+        areas(rows, "all_c2st_auc"),
         " / ".join(f"{value:.3f}" for value in known),
         f"{_mean(rows, 'draws'):.2f}",
         f"{_mean(rows, 'tokens'):.1f}",
@@ -264,14 +268,15 @@ def second_table(runs: Sequence[dict[str, Any]]) -> str:
             cells = [
                 areas(alone, "fine_tuned_c2st_auc"),
                 areas([row], "fine_tuned_c2st_auc"),
+                areas(alone, "all_c2st_auc"),
                 areas([row], "c2st_auc"),
                 f"{row['both_auc']:.3f}",
                 f"{row['words']:.1f}",
                 f"{row['self_bleu']:.3f}",
             ]
             rows.append([f"{run['trained']}, {run['seed']}, {name}", *cells, str(row["fine_tuned_texts"])])
-    head = ["", "AUC, fine-tuned, the first", "AUC, fine-tuned, both", "AUC, n-grams, both"]
-    made = table([*head, "AUC of both themselves", "words", "self-BLEU", "texts"], rows)
+    head = ["", "AUC, fine-tuned, the first", "AUC, fine-tuned, both", "AUC, n-grams, the first"]
+    made = table([*head, "AUC, n-grams, both", "AUC of both themselves", "words", "self-BLEU", "texts"], rows)
     return "\n\n".join(["\n".join(known), made])
 
 

@@ -18,7 +18,7 @@ from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_au
 @pytest.mark.benchmark
 def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     sizes = "--epochs 1 2 --updates 4 --max_completion_length 8 --texts 60 --few_texts 30 --batch_size 32 --steps 2"
-    stages = "--stages generator samples discriminator log_ratios tests"
+    stages = "--stages generator samples discriminator log_ratios tests ngram_tests"
     command = [*of_texts, *f"--seeds 0 {sizes} --adversarial_batch_size 4 --draws 2 8 {stages}".split()]
     frontier.main(command)
     runs = gather(tmp_path / "out")
@@ -28,6 +28,7 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
         assert run["rows"]["T = 1"]["draws"] == 1
         assert run["rows"]["rejection, 8 draws"]["draws"] > run["rows"]["rejection, 2 draws"]["draws"] > 1
         assert run["rows"]["best of 4"]["draws"] == 4
+        assert 0 <= run["rows"]["rejection, 2 draws"]["all_c2st_auc"][0] <= 1
     text = page(runs)
     assert "{" not in text
     assert "| supervised, rejection, 8 draws |" in text
