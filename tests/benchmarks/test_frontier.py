@@ -118,7 +118,7 @@ def test_area_after_rejection_by_hand():
 def test_product_of_two_exact_discriminators_is_the_log_ratio():
     """Of four texts: r2 = log p - log(q min(1, exp(r1 - c)) / Z) after any r1, Z = 1 / 4 by the choice of c."""
     real, generator = (torch.tensor(one, dtype=torch.float64) for one in ([0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]))
-    first = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
+    first = torch.tensor([0.5, -1.0, 4.0, 0.0], dtype=torch.float64)  # the third is above c
     low, high = -9.0, 9.0
     for _ in range(60):
         threshold = (low + high) / 2
@@ -129,11 +129,11 @@ def test_product_of_two_exact_discriminators_is_the_log_ratio():
 
 
 def test_mean_words_by_hand():
-    """Ratios 0 and log 3: at a threshold of log 3 the first text is kept one time in three, two draws in three."""
+    """Ratios 0 and log 3: at c = log 3/2 the first text is kept two times in three, and the second always."""
     ratios, words = torch.tensor([0.0, math.log(3)]), torch.tensor([4, 8])
-    found = mean_words(ratios, words, {"rejection": 1.5})
+    found = mean_words(ratios, words, {"rejection": 1.2})
     assert found["T = 1"] == 6
-    assert found["rejection"] == pytest.approx((4 / 3 + 8) / (4 / 3))
+    assert found["rejection"] == pytest.approx((4 * 2 / 3 + 8) / (5 / 3))
     assert found["importance weights"] == pytest.approx((4 + 24) / 4)
 
 
