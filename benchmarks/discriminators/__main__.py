@@ -55,8 +55,8 @@ def study(seed: int, arguments: argparse.Namespace) -> None:
             f"A pool of {len(pool)} texts leaves none to learn from beside {len(unseen)} for the test and "
             f"{len(validation)} to stop by: raise --draws."
         )
+    epochs = arguments.epochs_of_discriminator
     for condition in conditions(arguments.encoder_samples, arguments.causal_samples):
-        epochs = arguments.epochs_of_discriminator
         given = condition, learnt, stopping, tested, epochs, run.folder, seed, run.device, arguments
         do_stage(run.folder / FOLDER / f"{condition.name}.json", seed, partial(train, *given))
 

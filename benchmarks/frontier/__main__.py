@@ -2,7 +2,7 @@
 
     python -m benchmarks.frontier --output OUT             # every generator, three seeds
     python -m benchmarks.frontier --output OUT --trained supervised --seeds 0    # a part of it
-    python -m benchmarks.frontier --output OUT --generator small    # that of benchmarks.real_text
+    python -m benchmarks.frontier --output OUT --generator small --texts 1000 --few_texts 500    # of real_text
     python -m benchmarks.frontier --output OUT --generator FOLDER --discriminator FOLDER --data FOLDER/wordnet
     python -m benchmarks.frontier --output OUT --publish   # committed results, page and picture
     python -m benchmarks.frontier --publish                # page and picture alone
@@ -21,8 +21,8 @@ one half of the pool at four draws, and the fine-tuned encoder reads what both k
 
 Each row is compared with the last texts of the corpus, which no model has seen: by the two-sample test on n-grams and
 with the features of the generator as it was before (`--few_texts` of each), and the generator alone, rejection and
-real text by a freshly fine-tuned encoder (`--texts` of each). Each stage leaves its files in --output, and a second
-call goes on where the first one stopped. On a GPU the whole takes minutes; on two CPU cores hours.
+real text by n-grams and by a freshly fine-tuned encoder (`--texts` of each). Each stage leaves its files in --output,
+and a second call goes on where the first one stopped. On a GPU the whole takes minutes; on two CPU cores hours.
 """
 
 import argparse

@@ -194,7 +194,7 @@ class Run:
         return {"rows": {name: {key: row[key] for key in kept} for name, row in results.items()}, **taken}
 
     def ngram_tests(self) -> dict[str, Any]:
-        """Compare the same rows by n-grams of as many texts: of rare words they say more than an encoder learns."""
+        """Compare by n-grams the rows that the fine-tuned encoder reads, all of their texts."""
         results = {}
         for name, (real, texts) in self._sides().items():
             count = min(len(real), len(texts))

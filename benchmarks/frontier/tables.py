@@ -140,8 +140,9 @@ def verdicts(runs: Sequence[dict[str, Any]]) -> list[str]:
                 tested = [row["fine_tuned_c2st_auc"] for row in rows]
                 value, low, high = (statistics.fmean(column) for column in zip(*tested, strict=True))
                 cost = "" if name == REAL else f", {_mean(rows, 'tokens'):.1f} tokens drawn per text"
+                fewest = min(row["fine_tuned_texts"] for row in rows)
                 title = name if name == REAL else f"{trained}, {name}"
-                lines.append(f"- {one}, {title}: {value:.3f} ({low:.3f} to {high:.3f}){cost}")
+                lines.append(f"- {one}, {title}: {value:.3f} ({low:.3f} to {high:.3f}){cost}; {fewest} texts per side")
     return lines
 
 

@@ -62,7 +62,7 @@ def divergences_table(runs: Sequence[dict[str, Any]], which: str = "with_its_own
 
 
 def differences_table(runs: Sequence[dict[str, Any]]) -> str:
-    """Return the table of what a generator is nearer than maximum likelihood's of the same seed, at equal draws."""
+    """Return the table of how much farther a generator is than maximum likelihood of its seed, at equal draws."""
     starts = {run["seed"]: run for run in runs if run["trained"] == "likelihood"}
     columns = [(which, draws) for which in ("with_its_own", "with_a_perfect_one") for draws in (2, 4, 8)]
     rows = []

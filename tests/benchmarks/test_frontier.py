@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ import torch
 from benchmarks.frontier import __main__ as frontier
 from benchmarks.frontier.candidates import Row, rows, threshold_for
 from benchmarks.frontier.lengths import mean_words
-from benchmarks.frontier.second import product
-from benchmarks.frontier.stages import real_nll
+from benchmarks.frontier.second import product, second_discriminator
+from benchmarks.frontier.stages import Run, real_nll
 from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_auc
+from hf_mgan.metrics import c2st
 
 
 @pytest.mark.benchmark
@@ -28,7 +30,10 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
         assert run["rows"]["T = 1"]["draws"] == 1
         assert run["rows"]["rejection, 8 draws"]["draws"] > run["rows"]["rejection, 2 draws"]["draws"] > 1
         assert run["rows"]["best of 4"]["draws"] == 4
-        assert 0 <= run["rows"]["rejection, 2 draws"]["all_c2st_auc"][0] <= 1
+    run = Run("supervised", 0, frontier.parsed_arguments(command))
+    kept = run.rows()["rejection, 2 draws"].texts[:60]
+    for name, sides in {"rejection, 2 draws": (run.real, kept), "real text": (run.real[:30], run.real[30:])}.items():
+        assert runs[-1]["rows"][name]["all_c2st_auc"] == pytest.approx(list(c2st(*sides, seed=0).auc), abs=1e-5)
     text = page(runs)
     assert "{" not in text
     assert "| supervised, rejection, 8 draws |" in text
@@ -40,7 +45,7 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     assert "distilled" not in (tmp_path / "picture.svg").read_text()
     tested = copy.deepcopy(runs)
     for run in tested:
-        run["rows"]["T = 1"]["fine_tuned_c2st_auc"] = [0.6, 0.5, 0.7]
+        run["rows"]["T = 1"] |= {"fine_tuned_c2st_auc": [0.6, 0.5, 0.7], "fine_tuned_texts": 60}
     draw(tested, tmp_path / "picture.svg")
     assert all(run["trained"] in (tmp_path / "picture.svg").read_text() for run in tested)
     both = page([*runs, *({**run, "generator": "another"} for run in runs)])
@@ -126,6 +131,46 @@ def test_product_of_two_exact_discriminators_is_the_log_ratio():
         low, high = (threshold, high) if kept.sum() > 1 / 4 else (low, threshold)
     found = product(first, (real / (kept * 4)).log(), threshold)
     assert found.tolist() == pytest.approx((real / generator).log().tolist())
+
+
+def test_second_discriminator_is_tested_on_texts_that_it_has_not_learnt(monkeypatch, tmp_path):
+    """800 candidates of equal ratios, a quarter of which is kept: what is learnt is of the second half."""
+    seen, texts = {}, [str(place) for place in range(800)]
+    known = {"pool": [0.0] * 800, "real": [0.0] * 100}
+
+    def train(condition, learnt, stopping, tested, epochs, *rest):
+        seen.update(learnt=learnt, stopping=stopping, tested=tested)
+        return {
+            "updates": 7,
+            "scores": [[float(place % 5) for place in range(len(side))] for side in vars(tested).values()],
+        }
+
+    monkeypatch.setattr("benchmarks.frontier.second.train", train)
+    run = SimpleNamespace(
+        seed=0,
+        folder=tmp_path,
+        device="cpu",
+        arguments=SimpleNamespace(draws=[2.0], few_texts=20, max_completion_length=8),
+        validation={"text": [f"validation {place}" for place in range(200)]},
+        train={"text": ["learnt"]},
+        real=[f"real {place}" for place in range(100)],
+        cut=list,
+        pool=lambda: {"texts": texts, "tokens": [1] * 800},
+        read=lambda stage: known,
+        fine_tuned_test=lambda name, real, row: {"texts": len(row), "fine_tuned_c2st_auc": [0.5, 0.4, 0.6]},
+    )
+    found = second_discriminator(run)
+    learnt, stopping, tested = (seen[name] for name in ("learnt", "stopping", "tested"))
+    count = len(stopping.generated)
+    assert count == 20
+    kept = [*stopping.generated, *tested.generated[:count], *learnt.generated]
+    assert len(kept) == len(set(kept)) == pytest.approx(100, abs=30)
+    assert all(int(text) >= 400 for text in kept)
+    assert tested.generated[count:] == texts[:400]
+    assert tested.real[count:] == run.real
+    assert not set(stopping.real) & set(tested.real)
+    assert found["texts"] == len(learnt.generated)
+    assert list(found["rows"]) == ["rejection, 2 draws"]
 
 
 def test_mean_words_by_hand():
