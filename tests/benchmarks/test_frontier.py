@@ -63,6 +63,10 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
         frontier.main([*command, *few.split()])
     assert second["updates"] == 2 * (second["texts"] // 32 or 1)
     lines = page(gather(tmp_path / "out")).splitlines()
+    assert any(line.startswith("- corpus, generator, supervised, two discriminators, rejection, 2") for line in lines)
+    for run in tested:
+        draw([{**run, "second": second}], tmp_path / "picture.svg")
+        assert f"{run['trained']}, two discriminators" in (tmp_path / "picture.svg").read_text()
     (place,) = (at for at, line in enumerate(lines) if line.startswith("| supervised, 0, rejection, 2 draws |"))
     assert lines[place].count("|") == lines[place - 2].count("|")  # a heading for every number
 
