@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from hf_mgan import AdversarialTrainer
+from hf_mgan.decoding.selection import threshold_for
 from hf_mgan.objectives import REWARDS
-
-from .frontier.candidates import threshold_for
 
 
 def rewards_of_kept(log_ratios: Tensor, draws: float) -> Tensor:

@@ -22,7 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from .config import AdversarialConfig
 from .data.prompts import without_added_end
-from .discriminator import Calibration, prepare_quantised_training
+from .discriminator import Calibration, Discriminator, prepare_quantised_training
 from .discriminator.card import discriminator_card
 from .discriminator.discriminator import TRAINING_STATE_FILE
 from .models import check_saved_weights, save_quantisation
@@ -316,16 +316,16 @@ class AdversarialTrainer(PushingTrainer):
         cast("dict[str, float]", output.metrics).update({f"{prefix}_{name}": measured[name] for name in measured})
         return output
 
-    def fit_discriminator(self, num_updates: int) -> Calibration:
+    def fit_discriminator(self, num_updates: int, previous: Discriminator | None = None) -> Calibration:
         """Train the discriminator against the generator as it stands, and calibrate it, to guide generation.
 
-        See [`~training.final_updates.fit_discriminator`]. Without `train` before it, the generator is never trained.
+        See [`~training.final_updates.fit_discriminator`], also for a `previous` discriminator. Without `train` before
+        it, the generator is never trained.
         """
         data = cast(Dataset, self.train_dataset), cast(Dataset, self.eval_dataset)
         with unwrapped_generator(self) as generator:
-            return fit_discriminator(
-                generator, self._tokenizer, self.discriminator, *data, self.args, num_updates, self._real_dataset
-            )
+            given = generator, self._tokenizer, self.discriminator, *data, self.args, num_updates, self._real_dataset
+            return fit_discriminator(*given, previous=previous)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the generator as always, and the discriminator in `discriminator/` beside it.

@@ -283,6 +283,8 @@ CALIBRATION = {
     "max_new_tokens": COUNT,
     "generation_kwargs": Kind(("no", 3, True, [1], b"a", {3: 1})),
     "prefixes": flag(),
+    "previous_threshold": number(optional=True),
+    "previous_draws": number(0.9, 0, -1, optional=True),
 }
 CALIBRATE = {name: CALIBRATION[name] for name in ("label", "with_prompt", "temperature", "max_new_tokens", "prefixes")}
 TRAINER = {

@@ -134,8 +134,8 @@ def workplace(tmp_path, monkeypatch):
     def two_steps(self, args, state, control, **_):
         control.should_training_stop |= state.global_step >= 2
 
-    def two_updates(self, num_updates):
-        return fit_discriminator(self, min(num_updates, 2))
+    def two_updates(self, num_updates, **changes):
+        return fit_discriminator(self, min(num_updates, 2), **changes)
 
     def brief_warmup(self):
         check(self)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_mgan.decoding.selection import best_of_k, is_accepted, resampling
+from hf_mgan.decoding.selection import best_of_k, is_accepted, resampling, threshold_for
 
 
 ALONE = "T = 1"
@@ -74,18 +74,3 @@ def rows(pool: dict[str, Any], draws: Sequence[float], seed: int) -> dict[str, R
     for name, rule in ((f"resampling of {GROUP}", resampling), (f"best of {GROUP}", best_of_k)):
         made[name] = row(rule(grouped, noise).kept + GROUP * torch.arange(len(grouped)), used)
     return made
-
-
-def threshold_for(log_ratios: Tensor, draws: float) -> float:
-    """Return c at which rejection takes so many draws per text kept: the mean of min(1, exp(r - c)) is 1 / draws.
-
-    Args:
-        log_ratios (`Tensor` of shape `(N,)`): r of candidates, in nats.
-        draws (`float`): More than 1.
-    """
-    low, high = log_ratios.min().item(), log_ratios.max().item() + torch.tensor(draws).log().item()
-    for _ in range(60):
-        middle = (low + high) / 2
-        share = (log_ratios - middle).clamp(max=0).exp().mean().item()
-        low, high = (middle, high) if share > 1 / draws else (low, middle)
-    return high

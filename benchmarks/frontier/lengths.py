@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .candidates import ALONE, threshold_for
+from hf_mgan.decoding.selection import threshold_for
+
+from .candidates import ALONE
 
 
 IMPORTANCE = "importance weights"

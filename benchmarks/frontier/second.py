@@ -5,21 +5,19 @@ rows of texts with test results.
 """
 
 import json
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from hf_mgan.decoding.selection import is_accepted
+from hf_mgan.decoding.selection import is_accepted, threshold_for
 from hf_mgan.discriminator import calibrate
 from hf_mgan.discriminator.calibration import LEAST_TEXTS
 from hf_mgan.metrics import auc_interval, c2st, self_bleu
 
 from ..discriminators.training import ENCODER, Condition, Sides, train
 from ..sweep import do_stage
-from .candidates import rows, threshold_for
+from .candidates import rows
 from .tables import rejected_auc
 
 
@@ -69,10 +67,12 @@ def second_discriminator(run: "Run") -> dict[str, Any]:
         with_prompt=True,
         temperature=1.0,
         max_new_tokens=arguments.max_completion_length,
+        previous_threshold=threshold,
+        previous_draws=DRAWS,
     )
     real, candidates = (calibration.log_ratio(side[count:]) for side in logits)
-    both = product(first[:half], candidates, threshold)
-    both_real = product(first_real, real, threshold)
+    both_real = calibration.log_ratio(logits[0][count:], first_real)
+    both = calibration.log_ratio(logits[1][count:], first[:half])
     cut = {"texts": pool["texts"][:half], "tokens": pool["tokens"][:half], "log_ratios": both.tolist()}
     made = {name: row for name, row in rows(cut, arguments.draws, run.seed).items() if row.threshold is not None}
     results = {}
@@ -97,22 +97,3 @@ def second_discriminator(run: "Run") -> dict[str, Any]:
         "auc": list(auc_interval(real, candidates[accepted[:half]])),
         "rows": results,
     }
-
-
-def product(first: Tensor, second: Tensor, threshold: float) -> Tensor:
-    """Return the log-ratio of real texts to the generator by both discriminators.
-
-    What the first one keeps has the density q(x) min(1, exp(r1(x) - c)) / Z, Z = 1 / draws, so that with the second
-    one's log-ratio r2 of real texts to that,
-
-        log p(x) - log q(x) = r2(x) + min(0, r1(x) - c) + log draws.
-
-    Args:
-        first (`Tensor` of shape `(N,)`): r1, in nats.
-        second (`Tensor` of shape `(N,)`): r2, in nats.
-        threshold (`float`): c.
-
-    Returns:
-        `Tensor` of shape `(N,)`: In nats.
-    """
-    return second + (first - threshold).clamp(max=0) + math.log(DRAWS)

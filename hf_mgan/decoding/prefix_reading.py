@@ -39,7 +39,7 @@ class PrefixReader:
             whole texts and says nothing about prefixes; from the first token on it cancels, and before it as well.
 
     Raises:
-        ValueError: If it scores no prefixes, has another vocabulary, or keeps no keys and values.
+        ValueError: If it scores no prefixes, has a previous one, has another vocabulary, or keeps no keys and values.
     """
 
     def __init__(
@@ -215,6 +215,11 @@ def _checked_scorer(discriminator: Discriminator | None, tokenizer: "PreTrainedT
             f"token_rejection needs a causal discriminator that has learnt from all prefixes, and {given}. Give the "
             "generator's own id as discriminator, with discriminator_model_init_kwargs={'prefixes': True}, "
             f"{INSTEAD}"
+        )
+    if discriminator.previous is not None:
+        raise ValueError(
+            "token_rejection asks one discriminator, and this one corrects what a previous one keeps, whose part is "
+            f"known of whole texts alone. Give one that learnt from the generator's own texts, {INSTEAD}"
         )
     if discriminator.processing_class.get_vocab() != tokenizer.get_vocab():
         theirs, ours = len(discriminator.processing_class.get_vocab()), len(tokenizer.get_vocab())

@@ -6,6 +6,7 @@ each of the four comes nearer to p than q is, and goes to p as the number k of c
 too), but for best of k, which goes to the texts that q writes too seldom.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -67,6 +68,24 @@ def rejection(log_ratios: Tensor, uniforms: Tensor, threshold: float = 0.0) -> C
 def is_accepted(log_ratios: Tensor, uniforms: Tensor, threshold: float) -> Tensor:
     """Return what [`rejection`] accepts, bool, of the shape of the log-ratios."""
     return uniforms.log() < log_ratios - threshold
+
+
+def threshold_for(log_ratios: Tensor, draws: float) -> float:
+    """Return c at which [`rejection`] takes so many draws per text kept: the mean of min(1, exp(r - c)) is 1 / draws.
+
+    Args:
+        log_ratios (`Tensor` of shape `(N,)`): r of candidates, in nats.
+        draws (`float`): More than 1.
+
+    Returns:
+        `float`: In nats.
+    """
+    low, high = log_ratios.min().item(), log_ratios.max().item() + math.log(draws)
+    for _ in range(60):
+        middle = (low + high) / 2
+        share = (log_ratios - middle).clamp(max=0).exp().mean().item()
+        low, high = (middle, high) if share > 1 / draws else (low, middle)
+    return high
 
 
 def resampling(log_ratios: Tensor, uniforms: Tensor, threshold: float = 0.0) -> Choice:

@@ -8,6 +8,7 @@ discriminator as `calibration.json`.
 """
 
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers.utils import cached_file
 
-from ..checks import COUNT, FLAG, INDEX, POSITIVE, Check, Dict, Number, Text, check_fields
+from ..checks import COUNT, FLAG, INDEX, POSITIVE, Check, Dict, Number, Text, check_fields, optional
 from ..metrics.extras import require_packages
 from ..metrics.intervals import Interval, auc_interval
 
@@ -38,6 +39,8 @@ FIELDS: dict[str, Check] = {
     "prefixes": FLAG,
     "boundary": Text(what="white space, or an empty string", pattern=r"\s*", optional=True),
     "are_whole": FLAG,
+    "previous_threshold": optional(Number()),
+    "previous_draws": optional(Number(least=1)),
 }
 
 
@@ -67,10 +70,13 @@ class Calibration:
         boundary (`str`, *optional*): The white space that it has seen all completions begin with; None if they began
             in different ways.
         are_whole (`bool`): Whether prompt and completion were shown as one text.
+        previous_threshold (`float`, *optional*): c of rejection by a previous discriminator, in nats, which the
+            generated texts had come through; None if they were the generator's own.
+        previous_draws (`float`, *optional*): Draws per text that it took, on average.
 
     Raises:
         TypeError: If a value is of another type.
-        ValueError: If a value is out of range.
+        ValueError: If a value is out of range, or one of the last two is given alone.
     """
 
     slope: float
@@ -89,13 +95,33 @@ class Calibration:
     prefixes: bool = False
     boundary: str | None = None
     are_whole: bool = False
+    previous_threshold: float | None = None
+    previous_draws: float | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, FIELDS)
+        if (self.previous_threshold is None) != (self.previous_draws is None):
+            raise ValueError(
+                f"previous_threshold={self.previous_threshold} and previous_draws={self.previous_draws} belong "
+                "together: give both, or neither."
+            )
 
-    def log_ratio(self, logits: Tensor) -> Tensor:
-        """Compute log p(x) - log q(x) in nats from logits of any shape."""
-        return self.slope * logits + self.intercept
+    def log_ratio(self, logits: Tensor, previous: Tensor | None = None) -> Tensor:
+        """Compute log p(x) - log q(x) of real texts p to the generator q, in nats.
+
+        What a previous discriminator keeps has the density q(x) min(1, exp(r'(x) - c)) / Z with its log-ratio r' and
+        1 / Z draws per text, so that the log-ratio r'' of real texts to that makes
+
+            log p(x) - log q(x) = r''(x) + min(0, r'(x) - c) + log(1 / Z).
+
+        Args:
+            logits (`Tensor` of any shape): Of the discriminator.
+            previous (`Tensor` of that shape, *optional*): r'. Without it the result is r''.
+        """
+        log_ratio = self.slope * logits + self.intercept
+        if previous is None or self.previous_threshold is None or self.previous_draws is None:
+            return log_ratio
+        return log_ratio + (previous - self.previous_threshold).clamp(max=0) + math.log(self.previous_draws)
 
     def save(self, folder: str | Path) -> None:
         """Write `calibration.json` into a folder."""
@@ -147,6 +173,8 @@ def calibrate(
     prefixes: bool = False,
     boundary: str | None = None,
     are_whole: bool = False,
+    previous_threshold: float | None = None,
+    previous_draws: float | None = None,
 ) -> Calibration:
     """Fit a calibration to the logits of held-out texts, real and generated ones counting alike.
 
@@ -161,6 +189,8 @@ def calibrate(
         prefixes (`bool`, *optional*, defaults to `False`): See there.
         boundary (`str`, *optional*): See there.
         are_whole (`bool`, *optional*, defaults to `False`): See there.
+        previous_threshold (`float`, *optional*): See there.
+        previous_draws (`float`, *optional*): See there.
 
     Returns:
         [`Calibration`]: The calibration.
@@ -210,6 +240,8 @@ def calibrate(
         prefixes=prefixes,
         boundary=boundary,
         are_whole=are_whole,
+        previous_threshold=previous_threshold,
+        previous_draws=previous_draws,
         num_texts=min(map(len, sides)),
         auc=_rounded(auc),
         loss=_loss(*crossed),

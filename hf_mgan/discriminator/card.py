@@ -139,6 +139,8 @@ def discriminator_card(discriminator: "Discriminator", repo_id: str | None = Non
     names = model.config.id2label
     labels = [f"| {escaped(names[at])} | {meanings.get(at, 'another')} |\n" for at in range(model.config.num_labels)]
     calibrated = "" if calibration is None else ", and is calibrated on held-out texts (`calibration.json`)"
+    if calibration is not None and calibration.previous_draws is not None:
+        calibrated += ". It has learnt from what another one keeps, which lies in `previous/` and belongs to it"
     of = "" if repo_id is None else f" of {escaped(repo_id)}"
     return CARD.format(
         metadata=metadata.to_yaml(),

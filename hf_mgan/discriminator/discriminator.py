@@ -47,6 +47,7 @@ from .loading import (
 from .optimization import make_optimizer
 from .passes import Passes
 from .prefixes import PrefixScorer
+from .previous import load_previous, save_previous
 from .regularization import Regularization, check_regularization
 from .replay import REPLAY_FRACTION, Replay
 from .restoring import restore_weights
@@ -110,6 +111,8 @@ class Discriminator:
             calibrated, and again from the next update on.
         num_updates (`int`): Optimizer steps so far.
         prefixes ([`~prefixes.PrefixScorer`], *optional*): How it reads prefixes; None without `prefixes`.
+        previous ([`Discriminator`], *optional*): Another one, calibrated, whose choice of the generator's texts this
+            one has learnt from, see [`~training.final_updates.fit_discriminator`]; goes with the calibration.
         replay ([`Replay`]): The completions of earlier updates.
 
     Raises:
@@ -159,6 +162,7 @@ class Discriminator:
         self.batch_size, self.max_grad_norm = batch_size, max_grad_norm
         self.bf16, self.fp16 = bf16, fp16
         self.calibration: Calibration | None = None
+        self.previous: Discriminator | None = None
         self.num_updates = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self.lr_scheduler: Any = None
@@ -190,7 +194,8 @@ class Discriminator:
 
         A model without a classification head gets a fresh one with one label. A classifier keeps its head unless
         `fresh_head` is set. A folder that `save_pretrained` wrote, adapters included, is continued, with its
-        calibration, the label that this is for, and prefixes if it has learnt from them.
+        calibration, the label that this is for, prefixes if it has learnt from them, and the previous one if it has
+        learnt from what that keeps.
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`): Hub id or folder.
@@ -208,7 +213,7 @@ class Discriminator:
         Raises:
             ValueError: If quantisation is asked for without adapters, adapters on top of saved adapters, or a label
                 that the saved calibration is not for, if saved adapters are of another task, or there is no
-                tokenizer.
+                tokenizer, or no previous discriminator where there should be one.
         """
         checked(ARGUMENTS, kwargs)
         source = str(pretrained_model_name_or_path)
@@ -230,16 +235,21 @@ class Discriminator:
                 f"{loaded.label} is asked for. Leave the label out, or remove calibration.json and calibrate it anew."
             )
         loaded.calibration = calibration
+        loaded.previous = load_previous(cls, source, calibration, revision, trust_remote_code, **kwargs)
         return loaded
 
     def save_pretrained(self, save_directory: str | Path, repo_id: str | None = None) -> None:
         """Write model (or adapters), tokenizer, card and calibration, if there is one, as an ordinary Hub folder.
+
+        A previous discriminator goes into `previous/` of it.
 
         Args:
             save_directory (`str` or `Path`): `AutoModelForSequenceClassification` loads it, or PEFT where there are
                 adapters.
             repo_id (`str`, *optional*): The repository whose `discriminator/` it becomes, for the card.
         """
+        # First, since it may come from this very folder.
+        save_previous(None if self.calibration is None else self.previous, save_directory)
         self.model.save_pretrained(str(save_directory))
         save_quantisation(self.model, save_directory)
         if not isinstance(self.model, PeftModel):
@@ -302,6 +312,8 @@ class Discriminator:
     def log_ratio(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """Compute log p(x) - log q(x), of real to generated text, as far as the discriminator knows. Changes nothing.
 
+        q is the generator. Where the discriminator has learnt from what a previous one keeps of it, both are asked.
+
         Args:
             prompts (`Sequence[str]`): Plain text, "" for none.
             completions (`Sequence[str]`): Plain text, generated or real.
@@ -310,7 +322,10 @@ class Discriminator:
             `Tensor` of shape `(B,)`: In nats, float32: the logit after calibration, or as it is without one.
         """
         logits = self.score(prompts, completions)
-        return logits if self.calibration is None else self.calibration.log_ratio(logits)
+        if self.calibration is None:
+            return logits
+        previous = None if self.previous is None else self.previous.log_ratio(prompts, completions)
+        return self.calibration.log_ratio(logits, previous)
 
     @torch.no_grad()
     def evaluate(
@@ -361,7 +376,7 @@ class Discriminator:
         """
         if self.optimizer is None:
             raise RuntimeError("The discriminator has no optimizer yet: call create_optimizer(args, num_steps) first.")
-        self.calibration = None
+        self.calibration = self.previous = None
         past = self.replay.draw_beside(len(completions)) if self.replay.fraction else []
         texts = TextBatch.encoded(self._batches, prompts, completions, references, reference_prompts, past)
         batches = texts.batches
@@ -468,6 +483,8 @@ class Discriminator:
         """Move the model to a device, and average its gradients over the processes of a distributed run."""
         if not getattr(self.model, "is_quantized", False):  # a quantised model is placed when it is loaded
             self.model.to(device)
+        if self.previous is not None:
+            self.previous.to(device)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             idle = self._passes.leaves_parameters_idle(self.encode([""], ["a"]))
             self._passes.trained = DistributedDataParallel(self.model, find_unused_parameters=idle)
@@ -505,7 +522,7 @@ class Discriminator:
             self._scaler.load_state_dict(state["scaler"])
 
     def load_weights(self, folder: str | Path) -> None:
-        """Restore weights and calibration that `save_pretrained` wrote.
+        """Restore weights, calibration and previous discriminator that `save_pretrained` wrote.
 
         Raises:
             ValueError: If the folder does not hold all weights of this model, in their shapes.
@@ -513,6 +530,11 @@ class Discriminator:
         with loaded_whole():
             restore_weights(self.model, folder)
         self.calibration = saved_calibration(str(folder))
+        self.previous = load_previous(
+            type(self), str(folder), self.calibration, batch_size=self.batch_size, bf16=self.bf16, fp16=self.fp16
+        )
+        if self.previous is not None:
+            self.previous.to(self.model.device)
 
     def _batches(self, texts: list[tuple[str, str]]) -> tuple[list[BatchEncoding], Tensor]:
         """Encode texts, and return the batches and the place of each text among their rows."""

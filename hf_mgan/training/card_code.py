@@ -16,7 +16,7 @@ from ..markdown import code, fenced
 
 LONGEST_PROMPT = 300  # characters of a prompt that stands in code
 CALIBRATED = """The discriminator corrects this generator at generation: it decides which of its texts are kept. It is
-calibrated for texts of at most {max_new_tokens} tokens, drawn at temperature {temperature:g}{further}.
+calibrated for texts of at most {max_new_tokens} tokens, drawn at temperature {temperature:g}{further}.{previous}
 
 | on {num_texts} held-out texts of each side | |
 |---|---|
@@ -24,6 +24,9 @@ calibrated for texts of at most {max_new_tokens} tokens, drawn at temperature {t
 | loss in nats; log 2 = 0.693 where it cannot | {loss:.3f} |
 | calibration error, before and after | {uncalibrated_error:.3f}, {error:.3f} |
 """
+OF_KEPT = """ Another one
+lies in `previous/` of its folder and is asked as well: the generated texts that it has learnt from, and those of the
+table, are what that one keeps at {previous_draws:g} draws per text."""
 NOT_CALIBRATED = """The discriminator is not calibrated, so that its logit is no log-ratio of real to generated text.
 What it can do is choose the most real one of several texts (`best_of_k`). Training with `discriminator_final_steps`
 lets it catch up on the final generator and calibrates it; then it corrects the distribution.
@@ -122,7 +125,9 @@ def _settings(calibration: Calibration | None, sampling: dict[str, Any]) -> tupl
     if calibration.generation_kwargs:
         settings["generation_kwargs"] = calibration.generation_kwargs
         further = f" with {code(json.dumps(calibration.generation_kwargs))}"
-    return settings, CALIBRATED.format(**asdict(calibration), further=further)
+    values = asdict(calibration)
+    previous = "" if calibration.previous_draws is None else OF_KEPT.format(**values)
+    return settings, CALIBRATED.format(**values, further=further, previous=previous)
 
 
 def _guided_lines(

@@ -3,13 +3,12 @@
 A discriminator that followed a moving generator is behind it at the end, and for generation it has to know the one
 that is sampled, at the temperature at which it is sampled. In: both models, real texts to learn from and held-out
 ones. Out: the discriminator as it was best on held-out texts, with its [`Calibration`]. It is also how a discriminator
-is trained for a generator that nobody trains.
+is trained for a generator that nobody trains, and how a second one is for what the first one keeps of it.
 """
 
 import copy
-import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate.utils import gather
@@ -25,40 +24,21 @@ from transformers import (
     TrainingArguments,
 )
 
-from ..checks import COUNT
+from ..checks import COUNT, Instance
 from ..config import AdversarialConfig
-from ..data import RealBatch, RealSampler, RealTexts, TextPath, form_of, inspected, prepare_dataset
-from ..decoding import sample
-from ..decoding.sampling import end_tokens
 from ..discriminator import Calibration, Discriminator, calibrate, trainable_parameters
 from ..discriminator.calibration import LEAST_TEXTS
 from ..metrics.extras import require_packages
+from .text_source import LEAST_AT_ONCE, MOST_HELD_OUT, Pairs, TextSource
 
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-MOST_HELD_OUT = 2000  # held-out texts that are used: a half stops the training, a half calibrates
 EVALUATIONS = 10  # during the updates
 PATIENCE = 3  # evaluations in a row without a lower loss
-LEAST_AT_ONCE = 64  # completions that are drawn, and texts that are scored, at a time
-HELD_OUT_SEED = 7_919  # added to the run's seed, as PROMPT_SEED
-PROMPT_SEED = 104_729
-
-
-class Pairs(NamedTuple):
-    """Generated texts and as many real ones, as the discriminator reads them.
-
-    Args:
-        prompts (`list[str]` of length B): "" where the discriminator sees none.
-        completions (`list[str]` of length B): Generated.
-        references (`list[str]` of length B): Real.
-    """
-
-    prompts: list[str]
-    completions: list[str]
-    references: list[str]
+PREVIOUS = Instance(of=(Discriminator,), what="a Discriminator", optional=True)
 
 
 def fit_discriminator(
@@ -71,6 +51,7 @@ def fit_discriminator(
     num_updates: int,
     real_dataset: Dataset | None = None,
     on_update: Callable[[int], Any] | None = None,
+    previous: Discriminator | None = None,
 ) -> Calibration:
     """Train a discriminator against a generator that stays as it is, and calibrate it.
 
@@ -78,6 +59,10 @@ def fit_discriminator(
     sample serves `discriminator_steps` of them. The learning rate falls linearly to 0. The loss on held-out texts is
     computed ten times; training stops when it has not fallen three times in a row, and the weights of the lowest one
     are kept. Other held-out texts calibrate the logit.
+
+    With a `previous` discriminator the generated texts are those that rejection with it keeps of the generator's, at
+    four draws per text. The new one learns what it has missed, and takes it along: its log-ratio is that of both, see
+    [`~discriminator.Calibration.log_ratio`].
 
     Args:
         generator (`PreTrainedModel` or `PeftModel`): A causal language model; not changed.
@@ -92,6 +77,8 @@ def fit_discriminator(
         real_dataset (`Dataset`, *optional*): Real texts (column `text`) that belong to no prompt, in place of the
             references; the discriminator then sees no prompts.
         on_update (`Callable`, *optional*): Called with the number of updates done after each.
+        previous ([`Discriminator`], *optional*): Another one, which this function has calibrated for the same
+            generator and settings.
 
     Returns:
         [`Calibration`]: That of `discriminator.calibration`.
@@ -99,11 +86,20 @@ def fit_discriminator(
     Raises:
         ImportError: If scikit-learn is missing.
         TypeError: If a dataset is streamed.
-        ValueError: If there are too few held-out texts, or `num_updates` is less than 1.
+        ValueError: If there are too few held-out texts, `num_updates` is less than 1, or `previous` is the
+            discriminator itself or not calibrated for these texts.
     """
     num_updates = COUNT("num_updates", num_updates)
     check_final_updates(train_dataset, held_out)
     source = TextSource(generator, tokenizer, train_dataset, args, real_dataset)
+    PREVIOUS("previous", previous)
+    if previous is not None:
+        if previous.model is discriminator.model:
+            raise ValueError(
+                "previous is the discriminator that is to be trained: train another one, such as a fresh one from the "
+                "same id, and give the one that is calibrated as previous."
+            )
+        source.choose_by(previous.to(discriminator.model.device), held_out)
     stopping, calibrating = source.held_out(held_out)
     optimizer_args = copy.copy(args.discriminator_training_args())
     optimizer_args.lr_scheduler_type = SchedulerType.LINEAR
@@ -126,17 +122,16 @@ def fit_discriminator(
                 break
     for parameter, value in zip(trainable_parameters(discriminator.model), weights, strict=True):
         parameter.data.copy_(value)
+    real_logits, fake_logits = _logits(discriminator, calibrating, size)
     discriminator.calibration = calibrate(
-        *_logits(discriminator, calibrating, size),
+        real_logits,
+        fake_logits,
         label=discriminator.label,
-        with_prompt=source.real_texts.shows_prompts,
-        temperature=args.temperature,
-        max_new_tokens=cast(int, args.max_completion_length),
-        generation_kwargs=source.generation_kwargs,
         prefixes=discriminator.prefixes is not None,
-        boundary=source.real_texts.path.boundary,
-        are_whole=source.real_texts.are_whole,
+        **source.form,
+        **source.choice,
     )
+    discriminator.previous = previous
     return discriminator.calibration
 
 
@@ -185,102 +180,6 @@ class FinalUpdates(TrainerCallback):
                 "discriminator/calibration_error": calibration.error,
             }
         )
-
-
-class TextSource:
-    """Where both kinds of text come from: fresh samples of a generator, and the references of their prompts.
-
-    Args:
-        generator (`PreTrainedModel` or `PeftModel`): See [`fit_discriminator`], as all that follow.
-        tokenizer (`PreTrainedTokenizerBase`): See there.
-        rows (`Dataset`): The training set.
-        args ([`AdversarialConfig`]): See there.
-        real_dataset (`Dataset`, *optional*): See there.
-
-    Attributes:
-        real_texts ([`~data.RealTexts`]): The real ones.
-        generation_kwargs (`dict`): What beside the temperature shapes the samples.
-    """
-
-    def __init__(
-        self,
-        generator: "PreTrainedModel | PeftModel",
-        tokenizer: PreTrainedTokenizerBase,
-        rows: Dataset,
-        args: AdversarialConfig,
-        real_dataset: Dataset | None = None,
-    ) -> None:
-        self._generator, self._tokenizer, self._args = generator, tokenizer, args
-        self._rows = self._prepared(rows)
-        self._seed, self._share = args.seed + PROMPT_SEED, (args.process_index, args.world_size)
-        template = cast("dict[str, Any]", args.chat_template_kwargs or {})
-        path = TextPath(tokenizer, args.max_completion_length, end_tokens(generator, tokenizer), template)
-        self.real_texts = RealTexts(
-            self._rows,
-            real_dataset,
-            paired=False,
-            path=inspected(path, self._rows),
-            seed=self._seed,
-            rank=args.process_index,
-            world_size=args.world_size,
-            begins_with_prompt=form_of(rows.column_names) in ("text", "prompt"),
-        )
-        defaults = {"top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
-        given = {name: getattr(args, name) for name in defaults}
-        self.generation_kwargs = {name: value for name, value in given.items() if value != defaults[name]}
-        self.generation_kwargs |= cast("dict[str, Any]", args.generation_kwargs or {})
-
-    def batches(self, size: int, count: int) -> Iterator[Pairs]:
-        """Yield batches of `size` texts of each kind for this process, at least `count`.
-
-        Texts are drawn for several batches at once, which is faster, and serve `discriminator_steps` times, each time
-        beside other real texts if these belong to no prompt.
-        """
-        prompts = RealSampler(len(self._rows), self._seed, *self._share)
-        rank, processes = self._share
-        count = math.ceil(count / self._args.discriminator_steps)
-        at_once = max(1, LEAST_AT_ONCE // size)
-        for start in range(0, count, at_once):
-            texts = min(at_once, count - start) * size
-            rows = self._rows[prompts.draw(texts)]
-            pairs = self._pairs(rows["prompt"], self._real(rows), self._seed + start * processes + rank)
-            for use in range(self._args.discriminator_steps):
-                if use and not self.real_texts.shows_prompts:
-                    pairs = pairs._replace(references=self._real(rows).texts)
-                for first in range(0, texts, size):
-                    yield Pairs(*(side[first : first + size] for side in pairs))
-
-    def _real(self, rows: dict[str, list[Any]]) -> RealBatch:
-        """Return the references of the prompts themselves, whatever the loss: each is drawn as often as others."""
-        if self.real_texts.shows_prompts:
-            return self.real_texts.held_out(rows["prompt"], rows["completion"])
-        return self.real_texts.draw(rows["prompt"], None)
-
-    def held_out(self, rows: Dataset) -> tuple[Pairs, Pairs]:
-        """Return held-out texts of each kind in two halves."""
-        used = self._prepared(rows.select(range(min(len(rows), MOST_HELD_OUT))))[:]
-        real = self.real_texts.held_out(used["prompt"], used.get("completion"))
-        pairs = self._pairs(used["prompt"], real, self._args.seed + HELD_OUT_SEED)
-        return Pairs(*(texts[::2] for texts in pairs)), Pairs(*(texts[1::2] for texts in pairs))
-
-    def _prepared(self, rows: Dataset) -> Dataset:
-        return cast(Dataset, prepare_dataset(rows, self._tokenizer, **self._args.prompt_arguments()))
-
-    def _pairs(self, prompts: list[Any], real: RealBatch, seed: int) -> Pairs:
-        limit = cast(int, self._args.max_completion_length)
-        drawn = sample(
-            self._generator,
-            self._tokenizer,
-            prompts,
-            limit,
-            self._args.temperature,
-            seed,
-            max(cast(int, self._args.generation_batch_size), LEAST_AT_ONCE),
-            generation_kwargs=self.generation_kwargs,
-        )
-        texts = self.real_texts.path.decode(drawn.prompt_ids, drawn.completion_ids)
-        shown, completions = self.real_texts.shown(prompts, texts)
-        return Pairs(shown, completions, real.texts)
 
 
 def _weights(discriminator: Discriminator) -> list[Tensor]:

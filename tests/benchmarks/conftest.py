@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_mgan.training import final_updates
+from hf_mgan.training import text_source
 
 from ..conftest import bert_classifier, causal_generator, generators_tokenizer, texts, tokenizer_of_pairs
 
@@ -43,6 +43,6 @@ def in_this_process(monkeypatch):
         monkeypatch.setattr(benchmark, "do_in_process", start)
         monkeypatch.setattr(benchmark, "silence", lambda: None)
         # Of the 2,000 that the demo keeps: ten times as many texts as such a job trains on.
-        monkeypatch.setattr(final_updates, "MOST_HELD_OUT", 200)
+        monkeypatch.setattr(text_source, "MOST_HELD_OUT", 200)
 
     return patch

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks.frontier import __main__ as frontier
-from benchmarks.frontier.candidates import Row, rows, threshold_for
+from benchmarks.frontier.candidates import Row, rows
 from benchmarks.frontier.lengths import mean_words
-from benchmarks.frontier.second import product, second_discriminator
+from benchmarks.frontier.second import second_discriminator
 from benchmarks.frontier.stages import Run, real_nll
 from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_auc
 from hf_mgan.metrics import c2st
@@ -124,19 +124,6 @@ def test_area_after_rejection_by_hand():
     assert rejected_auc(real, pool, 1.0) == pytest.approx((few + 0.5 + few + 1) / 2 / (few + 2))
 
 
-def test_product_of_two_exact_discriminators_is_the_log_ratio():
-    """Of four texts: r2 = log p - log(q min(1, exp(r1 - c)) / Z) after any r1, Z = 1 / 4 by the choice of c."""
-    real, generator = (torch.tensor(one, dtype=torch.float64) for one in ([0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]))
-    first = torch.tensor([0.5, -1.0, 4.0, 0.0], dtype=torch.float64)  # the third is above c
-    low, high = -9.0, 9.0
-    for _ in range(60):
-        threshold = (low + high) / 2
-        kept = generator * (first - threshold).exp().clamp(max=1)
-        low, high = (threshold, high) if kept.sum() > 1 / 4 else (low, threshold)
-    found = product(first, (real / (kept * 4)).log(), threshold)
-    assert found.tolist() == pytest.approx((real / generator).log().tolist())
-
-
 def test_second_discriminator_is_tested_on_texts_that_it_has_not_learnt(monkeypatch, tmp_path):
     """800 candidates of equal ratios, a quarter of which is kept: what is learnt is of the second half."""
     seen, texts = {}, [str(place) for place in range(800)]
@@ -175,6 +162,10 @@ def test_second_discriminator_is_tested_on_texts_that_it_has_not_learnt(monkeypa
     assert not set(stopping.real) & set(tested.real)
     assert found["texts"] == len(learnt.generated)
     assert list(found["rows"]) == ["rejection, 2 draws"]
+    # The first one's ratios are equal, so that its part at four draws is 0: log a = - log 4.
+    calibration = found["calibration"]
+    assert calibration["previous_draws"] == 4
+    assert calibration["previous_threshold"] == pytest.approx(math.log(4))
 
 
 def test_mean_words_by_hand():
@@ -196,13 +187,6 @@ def test_lengths_are_said_before_and_after_calibration():
     assert list(found["calibrated"]) == ["T = 1", "kept", "importance weights"]
     assert found["calibrated"]["importance weights"] == pytest.approx((2 + 9 * 4) / 10)
     assert found["uncalibrated"]["importance weights"] == pytest.approx((2 + 3 * 4) / 4)
-
-
-@pytest.mark.parametrize("draws", [1.5, 2.0, 8.0])
-def test_threshold_for_takes_so_many_draws(draws):
-    ratios = torch.randn(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    threshold = threshold_for(ratios, draws)
-    assert 1 / (ratios - threshold).exp().clamp(max=1).mean().item() == pytest.approx(draws)
 
 
 def test_likelihood_of_rejection_is_that_of_its_density():

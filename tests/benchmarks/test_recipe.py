@@ -25,7 +25,7 @@ from hf_mgan.demo.models import make_tokenizer
 from hf_mgan.demo.parts import adversarial_config
 from hf_mgan.demo.run import train_one_seed
 from hf_mgan.metrics import jensen_shannon
-from hf_mgan.training import final_updates
+from hf_mgan.training import text_source
 
 
 SEED = 3
@@ -204,7 +204,7 @@ def default(models):
 
 def test_default_is_the_demos_training(models, default, tmp_path, monkeypatch):
     monkeypatch.setattr(aside, "get_context", lambda _: multiprocessing.get_context("fork"))  # need not import again
-    monkeypatch.setattr(final_updates, "MOST_HELD_OUT", 200)  # for the demo's samplers, which are not compared here
+    monkeypatch.setattr(text_source, "MOST_HELD_OUT", 200)  # for the demo's samplers, which are not compared here
     demo = train_one_seed(replace(recipe.TINY, output_dir=str(tmp_path)), SEED, NoBars())
     expected = rounded(asdict(demo.adversarial))
     assert {name: default["generator"][name] for name in expected} == expected

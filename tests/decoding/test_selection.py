@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_mgan.decoding.selection import METHODS, best_of_k, metropolis_hastings, rejection, resampling
+from hf_mgan.decoding.selection import METHODS, best_of_k, metropolis_hastings, rejection, resampling, threshold_for
 
 from .conftest import exact, misfit, with_none
 
@@ -124,3 +124,10 @@ def test_resampling_depends_on_differences_alone():
     _, ratios, uniforms = candidates(3)
     kept = resampling(ratios, uniforms).kept
     assert resampling(ratios + 7.0, uniforms).kept.equal(kept)
+
+
+@pytest.mark.parametrize("draws", [1.5, 2.0, 8.0])
+def test_threshold_for_takes_so_many_draws(draws):
+    ratios = torch.randn(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    threshold = threshold_for(ratios, draws)
+    assert 1 / (ratios - threshold).exp().clamp(max=1).mean().item() == pytest.approx(draws)

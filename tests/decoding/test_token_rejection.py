@@ -374,6 +374,11 @@ def test_tokens_unlike_those_of_training_are_told(generator, letters):
         guided_sample(generator, letters, discriminator, ["<s>a"] * 8, config)
 
 
+def with_previous(discriminator):
+    discriminator.previous = discriminator
+    return discriminator
+
+
 @pytest.mark.parametrize(
     ("discriminator", "message"),
     [
@@ -391,6 +396,10 @@ def test_tokens_unlike_those_of_training_are_told(generator, letters):
                 with_adapters(causal_classifier(), PromptTuningConfig(num_virtual_tokens=2)), tokenizer, prefixes=True
             ),
             "keys and values, which PeftModelForSequenceClassification does not hand out",
+        ),
+        (
+            lambda tokenizer: with_previous(Discriminator(causal_classifier(), tokenizer, prefixes=True)),
+            "corrects what a previous one keeps, .* or use rejection",
         ),
     ],
 )

@@ -18,7 +18,7 @@ from hf_mgan.demo import aside
 from hf_mgan.demo.exact_metrics import GuidedQuality, Quality
 from hf_mgan.demo.report import LOAD, discriminator_table, quality_table, show, verdict
 from hf_mgan.demo.run import DemoArguments, SeedResult
-from hf_mgan.training import final_updates
+from hf_mgan.training import text_source
 
 
 SIZES = {
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     flags = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(final_updates, "MOST_HELD_OUT", HELD_OUT)
+        patch.setattr(text_source, "MOST_HELD_OUT", HELD_OUT)
         # With one thread a fork is safe, and need not import everything again; `test_aside.py` starts processes anew.
         patch.setattr(aside, "get_context", lambda _: multiprocessing.get_context("fork"))
         main(["demo", "--output_dir", str(folder), "--seeds", "3", *flags])

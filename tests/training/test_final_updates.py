@@ -1,14 +1,17 @@
 """The discriminator's final updates: what it learns, what stays as it is, and what it needs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import Dataset
 
 from hf_mgan import AdversarialConfig, Discriminator
 from hf_mgan.training import final_updates
-from hf_mgan.training.final_updates import Pairs, TextSource, fit_discriminator
+from hf_mgan.training.final_updates import fit_discriminator
+from hf_mgan.training.text_source import Pairs, TextSource
 
-from ..conftest import texts
+from ..conftest import bert_classifier, texts
 
 
 REAL = ["the dog sees a cat ."] * 3 + ["one two three four"] * 2 + ["a king near the old bird"]
@@ -165,3 +168,90 @@ def test_trainer_without_epochs_trains_the_discriminator_alone(make_trainer, mak
 def test_trainer_refuses_final_updates_without_held_out_texts(make_trainer, make_config):
     with pytest.raises(TypeError, match="eval_dataset"):
         make_trainer(make_config(discriminator_final_steps=5))
+
+
+def given_previous(generator, tokenizer, pair_tokenizer, real, args, num_updates=5):
+    """Return a discriminator that is calibrated for the generator."""
+    first = Discriminator(bert_classifier(seed=3), pair_tokenizer)
+    fit_discriminator(generator, tokenizer, first, real, real, args, num_updates)
+    return first
+
+
+def test_previous_one_chooses_what_is_learnt_from(generator, tokenizer, pair_tokenizer, make_config):
+    """Held-out texts are those that its rejection keeps at four draws, and so are those of the updates."""
+    args = make_config(max_completion_length=4, per_device_train_batch_size=8, num_generations=8)
+    rows = Dataset.from_dict({"text": REAL * 100})
+    first = given_previous(generator, tokenizer, pair_tokenizer, rows, args)
+    source, plain = (TextSource(generator, tokenizer, rows, args) for _ in range(2))
+    source.choose_by(first, rows)
+    assert source.choice["previous_draws"] == 4
+    threshold = source.choice["previous_threshold"]
+
+    def texts_of(source):
+        return [pair for part in source.held_out(rows) for pair in zip(part.prompts, part.completions, strict=True)]
+
+    def learnt(source):
+        batches = source.batches(32, 19)
+        return [pair for part in batches for pair in zip(part.prompts, part.completions, strict=True)]
+
+    def log_ratios(pairs):
+        return first.log_ratio(*zip(*pairs, strict=True)).double()
+
+    for pairs in (texts_of, learnt):
+        candidates, kept = log_ratios(pairs(plain)), log_ratios(pairs(source))
+        accepted = (candidates - threshold).exp().clamp(max=1)
+        assert accepted.mean().item() == pytest.approx(1 / 4, abs=0.04)
+        expected = (accepted * candidates).sum() / accepted.sum()
+        spread = (accepted * (candidates - expected) ** 2).sum() / accepted.sum()
+        error = (spread / len(kept) + spread * 4 / len(candidates)).sqrt()
+        assert abs(kept.mean() - expected) < 3 * error
+        assert abs(candidates.mean() - expected) > 6 * error
+
+
+def test_second_discriminator_corrects_what_the_first_one_misses(generator, tokenizer, pair_tokenizer, make_config):
+    """The first one has learnt little; both together know which texts are real far better, and say of each how."""
+    args = make_config(per_device_train_batch_size=16, num_generations=16)
+    rows = Dataset.from_dict({"text": REAL * 20})
+    first = given_previous(generator, tokenizer, pair_tokenizer, rows, args, 2)
+    second = Discriminator(bert_classifier(seed=4), pair_tokenizer)
+    calibration = fit_discriminator(generator, tokenizer, second, rows, rows, args, 40, previous=first)
+    assert second.previous is first
+    assert calibration.previous_draws == 4
+    assert calibration.auc[0] > first.calibration.auc[0] + 0.1
+    held_out = TextSource(generator, tokenizer, rows, args).held_out(rows)[1]
+    areas = []
+    for one in (first, second):
+        real, fake = (one.log_ratio(held_out.prompts, side) for side in (held_out.references, held_out.completions))
+        areas.append((real[:, None] > fake).double().mean().item())
+    assert areas[1] > areas[0] + 0.1
+
+
+def test_previous_one_has_to_fit(generator, tokenizer, classifier, pair_tokenizer, real, make_config):
+    discriminator, args = Discriminator(classifier, pair_tokenizer), make_config()
+    first = Discriminator(bert_classifier(seed=3), pair_tokenizer)
+    given = generator, tokenizer, discriminator, real, real
+    with pytest.raises(TypeError, match="previous must be a Discriminator, or None, got str"):
+        fit_discriminator(*given, args, 5, previous="out")
+    with pytest.raises(ValueError, match="previous is the discriminator that is to be trained"):
+        fit_discriminator(*given, args, 5, previous=discriminator)
+    with pytest.raises(ValueError, match=r"previous is not calibrated.*fit_discriminator"):
+        fit_discriminator(*given, args, 5, previous=first)
+    fit_discriminator(generator, tokenizer, first, real, real, args, 2)
+    message = r"calibrated for texts with \{'temperature': 1\.0\}, and these have \{'temperature': 0\.7\}"
+    with pytest.raises(ValueError, match=message):
+        fit_discriminator(*given, make_config(temperature=0.7), 5, previous=first)
+
+
+def test_trainer_fits_a_second_discriminator(make_trainer, make_config, generator, tokenizer, pair_tokenizer, real):
+    args = make_config()
+    first = given_previous(generator, tokenizer, pair_tokenizer, real, args)
+    trainer = make_trainer(args, train_dataset=real, eval_dataset=real)
+    calibration = trainer.fit_discriminator(5, previous=first)
+    trainer.save_model()
+    loaded = Discriminator.from_pretrained(f"{args.output_dir}/discriminator")
+    assert loaded.calibration == calibration
+    assert loaded.previous.calibration == first.calibration
+    given = ["", ""], ["the dog", "a cat"]
+    torch.testing.assert_close(loaded.log_ratio(*given), trainer.discriminator.log_ratio(*given))
+    card = (Path(args.output_dir) / "README.md").read_text()
+    assert "are what that one keeps at 4 draws per text" in card
