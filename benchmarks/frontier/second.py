@@ -58,8 +58,10 @@ def second_discriminator(run: "Run") -> dict[str, Any]:
     learnt = Sides(run.cut(run.train["text"]), kept[2 * count :])
     stopping = Sides(validation[:count], kept[:count])
     tested = Sides(validation[count : 2 * count] + run.real, kept[count : 2 * count] + pool["texts"][:half])
-    condition = Condition(ENCODER, len(learnt.generated))
-    trained = train(condition, learnt, stopping, tested, EPOCHS, run.folder, run.seed, run.device, arguments)
+    condition, scored = Condition(ENCODER, len(learnt.generated)), run.folder / "second" / "scores.json"
+    given = condition, learnt, stopping, tested, EPOCHS, run.folder, run.seed, run.device, arguments
+    do_stage(scored, run.seed, partial(train, *given))
+    trained = json.loads(scored.read_text())
     logits = [torch.tensor(side, dtype=torch.float64) for side in trained["scores"]]
     calibration = calibrate(
         *(side[:count] for side in logits),

@@ -166,6 +166,9 @@ def test_second_discriminator_is_tested_on_texts_that_it_has_not_learnt(monkeypa
     calibration = found["calibration"]
     assert calibration["previous_draws"] == 4
     assert calibration["previous_threshold"] == pytest.approx(math.log(4))
+    # It is trained once, and its scores are kept.
+    monkeypatch.setattr("benchmarks.frontier.second.train", lambda *given: pytest.fail("it is trained again"))
+    assert second_discriminator(run) == found
 
 
 def test_mean_words_by_hand():

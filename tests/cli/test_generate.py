@@ -89,6 +89,16 @@ def test_generate_writes_what_guided_sample_returns(workplace, capsys):
     assert cost.startswith(f"4 texts, {expected.draws:.2f} draws per text kept, {expected.tokens_per_text:.1f} tokens")
 
 
+def test_generate_asks_the_previous_discriminator_too(workplace, capsys):
+    second = Discriminator(bert_classifier(seed=5), tokenizer_of_pairs())
+    second.calibration = calibration(max_new_tokens=8, slope=0.5, previous_threshold=0.2, previous_draws=4.0)
+    second.previous = Discriminator.from_pretrained("out/discriminator")
+    second.save_pretrained("out/discriminator")
+    rows = run(capsys)
+    expected = second.log_ratio(["the dog", ""], [row["completion"] for row in rows]).tolist()
+    assert [row["log_ratio"] for row in rows] == pytest.approx(expected, abs=1e-3)
+
+
 def test_generate_without_a_discriminator_is_plain_sampling(workplace, capsys):
     rows = run(capsys, model="plain", num_candidates=None)
     model, tokenizer = load_generator("plain")
