@@ -48,6 +48,7 @@ from .generators import (
     train_small,
 )
 from .second import second_discriminator
+from .words import telling_words
 
 
 SUPERVISED, DISTILLED, ADVERSARIAL, FOR_FOUR = GENERATORS = ("supervised", "distilled", "adversarial", "for_4_draws")
@@ -194,13 +195,16 @@ class Run:
         return {"rows": {name: {key: row[key] for key in kept} for name, row in results.items()}, **taken}
 
     def ngram_tests(self) -> dict[str, Any]:
-        """Compare by n-grams the rows that the fine-tuned encoder reads, all of their texts."""
+        """Compare by n-grams all texts of the rows that the fine-tuned encoder reads, and find telling words."""
         results = {}
         for name, (real, texts) in self._sides().items():
             count = min(len(real), len(texts))
             results[name] = list(c2st(real[:count], texts[:count], seed=self.seed).auc)
             print(f"{name}: n-grams of {count} texts, {results[name]}", flush=True)
-        return {"rows": results}
+        rows = self.rows()
+        others = {name: row.texts for name, row in rows.items() if row.threshold is not None}
+        learnt = {"learnt": self.cut(self.train["text"])}
+        return {"rows": results, **telling_words(self.real, rows[ALONE].texts, {**learnt, **others})}
 
     def _sides(self) -> dict[str, tuple[list[str], list[str]]]:
         """Return real texts and those of a row, for each row whose tests take all of them."""

@@ -43,6 +43,7 @@ def gather(output: Path) -> list[dict[str, Any]]:
             rows[name] |= {"fine_tuned_texts": row["texts"], "fine_tuned_c2st_auc": row["fine_tuned_c2st_auc"]}
         for name, area in stages.get(NGRAMS, {"rows": {}})["rows"].items():
             rows[name]["all_c2st_auc"] = area
+        words = stages.get(NGRAMS, {})
         ratios = {side: torch.tensor(_read(folder / "log_ratios.json")[side]) for side in ("pool", "real")}
         for name, row in rows.items():
             if name == ALONE or row["threshold"] is not None:
@@ -63,6 +64,7 @@ def gather(output: Path) -> list[dict[str, Any]]:
                 "rows": rows,
                 "real_words": tests["real_words"],
                 "lengths": _lengths(_read(folder / "samples.json")["1"]["texts"], ratios["pool"], stages),
+                **({"words": {name: words[name] for name in ("names", "words")}} if "words" in words else {}),
                 **({"second": _read(second)} if (second := folder / "second.json").exists() else {}),
                 "cpu_seconds": {name: stage["cpu_seconds"] for name, stage in stages.items()},
                 "versions": tests["versions"],
@@ -118,6 +120,7 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
         "discriminators": "\n\n".join(_of_case(runs, one, discriminators_table) for one in cases),
         "second": "\n\n".join(_of_case(runs, one, second_table) for one in cases if _has("second", runs, one)),
         "lengths": "\n\n".join(_of_case(runs, one, lengths_table) for one in cases if _has("lengths", runs, one)),
+        "words": "\n\n".join(_of_case(runs, one, words_table) for one in cases if _has("words", runs, one)),
         "samples": "\n\n".join(_of_case(runs, one, samples) for one in cases),
         "texts": str(max((_fine_tuned_texts(run) for run in runs), default=0)),
     }
@@ -250,7 +253,7 @@ def discriminators_table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _has(what: str, runs: Sequence[dict[str, Any]], title: str) -> bool:
-    return any(what in run for run in runs if case(run) == title)
+    return any(run.get(what) for run in runs if case(run) == title)
 
 
 def second_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -296,6 +299,17 @@ def lengths_table(runs: Sequence[dict[str, Any]]) -> str:
         for calibration in ("calibrated", "uncalibrated")
     ]
     return table(["generator, seed", "discriminator", REAL, *kinds], rows)
+
+
+def words_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the tables of the words that generators write too seldom and too often, in per cent of texts."""
+    tables = []
+    for run in (one for one in runs if one.get("words")):
+        names = {"real": REAL, "learnt": "texts that it learnt from", "generated": ALONE}
+        head = [names.get(name, name) for name in run["words"]["names"]]
+        rows = [[word, *(f"{share:.2%}" for share in shares)] for word, *shares in run["words"]["words"]]
+        tables.append(table([f"{run['trained']}, {run['seed']}", *head], rows))
+    return "\n\n".join(tables)
 
 
 def samples(runs: Sequence[dict[str, Any]]) -> str:

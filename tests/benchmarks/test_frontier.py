@@ -13,7 +13,8 @@ from benchmarks.frontier.candidates import Row, rows
 from benchmarks.frontier.lengths import mean_words
 from benchmarks.frontier.second import second_discriminator
 from benchmarks.frontier.stages import Run, real_nll
-from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_auc
+from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_auc, words_table
+from benchmarks.frontier.words import telling_words
 from hf_mgan.metrics import c2st
 
 
@@ -199,3 +200,19 @@ def test_likelihood_of_rejection_is_that_of_its_density():
     assert real_nll(ratios, alone) == 2
     kept = Row([], [], 4.0, 1.0, threshold=1.0)
     assert real_nll(ratios, kept) == pytest.approx(2 + 1 / 3 - math.log(4))
+
+
+def test_telling_words_by_hand():
+    """Of 100 texts a side: "Emma" in 20 and 2, "nice" in 2 and 20, and "a" in all of both."""
+    real = ["a Emma"] * 20 + ["a nice"] * 2 + ["a b"] * 78
+    generated = ["a Emma Emma"] * 2 + ["a nice"] * 20 + ["a b"] * 78
+    found = telling_words(real, generated, {"learnt": ["a Emma", "a"]})
+    assert found["names"] == ["real", "generated", "learnt"]
+    first, last = found["words"][0], found["words"][4]
+    assert first == ["Emma", 0.2, 0.02, 0.5]
+    assert last == ["nice", 0.02, 0.2, 0.0]
+    assert (
+        words_table([{"trained": "supervised", "seed": 0, "words": found}])
+        .splitlines()[2]
+        .startswith("| Emma | 20.00% | 2.00% | 50.00% |")
+    )
