@@ -203,7 +203,7 @@ def test_likelihood_of_rejection_is_that_of_its_density():
 
 
 def test_telling_words_by_hand():
-    """Of 100 texts a side: "Emma" in 20 and 2, "nice" in 2 and 20, and "a" in all of both."""
+    """Of 100 texts per side: "Emma" in 20 and 2, "nice" in 2 and 20, and "a" in all of both."""
     real = ["a Emma"] * 20 + ["a nice"] * 2 + ["a b"] * 78
     generated = ["a Emma Emma"] * 2 + ["a nice"] * 20 + ["a b"] * 78
     found = telling_words(real, generated, {"learnt": ["a Emma", "a"]})
