@@ -84,6 +84,36 @@ torch.save(one.model.state_dict(), folder / f"idle_{{rank}}.bin")
 """
 
 
+# A discriminator is fitted, and another one on what the first one keeps.
+SECOND = """
+def data(seed):
+    return Dataset.from_dict({{"text": conftest.texts(64, seed=seed)}})
+
+def fitted(out, previous=None):
+    trainer = AdversarialTrainer(
+        str(folder / "g"),
+        discriminator=str(folder / "d"),
+        train_dataset=data(0),
+        eval_dataset=data(1),
+        args=AdversarialConfig(
+            str(folder / out), per_device_train_batch_size=4, num_generations=4, max_completion_length=8,
+            discriminator_learning_rate=1e-2, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
+            disable_tqdm=True, ddp_backend="gloo",
+        ),
+    )
+    trainer.fit_discriminator(4, previous=previous)
+    return trainer.discriminator
+
+second = fitted("second", fitted("first"))
+given = ["", ""], ["the dog", "a cat sees"]
+known = {{
+    "threshold": second.calibration.previous_threshold,
+    "log_ratios": [one.log_ratio(*given).tolist() for one in (second.previous, second)],
+}}
+(folder / f"second_{{rank}}.json").write_text(json.dumps(known))
+"""
+
+
 def save_models(folder, generator, discriminator):
     for name, (model, tokenizer) in (("g", generator), ("d", discriminator)):
         model.save_pretrained(folder / name)
@@ -146,7 +176,7 @@ def folder(tmp_path_factory):
     """What all runs leave, one after the other in the same two processes."""
     path = tmp_path_factory.mktemp("two_processes")
     save_models(path, (causal_generator(), generators_tokenizer()), (bert_classifier(), tokenizer_of_pairs()))
-    run_on_two_processes(IMPORTS + PLAIN + GATED + IDLE, path)
+    run_on_two_processes(IMPORTS + PLAIN + GATED + IDLE + SECOND, path)
     return path
 
 
@@ -171,6 +201,14 @@ def test_two_processes_keep_one_discriminator(folder):
     assert first["values"] == pytest.approx(means[1:], abs=1e-5)  # the first is that of the warm-up
     assert all(one != other for one, other in zip(first["own"], second["own"], strict=True))
     assert (folder / "out" / "discriminator" / "model.safetensors").exists()
+
+
+def test_two_processes_fit_one_second_discriminator(folder):
+    first, second = (json.loads((folder / f"second_{rank}.json").read_text()) for rank in (0, 1))
+    assert first["threshold"] == pytest.approx(second["threshold"], abs=1e-6)
+    for ours, theirs in zip(first["log_ratios"], second["log_ratios"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    assert first["log_ratios"][0] != first["log_ratios"][1]
 
 
 # The discriminator's accuracy on each batch, as each process is made to see it; 0.7, 0.65, 0.75, 0.35, 0.45, 0.6 over
