@@ -7,8 +7,8 @@
     python -m benchmarks.frontier --output OUT --publish   # committed results, page and picture
     python -m benchmarks.frontier --publish                # page and picture alone
 
-A generator is fine-tuned with adapters, for the number of epochs with the least held-out loss ("supervised"); the
-`small` one of `benchmarks.real_text` is trained whole, from random weights. For each
+A generator is fine-tuned with adapters, for the number of epochs and at the learning rate with the least held-out loss
+("supervised"); the `small` one of `benchmarks.real_text` is trained whole, from random weights. For each
 seed a discriminator learns from the same texts against samples of it (`fit_discriminator`), is calibrated on held-out
 texts, and scores a pool of candidates that the generator draws at temperature 1. Each way to choose among them is a
 row: the generator alone, rejection at several numbers of draws per text kept, resampling and the best of four. Three
@@ -62,6 +62,9 @@ def parsed_arguments(words: list[str] | None = None) -> argparse.Namespace:
             f"--few_texts {arguments.few_texts} is more than half of --texts {arguments.texts}, and real texts are "
             "compared with as many other ones: give fewer"
         )
+    for name in ("epochs", "learning_rates"):
+        if arguments.generator == SMALL and getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--{name} is of generators that are fine-tuned, and {SMALL} is trained from random weights")
     if arguments.encoder is None:
         arguments.encoder = GENERATOR if arguments.generator == SMALL else arguments.generator
     return arguments

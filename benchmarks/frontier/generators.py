@@ -4,6 +4,7 @@ In: a start and texts. Out: a folder with model and tokenizer, and what training
 """
 
 import argparse
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -34,10 +35,10 @@ def supervise(
     texts: Dataset,
     validation: Dataset,
     epochs: Sequence[int],
-    learning_rate: float,
+    learning_rates: Sequence[float],
     bf16: bool,
 ) -> dict[str, Any]:
-    """Fine-tune with adapters for each of some numbers of epochs, and save the one of the least held-out loss.
+    """Fine-tune with adapters, for each number of epochs at each learning rate, and save the best by held-out loss.
 
     The learning rate falls linearly to 0 over the epochs, so that each number of them is a training of its own.
 
@@ -47,22 +48,27 @@ def supervise(
         texts (`Dataset`): Column `text`.
         validation (`Dataset`): The same, for the held-out loss.
         epochs (`Sequence[int]`): Each number is a training.
-        learning_rate (`float`): The greatest.
+        learning_rates (`Sequence[float]`): The greatest ones; each is a training for each number of epochs.
         bf16 (`bool`): Whether the frozen weights and the arithmetic are in bfloat16.
 
     Returns:
-        `dict`: Number of texts, the best number of epochs, and held-out losses by number of epochs and step.
+        `dict`: Number of texts and the trainings, the one of the least held-out loss first: epochs, learning rate, and
+        pairs of step and held-out loss.
     """
-    made = {number: _trained(start, folder, texts, validation, number, learning_rate, bf16) for number in epochs}
-    best = min(made, key=lambda number: made[number][-1][1])
-    shutil.copytree(_of_epochs(folder, best), folder, dirs_exist_ok=True)
-    for number in epochs:
-        shutil.rmtree(_of_epochs(folder, number))
-    return {"texts": len(texts), "epochs": best, "held_out_losses": made}
+    trainings = []
+    for number, learning_rate in dict.fromkeys(itertools.product(epochs, learning_rates)):
+        losses = _trained(start, folder, texts, validation, number, learning_rate, bf16)
+        trainings.append({"epochs": number, "learning_rate": learning_rate, "held_out_losses": losses})
+    trainings.sort(key=lambda training: training["held_out_losses"][-1][1])
+    folders = [_of_training(folder, one["epochs"], one["learning_rate"]) for one in trainings]
+    shutil.copytree(folders[0], folder, dirs_exist_ok=True)
+    for one in folders:
+        shutil.rmtree(one)
+    return {"texts": len(texts), "trainings": trainings}
 
 
-def _of_epochs(folder: Path, epochs: int) -> Path:
-    return folder.with_name(f"{folder.name}_of_{epochs}_epochs")
+def _of_training(folder: Path, epochs: int, learning_rate: float) -> Path:
+    return folder.with_name(f"{folder.name}_of_{epochs}_epochs_at_{learning_rate:g}")
 
 
 def _trained(
@@ -75,7 +81,7 @@ def _trained(
     bf16: bool,
 ) -> list[list[float]]:
     """Fine-tune for some epochs and return pairs of step and held-out loss, or those of a training that is done."""
-    out = _of_epochs(folder, epochs)
+    out = _of_training(folder, epochs, learning_rate)
     losses = out / "held_out_losses.json"
     if losses.exists():
         found: list[list[float]] = json.loads(losses.read_text())
@@ -122,7 +128,7 @@ def train_small(folder: Path, source: str, max_texts: int, held_out: int) -> dic
         held_out (`int`): The last of those for training, which are not learnt.
 
     Returns:
-        `dict`: Epochs, and held-out losses by number of epochs and step.
+        `dict`: As of `supervise`; it is one training.
     """
     sizes = f"--max_texts {max_texts} --further_held_out {held_out}".split()
     arguments = real_text.parsed_arguments(["--output", str(folder.with_name("small_training")), *sizes])
@@ -133,7 +139,8 @@ def train_small(folder: Path, source: str, max_texts: int, held_out: int) -> dic
     *losses, _ = made["held_out_losses"]  # the last one is that of the weights that are kept, once more
     steps = made["steps"]
     history = [[steps * number // len(losses), loss] for number, loss in enumerate(losses, 1)]
-    return {"texts": len(run.train), "epochs": len(losses), "held_out_losses": {len(losses): history}}
+    training = {"epochs": len(losses), "learning_rate": real_text.LEARNING_RATES[True], "held_out_losses": history}
+    return {"texts": len(run.train), "trainings": [training]}
 
 
 def train_adversarially(

@@ -97,7 +97,7 @@ class Run:
         if self.name == SUPERVISED and arguments.generator == SMALL:
             return train_small(folder, arguments.data, arguments.max_texts, len(self.unseen))
         if self.name == SUPERVISED:
-            given = folder, self.train, self.validation, arguments.epochs, LEARNING_RATE, arguments.bf16
+            given = folder, self.train, self.validation, arguments.epochs, arguments.learning_rates, arguments.bf16
             return supervise(arguments.generator, *given)
         teacher = Run(SUPERVISED, self.seed, arguments)
         start = teacher.home / "generator"
@@ -108,7 +108,7 @@ class Run:
             return train_adversarially(*given, self.train, self.seed, arguments, trainer_class=trainer_class, **config)
         accepted = Dataset.from_dict({"text": teacher.rows()[rejection_name(TAUGHT_AT)].texts})
         split = accepted.train_test_split(0.1, shuffle=False)
-        return supervise(start, folder, split["train"], split["test"], [1], LEARNING_RATE / 2, arguments.bf16)
+        return supervise(start, folder, split["train"], split["test"], [1], [LEARNING_RATE / 2], arguments.bf16)
 
     def samples(self) -> dict[str, Any]:
         """Draw the pool of candidates, and as many texts as are tested at a lower temperature."""

@@ -214,19 +214,20 @@ def _mean(rows: Sequence[dict[str, Any]], key: str) -> float:
 
 
 def trainings_table(runs: Sequence[dict[str, Any]]) -> str:
-    """Return the table of held-out losses of supervised training, a row for each number of epochs that was tried."""
-    trainings = {run["trained"]: run["training"] for run in runs if "held_out_losses" in run["training"]}
+    """Return the table of held-out losses of supervised training, a row for each training that was tried."""
+    of_generators = {run["trained"]: run["training"] for run in runs if "trainings" in run["training"]}
     rows = [
         [
             trained,
-            str(training["texts"]),
-            f"{epochs}{' (kept)' if int(epochs) == training['epochs'] else ''}",
-            ", ".join(f"{loss:.3f} ({step:.0f})" for step, loss in losses),
+            str(made["texts"]),
+            f"{one['epochs']}{'' if place or len(made['trainings']) == 1 else ' (kept)'}",
+            f"{one['learning_rate']:g}",
+            ", ".join(f"{loss:.3f} ({step:.0f})" for step, loss in one["held_out_losses"]),
         ]
-        for trained, training in trainings.items()
-        for epochs, losses in training["held_out_losses"].items()
+        for trained, made in of_generators.items()
+        for place, one in enumerate(made["trainings"])
     ]
-    return table(["generator", "texts", "epochs", "held-out loss (after so many steps)"], rows)
+    return table(["generator", "texts", "epochs", "learning rate", "held-out loss (after so many steps)"], rows)
 
 
 def discriminators_table(runs: Sequence[dict[str, Any]]) -> str:

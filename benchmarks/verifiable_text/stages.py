@@ -144,7 +144,7 @@ class Run:
     def _taught(self, way: Way, texts: Dataset, validation: Dataset) -> dict[str, Any]:
         folder, arguments = self.folder / way.name / "generator", self.arguments
         given = self._home(way.start), folder, texts, validation
-        training = supervise(*given, arguments.taught_epochs, LEARNING_RATE / 2, arguments.bf16)
+        training = supervise(*given, arguments.taught_epochs, [LEARNING_RATE / 2], arguments.bf16)
         return {"training": training, "rows": self._rows(folder)}
 
     @cached_property

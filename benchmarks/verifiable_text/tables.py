@@ -86,8 +86,9 @@ def said(results: Sequence[dict[str, Any]]) -> str:
     start = next((one["training"] for one in results if one["way"] == SUPERVISED), None)  # that of all seeds
     if start is None:
         return command
-    loss = start["held_out_losses"][str(start["epochs"])][-1][1]
-    size = f"{start['texts']:,} texts, epochs: {start['epochs']}"
+    best = start["trainings"][0]
+    loss = best["held_out_losses"][-1][1]
+    size = f"{start['texts']:,} texts, epochs: {best['epochs']}"
     return f"Supervised training: {size}, held-out loss {loss:.2f} nats per token.\n\n{command}"
 
 

@@ -20,8 +20,8 @@ from hf_mgan.metrics import c2st
 
 @pytest.mark.benchmark
 def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
-    sizes = "--epochs 1 2 --updates 4 --max_completion_length 8 --texts 60 --few_texts 30 --batch_size 32 --steps 2"
-    stages = "--stages generator samples discriminator log_ratios tests ngram_tests"
+    sizes = "--epochs 1 2 2 --updates 4 --max_completion_length 8 --texts 60 --few_texts 30 --batch_size 32 --steps 2"
+    stages = "--stages generator samples discriminator log_ratios tests ngram_tests --learning_rates 2e-4 0.03"
     command = [*of_texts, *f"--seeds 0 {sizes} --adversarial_batch_size 4 --draws 2 8 {stages}".split()]
     frontier.main(command)
     runs = gather(tmp_path / "out")
@@ -35,8 +35,18 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     kept = run.rows()["rejection, 2 draws"].texts[:60]
     for name, sides in {"rejection, 2 draws": (run.real, kept), "real text": (run.real[:30], run.real[30:])}.items():
         assert runs[-1]["rows"][name]["all_c2st_auc"] == pytest.approx(list(c2st(*sides, seed=0).auc), abs=1e-5)
+    trainings = runs[-1]["training"]["trainings"]
+    tried = sorted((one["epochs"], one["learning_rate"]) for one in trainings)
+    assert tried == [(1, 2e-4), (1, 0.03), (2, 2e-4), (2, 0.03)]
+    losses = [one["held_out_losses"][-1][1] for one in trainings]
+    assert losses == sorted(losses)
+    assert losses[0] < losses[-1]
+    kept = trainings[0]
+    assert kept["learning_rate"] == 0.03  # each is a training of its own
     text = page(runs)
     assert "{" not in text
+    row = f"| supervised | {runs[-1]['training']['texts']} | {kept['epochs']} (kept) | 0.03 | "
+    assert sum(line.startswith(row) for line in text.splitlines()) == 1
     assert "| supervised, rejection, 8 draws |" in text
     assert "**distilled, T = 1**" in text
     assert (
@@ -81,8 +91,10 @@ def test_small_generator_is_trained_whole_and_further_with_adapters(of_texts, tm
     root = tmp_path / "out" / "small_corpus"
     training = json.loads((root / "generator.json").read_text())
     assert training["texts"] == 180
-    (history,) = training["held_out_losses"].values()
-    assert len(history) == training["epochs"] > 1
+    (only,) = training["trainings"]
+    history = only["held_out_losses"]
+    assert only["learning_rate"] == 1e-3
+    assert len(history) == only["epochs"] > 1
     assert history[-1][1] < history[0][1]
     assert not (root / "generator" / "adapter_config.json").exists()
     adapters = json.loads((root / "seed_0" / "for_4_draws" / "generator" / "adapter_config.json").read_text())
@@ -98,6 +110,13 @@ def test_more_texts_of_the_fast_tests_than_there_are_real_ones_are_refused(capsy
     with pytest.raises(SystemExit):
         frontier.main(["--output", "out", "--texts", "1000", "--few_texts", "501"])
     assert "--few_texts 501 is more than half of --texts 1000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["--epochs 1", "--learning_rates 1e-3"])
+def test_how_to_fine_tune_is_refused_of_the_generator_from_random_weights(given, capsys):
+    with pytest.raises(SystemExit):
+        frontier.main(["--output", "out", "--generator", "small", *given.split()])
+    assert f"{given.split()[0]} is of generators that are fine-tuned" in capsys.readouterr().err
 
 
 def test_frontier_chooses_among_the_pool_as_the_samplers_do():
