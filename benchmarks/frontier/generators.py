@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig
 
 from hf_mgan import AdversarialConfig, AdversarialTrainer, Discriminator, Watchdog, prepare_dataset
@@ -87,6 +87,7 @@ def _trained(
         found: list[list[float]] = json.loads(losses.read_text())
         return found
     tokenizer = AutoTokenizer.from_pretrained(start, padding_side="left")
+    set_seed(0)  # of new adapters too: a training is the same whichever were done before it
     trainer = EvenSFTTrainer(
         _with_adapters(start, bf16),
         args=SFTConfig(

@@ -10,11 +10,13 @@ import torch
 
 from benchmarks.frontier import __main__ as frontier
 from benchmarks.frontier.candidates import Row, rows
+from benchmarks.frontier.generators import supervise
 from benchmarks.frontier.lengths import mean_words
 from benchmarks.frontier.second import second_discriminator
 from benchmarks.frontier.stages import Run, real_nll
 from benchmarks.frontier.tables import _lengths, draw, gather, page, rejected_auc, words_table
 from benchmarks.frontier.words import telling_words
+from benchmarks.sweep import rounded
 from hf_mgan.metrics import c2st
 
 
@@ -31,21 +33,24 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
         assert run["rows"]["T = 1"]["draws"] == 1
         assert run["rows"]["rejection, 8 draws"]["draws"] > run["rows"]["rejection, 2 draws"]["draws"] > 1
         assert run["rows"]["best of 4"]["draws"] == 4
-    run = Run("supervised", 0, frontier.parsed_arguments(command))
-    kept = run.rows()["rejection, 2 draws"].texts[:60]
-    for name, sides in {"rejection, 2 draws": (run.real, kept), "real text": (run.real[:30], run.real[30:])}.items():
-        assert runs[-1]["rows"][name]["all_c2st_auc"] == pytest.approx(list(c2st(*sides, seed=0).auc), abs=1e-5)
     trainings = runs[-1]["training"]["trainings"]
     tried = sorted((one["epochs"], one["learning_rate"]) for one in trainings)
     assert tried == [(1, 2e-4), (1, 0.03), (2, 2e-4), (2, 0.03)]
     losses = [one["held_out_losses"][-1][1] for one in trainings]
     assert losses == sorted(losses)
     assert losses[0] < losses[-1]
-    kept = trainings[0]
-    assert kept["learning_rate"] == 0.03  # each is a training of its own
+    best = trainings[0]
+    assert best["learning_rate"] == 0.03  # each is a training of its own
+    run = Run("supervised", 0, frontier.parsed_arguments(command))
+    given = run.arguments.generator, tmp_path / "again", run.train, run.validation
+    (again,) = supervise(*given, [1], [0.03], bf16=False)["trainings"]  # not after others
+    assert [rounded(again)] == [one for one in trainings if (one["epochs"], one["learning_rate"]) == (1, 0.03)]
+    kept = run.rows()["rejection, 2 draws"].texts[:60]
+    for name, sides in {"rejection, 2 draws": (run.real, kept), "real text": (run.real[:30], run.real[30:])}.items():
+        assert runs[-1]["rows"][name]["all_c2st_auc"] == pytest.approx(list(c2st(*sides, seed=0).auc), abs=1e-5)
     text = page(runs)
     assert "{" not in text
-    row = f"| supervised | {runs[-1]['training']['texts']} | {kept['epochs']} (kept) | 0.03 | "
+    row = f"| supervised | {runs[-1]['training']['texts']} | {best['epochs']} (kept) | 0.03 | "
     assert sum(line.startswith(row) for line in text.splitlines()) == 1
     assert "| supervised, rejection, 8 draws |" in text
     assert "**distilled, T = 1**" in text
