@@ -79,8 +79,11 @@ def _lengths(texts: Sequence[str], pool: Tensor, stages: dict[str, Any]) -> dict
     rows, known = stages["tests"]["rows"], stages["discriminator"]["calibration"]
     draws = {name: row["draws"] for name, row in rows.items() if row["threshold"] is not None}
     words = torch.tensor([len(text.split()) for text in texts])
-    logits = (pool - known["intercept"]) / known["slope"]
-    return {"calibrated": mean_words(pool, words, draws), "uncalibrated": mean_words(logits, words, draws)}
+    found = {"calibrated": mean_words(pool, words, draws)}
+    if known["slope"]:  # else all log-ratios are alike, and say nothing of the logits
+        logits = (pool - known["intercept"]) / known["slope"]
+        found["uncalibrated"] = mean_words(logits, words, draws)
+    return found
 
 
 def rejected_auc(real: Tensor, pool: Tensor, threshold: float | None) -> float:
@@ -294,10 +297,10 @@ def lengths_table(runs: Sequence[dict[str, Any]]) -> str:
             f"{run['trained']}, {run['seed']}",
             calibration,
             f"{run['real_words']:.2f}",
-            *(f"{run['lengths'][calibration][kind]:.2f}" for kind in kinds),
+            *(f"{of_kind[kind]:.2f}" for kind in kinds),
         ]
         for run in measured
-        for calibration in ("calibrated", "uncalibrated")
+        for calibration, of_kind in run["lengths"].items()
     ]
     return table(["generator, seed", "discriminator", REAL, *kinds], rows)
 

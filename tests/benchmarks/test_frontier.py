@@ -215,6 +215,8 @@ def test_lengths_are_said_before_and_after_calibration():
     assert list(found["calibrated"]) == ["T = 1", "kept", "importance weights"]
     assert found["calibrated"]["importance weights"] == pytest.approx((2 + 9 * 4) / 10)
     assert found["uncalibrated"]["importance weights"] == pytest.approx((2 + 3 * 4) / 4)
+    stages["discriminator"]["calibration"]["slope"] = 0.0  # the discriminator knows nothing
+    assert list(_lengths(["a b", "a b c d"], torch.zeros(2), stages)) == ["calibrated"]
 
 
 def test_likelihood_of_rejection_is_that_of_its_density():
