@@ -1,6 +1,7 @@
 """The page and the picture of `benchmarks.frontier`, from the results of all its runs: plain values in."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ def gather(output: Path) -> list[dict[str, Any]]:
         output (`Path`): The folder of the runs.
 
     Returns:
-        `list[dict]`: Corpus, generator, how it was trained and seed, what the discriminator knows, and the rows.
+        `list[dict]`: Corpus, generator, the learning rate of its supervised training, how it was trained and seed,
+        what the discriminator knows, and the rows.
     """
     runs = []
     for folder in sorted(output.glob("*/seed_*/*")):
@@ -48,11 +50,13 @@ def gather(output: Path) -> list[dict[str, Any]]:
         for name, row in rows.items():
             if name == ALONE or row["threshold"] is not None:
                 row["discriminator_auc"] = rejected_auc(ratios["real"], ratios["pool"], row["threshold"])
-        home = folder if (folder / "generator.json").exists() else folder.parent.parent
+        root = folder.parent.parent
+        home = folder if (folder / "generator.json").exists() else root
         runs.append(
             {
                 "corpus": corpus,
                 "generator": generator,
+                "learning_rate": _read(root / "generator.json")["trainings"][0]["learning_rate"],
                 "trained": folder.name,
                 "seed": int(folder.parent.name.removeprefix("seed_")),
                 "training": {
@@ -107,8 +111,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def case(run: dict[str, Any]) -> str:
-    """Return the corpus and the generator of a run, whose runs are one table."""
-    return f"{run['corpus']}, {run['generator']}"
+    """Return the corpus and the supervised generator of a run, whose runs are one table."""
+    return f"{run['corpus']}, {run['generator']}, learning rate {run['learning_rate']:g}"
 
 
 def page(runs: Sequence[dict[str, Any]]) -> str:
@@ -336,8 +340,13 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     cases = sorted(set(map(case, runs)))
     # Equal files for equal results: neither a date nor random ids.
     with rc_context({"svg.hashsalt": "frontier", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(5.5 * len(cases), 4.2), layout="constrained")
-        for axes, title in zip(figure.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
+        columns = min(len(cases), 2)
+        rows = math.ceil(len(cases) / columns)
+        figure = Figure(figsize=(5.5 * columns, 4.2 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        for axes in panels[len(cases) :]:
+            axes.set_axis_off()
+        for axes, title in zip(panels, cases, strict=False):
             of_case = [run for run in runs if case(run) == title]
             labelled: set[str] = set()
             for run in of_case:

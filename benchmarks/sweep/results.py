@@ -151,7 +151,7 @@ def publish_runs(
 ) -> list[Result]:
     """Put the runs of a folder in the place of the committed ones, and write the page from all.
 
-    Runs are the same of one corpus, generator and seed, and of one way and word where they say these.
+    Runs are the same of one corpus, generator and seed, and of one way, word and learning rate where they say these.
 
     Args:
         output (`Path`, *optional*): Folder of the runs; without one the page alone is written.
@@ -171,7 +171,7 @@ def publish_runs(
         new = gather(output)
         if not new:
             raise ValueError(f"There is no finished run in {output}: run without --publish first.")
-        names = ("corpus", "generator", "trained", "word", "way", "seed")
+        names = ("corpus", "generator", "learning_rate", "trained", "word", "way", "seed")
         known = {tuple(run.get(name, "") for name in names): run for run in (*runs, *new)}
         runs = [known[key] for key in sorted(known)]
         write_lines(committed, runs)

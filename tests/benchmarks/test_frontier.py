@@ -55,7 +55,8 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
     assert "| supervised, rejection, 8 draws |" in text
     assert "**distilled, T = 1**" in text
     assert (
-        "corpus, generator: supervised, seed 0; distilled, seed 0; adversarial, seed 0; for_4_draws, seed 0." in text
+        "corpus, generator, learning rate 0.03: supervised, seed 0; distilled, seed 0; adversarial, seed 0; "
+        "for_4_draws, seed 0." in text
     )
     draw(runs, tmp_path / "picture.svg")  # without the tests that take minutes
     assert "distilled" not in (tmp_path / "picture.svg").read_text()
@@ -64,9 +65,11 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
         run["rows"]["T = 1"] |= {"fine_tuned_c2st_auc": [0.6, 0.5, 0.7], "fine_tuned_texts": 60}
     draw(tested, tmp_path / "picture.svg")
     assert all(run["trained"] in (tmp_path / "picture.svg").read_text() for run in tested)
-    both = page([*runs, *({**run, "generator": "another"} for run in runs)])
-    assert both.count("| supervised, rejection, 8 draws |") == 2  # a table for each generator
-    assert "- corpus, generator, distilled, T = 1: 0.600 (0.500 to 0.700), " in page(tested)
+    draw([{**run, "learning_rate": rate} for run in tested for rate in (0.1, 0.2, 0.3)], tmp_path / "picture.svg")
+    assert (tmp_path / "picture.svg").read_text().count("tokens drawn per text kept") == 3  # a panel for each
+    both = page([*runs, *({**run, "learning_rate": 1.0} for run in runs)])
+    assert both.count("| supervised, rejection, 8 draws |") == 2  # a table for each supervised generator
+    assert "- corpus, generator, learning rate 0.03, distilled, T = 1: 0.600 (0.500 to 0.700), " in page(tested)
     frontier.main(command)  # goes on where it stopped: everything is there
     assert gather(tmp_path / "out") == runs
     frontier.main([*command, "--trained", "supervised", "--stages", "second"])
@@ -79,7 +82,8 @@ def test_frontier_runs_through_its_fast_stages(of_texts, tmp_path):
         frontier.main([*command, *few.split()])
     assert second["updates"] == 2 * (second["texts"] // 32 or 1)
     lines = page(gather(tmp_path / "out")).splitlines()
-    assert any(line.startswith("- corpus, generator, supervised, two discriminators, rejection, 2") for line in lines)
+    start = "- corpus, generator, learning rate 0.03, supervised, two discriminators, rejection, 2"
+    assert any(line.startswith(start) for line in lines)
     for run in tested:
         draw([{**run, "second": second}], tmp_path / "picture.svg")
         assert f"{run['trained']}, two discriminators" in (tmp_path / "picture.svg").read_text()
@@ -215,7 +219,7 @@ def test_lengths_are_said_before_and_after_calibration():
     assert list(found["calibrated"]) == ["T = 1", "kept", "importance weights"]
     assert found["calibrated"]["importance weights"] == pytest.approx((2 + 9 * 4) / 10)
     assert found["uncalibrated"]["importance weights"] == pytest.approx((2 + 3 * 4) / 4)
-    stages["discriminator"]["calibration"]["slope"] = 0.0  # the discriminator knows nothing
+    stages["discriminator"]["calibration"]["slope"] = 0.0  # the discriminator is at chance
     assert list(_lengths(["a b", "a b c d"], torch.zeros(2), stages)) == ["calibrated"]
 
 

@@ -17,6 +17,7 @@ from benchmarks.sweep import (
     merge,
     parse_arguments,
     publish,
+    publish_runs,
     read_folder,
     read_lines,
     run_jobs,
@@ -145,6 +146,24 @@ def test_publish_replaces_results_of_the_same_job_alone(tmp_path):
     write_lines(committed, [result("default", 0)])
     publish(None, committed, page, ordered, written)  # the page alone
     assert page.read_text() == "default 0.25"
+
+
+def test_publish_runs_replaces_those_of_the_same_corpus_generator_learning_rate_and_seed(tmp_path):
+    committed, page = tmp_path / "committed.jsonl", tmp_path / "page.md"
+    old = {"corpus": "news", "generator": "small", "learning_rate": 0.1, "seed": 0, "value": 1}
+    write_lines(committed, [old])
+
+    def written(runs):
+        return " ".join(str(run["value"]) for run in runs)
+
+    changes = [{"seed": 1}, {"learning_rate": 0.01}, {"generator": "large"}, {"corpus": "poems"}]
+    new = [{**old, **change, "value": place} for place, change in enumerate(changes, 2)]
+    assert publish_runs(tmp_path, committed, page, lambda folder: new, written) == read_lines(committed)
+    assert page.read_text() == "4 3 1 2 5"  # large, then small at 0.01 and at 0.1 with both seeds, then poems
+    publish_runs(tmp_path, committed, page, lambda folder: [{**old, "value": 9}], written)
+    assert page.read_text() == "4 3 9 2 5"
+    with pytest.raises(ValueError, match="no finished run"):
+        publish_runs(tmp_path, committed, page, lambda folder: [], written)
 
 
 @pytest.mark.parametrize(
