@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..sources import ENCODER, GENERATOR, TEXTS, TEXTS_HELP
-from .generators import LEARNING_RATE
+from .generators import SUPERVISED_LEARNING_RATE
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,11 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs", type=int, nargs="+", default=[1, 2], help="of supervised trainings, the best is kept"
     )
     parser.add_argument(
-        "--learning_rates", type=float, nargs="+", default=[LEARNING_RATE], help="the same, each with every --epochs"
+        "--learning_rates",
+        type=float,
+        nargs="+",
+        default=[SUPERVISED_LEARNING_RATE],
+        help="the same, each with every number of --epochs",
     )
     parser.add_argument("--max_completion_length", type=int, default=40)
     parser.add_argument("--texts", type=int, default=4000, help="unseen real ones, and of a row in the last test")

@@ -25,7 +25,8 @@ from ..supervised import EvenSFTTrainer
 
 BATCH_SIZE = 32
 EVALUATIONS = 3  # of supervised training, per epoch
-LEARNING_RATE = 2e-4
+LEARNING_RATE = 2e-4  # of adversarial training; half of it where a supervised generator learns further
+SUPERVISED_LEARNING_RATE = 1e-3  # of new adapters: on Austen's sentences 2e-4 and 2e-3 are worse (docs/frontier.md)
 QUIET: dict[str, Any] = {"report_to": "none", "use_cpu": not torch.cuda.is_available()}
 
 

@@ -121,7 +121,7 @@ def test_more_texts_of_the_fast_tests_than_there_are_real_ones_are_refused(capsy
     assert "--few_texts 501 is more than half of --texts 1000" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", ["--epochs 1", "--learning_rates 1e-3"])
+@pytest.mark.parametrize("given", ["--epochs 1", "--learning_rates 2e-4"])
 def test_how_to_fine_tune_is_refused_of_the_generator_from_random_weights(given, capsys):
     with pytest.raises(SystemExit):
         frontier.main(["--output", "out", "--generator", "small", *given.split()])
