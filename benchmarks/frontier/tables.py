@@ -338,8 +338,8 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     cases = sorted(set(map(case, runs)))
-    # Equal files for equal results: neither a date nor random ids.
-    with rc_context({"svg.hashsalt": "frontier", "svg.fonttype": "none"}):
+    # Equal files for equal results: neither a date nor random ids. And small ones: every label names all its fonts.
+    with rc_context({"svg.hashsalt": "frontier", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}):
         columns = min(len(cases), 2)
         rows = math.ceil(len(cases) / columns)
         figure = Figure(figsize=(5.5 * columns, 4.2 * rows), layout="constrained")
